@@ -1,0 +1,66 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What every device has in common: a name, a reset, a state table, and
+ * interrupt lines.
+ *
+ * A device file holds, in this order: the specification it follows and what it
+ * does; register constants; the struct (with `struct device dev` first);
+ * read/write; reset; the state table; one `const struct device_class`.
+ * x_new() makes a device and wires it to the board, x_free() undoes it.
+ */
+#ifndef SILL_DEV_DEVICE_H
+#define SILL_DEV_DEVICE_H
+
+#include "base/loop.h"
+#include "mem/mem.h"
+#include "state/fields.h"
+
+struct device;
+
+struct device_class {
+	const char *name;                /* unique, stable: names the state section */
+	void (*reset)(struct device *d); /* to power-on values; [io lock] */
+	const struct state_table *state; /* applied to the struct that begins with struct device; may be NULL */
+	void (*free)(struct device *d);
+};
+
+struct device {
+	const struct device_class *cls;
+	uint32_t instance;
+	struct device *next; /* board's list, in order of registration */
+};
+
+/*
+ * The board as devices see it: what they may call. Filled in by src/vm. Devices
+ * keep a pointer to it; it outlives them.
+ */
+struct board {
+	struct mem *mem;
+	struct loop *loop;
+	struct clock *clock;
+	struct mutex *io_lock;
+	struct device *devices;
+	/* The guest asked for: power off, reset, or reported a panic (pvpanic). Any thread. */
+	void (*request)(void *opaque, enum board_request { BOARD_POWEROFF, BOARD_RESET, BOARD_PANIC } what);
+	void *request_opaque;
+};
+
+/* Puts the device on the board's list (reset, save and load walk it in this order). */
+void board_add(struct board *b, struct device *d, const struct device_class *cls, uint32_t instance);
+void board_reset(struct board *b);      /* resets every device; [io lock] */
+void board_free_devices(struct board *b); /* frees in reverse order */
+
+/* An interrupt line: an input pin of some controller. set() may be called under the I/O lock from any thread. */
+struct irq_line {
+	void (*set)(void *opaque, unsigned pin, bool level);
+	void *opaque;
+	unsigned pin;
+};
+
+static inline void irq_set(const struct irq_line *l, bool level)
+{
+	if (l->set)
+		l->set(l->opaque, l->pin, level);
+}
+
+#endif

@@ -1,0 +1,117 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Guest-physical memory: RAM, MMIO and port I/O.
+ *
+ * RAM is one memfd, mapped once in this process; guest-physical RAM is a few
+ * ranges that lie at offsets in it (below the 32-bit PCI hole, and above
+ * 4 GiB).  What is not RAM is MMIO, dispatched to the region registered for it;
+ * reads of nothing give all ones, writes vanish, as on a PC bus.
+ *
+ * Three kinds of access:
+ *  - The engine turns guest pages into host pointers itself (mem_ram_ptr) and
+ *    honours the per-page flags below.
+ *  - Devices read and write guest memory with mem_read/mem_write (DMA).  These
+ *    honour the page flags too: a write to a page from which code was
+ *    translated tells the engine.
+ *  - vCPUs reach devices by mem_mmio_* and mem_pio_*, which take the I/O lock
+ *    around the handler, unless the region is marked unlocked.
+ *
+ * The RAM and region layout is fixed before the vCPUs run, except for regions
+ * that move (PCI BARs): those change under the I/O lock and the engine is told
+ * through the notifier.
+ */
+#ifndef SILL_MEM_MEM_H
+#define SILL_MEM_MEM_H
+
+#include "base/error.h"
+#include "base/lock.h"
+#include "x86/types.h"
+
+struct mem;
+
+/* ---- construction ---- */
+
+/*
+ * Makes an address space with ram_size bytes of RAM (a multiple of 4 KiB, at
+ * least 1 MiB): up to MEM_LOW_MAX below 4 GiB, the rest from 4 GiB up.
+ * io_lock is taken around device handlers; it must outlive the mem.
+ */
+#define MEM_LOW_MAX 0xc0000000ull /* RAM below 4 GiB ends at most here; PCI hole follows */
+int mem_new(uint64_t ram_size, struct mutex *io_lock, struct mem **ret, struct error *err);
+void mem_free(struct mem *m);
+uint64_t mem_ram_size(const struct mem *m);
+uint64_t mem_low_ram_size(const struct mem *m);  /* bytes of RAM below 4 GiB */
+uint64_t mem_high_ram_size(const struct mem *m); /* bytes of RAM from 4 GiB up */
+int mem_ram_fd(const struct mem *m);             /* the memfd, for other processes to map */
+
+/* ---- MMIO and ports ---- */
+
+/*
+ * A device's window on memory or ports. Handlers get the offset from the
+ * region's start and a size of 1, 2, 4 or 8 (ports: 1, 2, 4). An access is cut
+ * so that it never crosses the region's end; reads return the value in the low
+ * bits. min/max bound the size that a handler sees: larger accesses are split,
+ * smaller ones widened for reads (0 means no bound). Handlers run under the
+ * I/O lock, or without it if `unlocked` (then they do their own locking).
+ */
+struct io_region {
+	const char *name;
+	uint64_t base, size;
+	uint64_t (*read)(void *opaque, uint64_t offset, unsigned size);
+	void (*write)(void *opaque, uint64_t offset, uint64_t value, unsigned size);
+	void *opaque;
+	bool unlocked;
+	uint8_t max_size; /* 0: 8 (MMIO) or 4 (ports) */
+	/* private to mem */
+	bool mapped;
+	struct io_region *next;
+};
+/* Maps/unmaps a region (caller keeps ownership). Later-mapped regions hide earlier ones; RAM hides none. [io lock, or before vCPUs run] */
+void mem_map_mmio(struct mem *m, struct io_region *r);
+void mem_unmap_mmio(struct mem *m, struct io_region *r);
+void mem_map_pio(struct mem *m, struct io_region *r);
+void mem_unmap_pio(struct mem *m, struct io_region *r);
+
+/* Called by the engine for the vCPU, without the I/O lock. size 1, 2, 4, 8. */
+uint64_t mem_mmio_read(struct mem *m, gpa_t gpa, unsigned size);
+void mem_mmio_write(struct mem *m, gpa_t gpa, uint64_t value, unsigned size);
+uint32_t mem_pio_read(struct mem *m, uint16_t port, unsigned size);
+void mem_pio_write(struct mem *m, uint16_t port, uint32_t value, unsigned size);
+
+/* ---- guest memory from devices and loaders (any thread) ---- */
+
+/* Copies; ranges that are not wholly RAM fail with -EFAULT and copy nothing. Writes mark pages dirty and tell the engine of changed code. */
+int mem_read(struct mem *m, gpa_t gpa, void *buf, uint64_t len);
+int mem_write(struct mem *m, gpa_t gpa, const void *buf, uint64_t len);
+/*
+ * Pointer to [gpa, gpa+len) if it is wholly RAM and contiguous in the mapping, else NULL.
+ * For reading freely; after writing through it call mem_written, or code that the guest
+ * runs from there goes stale.
+ */
+void *mem_ram_ptr(struct mem *m, gpa_t gpa, uint64_t len);
+void mem_written(struct mem *m, gpa_t gpa, uint64_t len);
+
+/* ---- for engines ---- */
+
+enum {
+	MEM_PAGE_CODE = 1,  /* some vCPU has translated code from this page */
+	MEM_PAGE_DIRTY = 2, /* written since the dirty log was last read */
+};
+/* The flag byte of the RAM page that holds host pointer p (from mem_ram_ptr). Update atomically. */
+uint8_t *mem_page_flags(struct mem *m, const void *p);
+/* Base and length of the RAM mapping, and the guest-physical address of a host pointer within it. */
+void *mem_ram_base(struct mem *m);
+gpa_t mem_ptr_to_gpa(struct mem *m, const void *p);
+
+/* Told of writes (by devices) to pages with MEM_PAGE_CODE, and of moved regions. */
+struct mem_notifier {
+	void (*code_written)(void *opaque, gpa_t gpa, uint64_t len);
+	void (*layout_changed)(void *opaque);
+	void *opaque;
+};
+void mem_set_notifier(struct mem *m, const struct mem_notifier *n);
+
+/* True if [gpa, gpa+1) is RAM. */
+bool mem_is_ram(const struct mem *m, gpa_t gpa);
+
+#endif
