@@ -275,7 +275,7 @@ static uint32_t build_fadt(struct area *a, uint32_t facs, uint32_t dsdt)
 	put(t + 109, 1 | 1 << 2, 2); /* legacy devices; no 8042 (bit 1 clear), no VGA */
 	/* WBINVD, C1 on all processors, no sleep button; the power button is fixed hardware; reset register.
 	 */
-	put(t + 112, 1 << 0 | 1 << 2 | 1 << 5 | 1 << 10, 4);
+	put(t + 112, 1 << 0 | 1 << 2 | 1 << 5 | 1 << 6 | 1 << 10, 4);
 	put_gas(t + 116, ACPI_RESET_PORT, 8, 1);
 	t[128] = ACPI_RESET_VALUE;
 	put(t + 132, facs, 8);
