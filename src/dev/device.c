@@ -3,11 +3,10 @@
 
 void board_add(struct board *b, struct device *d, const struct device_class *cls, uint32_t instance)
 {
-	struct device **p = &b->devices;
-
 	d->cls = cls;
 	d->instance = instance;
 	d->next = NULL;
+	struct device **p = &b->devices;
 	while (*p)
 		p = &(*p)->next;
 	*p = d;
@@ -20,18 +19,15 @@ void board_reset(struct board *b)
 			d->cls->reset(d);
 }
 
-/* The list is singly linked: taking the last one each time is quadratic in some thirty devices. */
 void board_free_devices(struct board *b)
 {
 	while (b->devices) {
 		struct device **p = &b->devices;
-		struct device *d;
-
 		while ((*p)->next)
 			p = &(*p)->next;
-		d = *p;
+		struct device *last = *p;
 		*p = NULL;
-		if (d->cls->free)
-			d->cls->free(d);
+		if (last->cls->free)
+			last->cls->free(last);
 	}
 }

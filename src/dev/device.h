@@ -31,12 +31,12 @@ struct device {
 	struct device *next; /* board's list, in order of registration */
 };
 
+enum board_request { BOARD_POWEROFF, BOARD_RESET, BOARD_PANIC };
+
 /*
  * The board as devices see it: what they may call. Filled in by src/vm. Devices
  * keep a pointer to it; it outlives them.
  */
-enum board_request { BOARD_POWEROFF, BOARD_RESET, BOARD_PANIC };
-
 struct board {
 	struct mem *mem;
 	struct loop *loop;
