@@ -14,8 +14,8 @@
 #include <stdint.h>
 
 struct clock {
-	int64_t offset_ns;   /* virtual = host monotonic + offset, while running */
-	int64_t stopped_ns;  /* the virtual time at which it stands, while stopped */
+	int64_t offset_ns;  /* virtual = host monotonic + offset, while running */
+	int64_t stopped_ns; /* the virtual time at which it stands, while stopped */
 	bool running;
 };
 
@@ -23,7 +23,8 @@ struct clock {
 void clock_init(struct clock *c);
 /* Virtual nanoseconds since the VM's creation. Any thread. */
 int64_t clock_now_ns(const struct clock *c);
-/* Wall-clock nanoseconds since the Unix epoch (host CLOCK_REALTIME), for the RTC and paravirtual wall clock. */
+/* Wall-clock nanoseconds since the Unix epoch (host CLOCK_REALTIME), for the RTC and paravirtual wall clock.
+ */
 int64_t clock_wall_ns(const struct clock *c);
 /* The host CLOCK_MONOTONIC value at which the virtual clock will show virtual_ns. Only while running. */
 int64_t clock_to_host_ns(const struct clock *c, int64_t virtual_ns);

@@ -15,7 +15,6 @@ struct error {
 };
 
 /* Formats the sentence into err (may be NULL) and returns -code. code > 0 (an errno value). */
-int error_set(struct error *err, int code, const char *fmt, ...)
-	__attribute__((format(printf, 3, 4)));
+int error_set(struct error *err, int code, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 
 #endif

@@ -32,7 +32,8 @@ void mutex_init(struct mutex *m, enum lock_rank rank, const char *name);
 void mutex_destroy(struct mutex *m);
 void mutex_lock(struct mutex *m);
 void mutex_unlock(struct mutex *m);
-/* True if the calling thread holds m (debug builds; always true under NDEBUG). For assertions of our own invariants. */
+/* True if the calling thread holds m (debug builds; always true under NDEBUG). For assertions of our own
+ * invariants. */
 int mutex_held(const struct mutex *m);
 
 #endif

@@ -26,7 +26,8 @@ void loop_run(struct loop *l);
 /* Makes loop_run return soon. Any thread, async-signal-safe. */
 void loop_quit(struct loop *l);
 
-/* [io] File watches. events: EPOLLIN|EPOLLOUT. A watch belongs to the caller, who keeps it until loop_watch_del. */
+/* [io] File watches. events: EPOLLIN|EPOLLOUT. A watch belongs to the caller, who keeps it until
+ * loop_watch_del. */
 struct loop_watch {
 	int fd;
 	uint32_t events;
@@ -49,7 +50,8 @@ struct loop_timer {
 	struct loop_timer *next;
 };
 void loop_timer_init(struct loop *l, struct loop_timer *t, void (*fn)(void *), void *opaque);
-void loop_timer_arm(struct loop_timer *t, int64_t deadline_ns); /* re-arms if armed; past deadlines fire at once */
+void loop_timer_arm(struct loop_timer *t,
+		    int64_t deadline_ns); /* re-arms if armed; past deadlines fire at once */
 void loop_timer_cancel(struct loop_timer *t);
 
 /* Posted work: fn(opaque) runs once in the loop's thread under the I/O lock. Any thread, lock not needed. */
@@ -63,5 +65,7 @@ void loop_post(struct loop *l, struct loop_work *w); /* no-op while already queu
 
 /* The clock that this loop's timers use. */
 struct clock *loop_clock(struct loop *l);
+/* [io] To be called after the clock was stopped, started or set: timers follow it. */
+void loop_clock_changed(struct loop *l);
 
 #endif

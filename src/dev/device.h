@@ -20,7 +20,8 @@ struct device;
 struct device_class {
 	const char *name;                /* unique, stable: names the state section */
 	void (*reset)(struct device *d); /* to power-on values; [io lock] */
-	const struct state_table *state; /* applied to the struct that begins with struct device; may be NULL */
+	const struct state_table
+	    *state; /* applied to the struct that begins with struct device; may be NULL */
 	void (*free)(struct device *d);
 };
 
@@ -29,6 +30,8 @@ struct device {
 	uint32_t instance;
 	struct device *next; /* board's list, in order of registration */
 };
+
+enum board_request { BOARD_POWEROFF, BOARD_RESET, BOARD_PANIC };
 
 /*
  * The board as devices see it: what they may call. Filled in by src/vm. Devices
@@ -41,16 +44,17 @@ struct board {
 	struct mutex *io_lock;
 	struct device *devices;
 	/* The guest asked for: power off, reset, or reported a panic (pvpanic). Any thread. */
-	void (*request)(void *opaque, enum board_request { BOARD_POWEROFF, BOARD_RESET, BOARD_PANIC } what);
+	void (*request)(void *opaque, enum board_request what);
 	void *request_opaque;
 };
 
 /* Puts the device on the board's list (reset, save and load walk it in this order). */
 void board_add(struct board *b, struct device *d, const struct device_class *cls, uint32_t instance);
-void board_reset(struct board *b);      /* resets every device; [io lock] */
+void board_reset(struct board *b);        /* resets every device; [io lock] */
 void board_free_devices(struct board *b); /* frees in reverse order */
 
-/* An interrupt line: an input pin of some controller. set() may be called under the I/O lock from any thread. */
+/* An interrupt line: an input pin of some controller. set() may be called under the I/O lock from any thread.
+ */
 struct irq_line {
 	void (*set)(void *opaque, unsigned pin, bool level);
 	void *opaque;

@@ -38,7 +38,8 @@ struct vcpu_board {
 	bool (*irq_pending)(void *opaque);
 	/* Takes the highest one: its vector, or -1 if it has gone. */
 	int (*irq_ack)(void *opaque);
-	/* MSRs that the CPU does not own (APIC base, x2APIC, TSC deadline, KVM paravirtual). 0, or -1: the guest gets #GP. */
+	/* MSRs that the CPU does not own (APIC base, x2APIC, TSC deadline, KVM paravirtual). 0, or -1: the
+	 * guest gets #GP. */
 	int (*msr_read)(void *opaque, uint32_t index, uint64_t *value);
 	int (*msr_write)(void *opaque, uint32_t index, uint64_t value);
 	/* CR8, the task priority (bits 3:0). */
@@ -79,11 +80,14 @@ struct engine_ops {
 	enum vcpu_exit (*vcpu_run)(struct vcpu *v);
 	/* Makes a running (or the next) vcpu_run return soon. Any thread; async-signal-safe. */
 	void (*vcpu_kick)(struct vcpu *v);
-	/* Sleeps until kicked or until the armed timer passes; returns at once if either has already happened. */
+	/* Sleeps until kicked or until the armed timer passes; returns at once if either has already
+	 * happened. */
 	void (*vcpu_wait)(struct vcpu *v);
-	/* Kicks this vCPU when the host's CLOCK_MONOTONIC reaches host_ns; INT64_MAX disarms. vCPU's thread, or any while it does not run. */
+	/* Kicks this vCPU when the host's CLOCK_MONOTONIC reaches host_ns; INT64_MAX disarms. vCPU's thread,
+	 * or any while it does not run. */
 	void (*vcpu_arm_timer)(struct vcpu *v, int64_t host_ns);
-	/* The architectural state; read and written only while vcpu_run is not running. After writing call vcpu_state_changed. */
+	/* The architectural state; read and written only while vcpu_run is not running. After writing call
+	 * vcpu_state_changed. */
 	struct x86_state *(*vcpu_state)(struct vcpu *v);
 	void (*vcpu_state_changed)(struct vcpu *v);
 	void (*vcpu_stats)(struct vcpu *v, struct engine_stats *ret);

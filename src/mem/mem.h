@@ -48,11 +48,12 @@ int mem_ram_fd(const struct mem *m);             /* the memfd, for other process
 
 /*
  * A device's window on memory or ports. Handlers get the offset from the
- * region's start and a size of 1, 2, 4 or 8 (ports: 1, 2, 4). An access is cut
- * so that it never crosses the region's end; reads return the value in the low
- * bits. min/max bound the size that a handler sees: larger accesses are split,
- * smaller ones widened for reads (0 means no bound). Handlers run under the
- * I/O lock, or without it if `unlocked` (then they do their own locking).
+ * region's start and a size of 1, 2, 4 or 8 (ports: 1, 2, 4), naturally
+ * aligned in the address space. An access is cut so that it never crosses the
+ * region's end; reads return the value in the low bits. Accesses above max_size
+ * are split. Handlers run under the I/O lock, or without it if `unlocked` (then
+ * they do their own locking, and may still be entered by a vCPU that looked the
+ * region up just before it was unmapped).
  */
 struct io_region {
 	const char *name;
@@ -66,7 +67,8 @@ struct io_region {
 	bool mapped;
 	struct io_region *next;
 };
-/* Maps/unmaps a region (caller keeps ownership). Later-mapped regions hide earlier ones; RAM hides none. [io lock, or before vCPUs run] */
+/* Maps/unmaps a region (caller keeps ownership). Later-mapped regions hide earlier ones; RAM hides them all.
+ * [io lock, or before vCPUs run] */
 void mem_map_mmio(struct mem *m, struct io_region *r);
 void mem_unmap_mmio(struct mem *m, struct io_region *r);
 void mem_map_pio(struct mem *m, struct io_region *r);
@@ -80,7 +82,8 @@ void mem_pio_write(struct mem *m, uint16_t port, uint32_t value, unsigned size);
 
 /* ---- guest memory from devices and loaders (any thread) ---- */
 
-/* Copies; ranges that are not wholly RAM fail with -EFAULT and copy nothing. Writes mark pages dirty and tell the engine of changed code. */
+/* Copies; ranges that are not wholly RAM fail with -EFAULT and copy nothing. Writes mark pages dirty and tell
+ * the engine of changed code. */
 int mem_read(struct mem *m, gpa_t gpa, void *buf, uint64_t len);
 int mem_write(struct mem *m, gpa_t gpa, const void *buf, uint64_t len);
 /*

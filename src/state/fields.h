@@ -34,18 +34,27 @@ struct state_table {
 	int (*loaded)(void *obj, struct error *err);
 };
 
-#define FIELD_(T, S, m, t, since_) { #m, offsetof(S, m), 1, t, since_ }
-#define FIELD_ARRAY_(S, m, t, n, since_) { #m, offsetof(S, m), n, t, since_ }
-#define F_U8(S, m) FIELD_(uint8_t, S, m, FIELD_U8, 1)
-#define F_U16(S, m) FIELD_(uint16_t, S, m, FIELD_U16, 1)
-#define F_U32(S, m) FIELD_(uint32_t, S, m, FIELD_U32, 1)
-#define F_U64(S, m) FIELD_(uint64_t, S, m, FIELD_U64, 1)
-#define F_BOOL(S, m) FIELD_(bool, S, m, FIELD_BOOL, 1)
-#define F_U8S(S, m, n) FIELD_ARRAY_(S, m, FIELD_U8, n, 1)
+#define FIELD_(T, S, m, t, since_)                                                                           \
+	{                                                                                                    \
+#m, offsetof(S, m), 1, t, since_                                                             \
+	}
+#define FIELD_ARRAY_(S, m, t, n, since_)                                                                     \
+	{                                                                                                    \
+#m, offsetof(S, m), n, t, since_                                                             \
+	}
+#define F_U8(S, m)      FIELD_(uint8_t, S, m, FIELD_U8, 1)
+#define F_U16(S, m)     FIELD_(uint16_t, S, m, FIELD_U16, 1)
+#define F_U32(S, m)     FIELD_(uint32_t, S, m, FIELD_U32, 1)
+#define F_U64(S, m)     FIELD_(uint64_t, S, m, FIELD_U64, 1)
+#define F_BOOL(S, m)    FIELD_(bool, S, m, FIELD_BOOL, 1)
+#define F_U8S(S, m, n)  FIELD_ARRAY_(S, m, FIELD_U8, n, 1)
 #define F_U32S(S, m, n) FIELD_ARRAY_(S, m, FIELD_U32, n, 1)
 #define F_U64S(S, m, n) FIELD_ARRAY_(S, m, FIELD_U64, n, 1)
-#define F_BYTES(S, m) FIELD_ARRAY_(S, m, FIELD_BYTES, sizeof(((S *)0)->m), 1)
-#define F_END { NULL, 0, 0, 0, 0 }
+#define F_BYTES(S, m)   FIELD_ARRAY_(S, m, FIELD_BYTES, sizeof(((S *)0)->m), 1)
+#define F_END                                                                                                \
+	{                                                                                                    \
+		NULL, 0, 0, 0, 0                                                                             \
+	}
 
 /* A growable byte buffer that holds a stream of sections. Zero-initialise; free with state_buf_free. */
 struct state_buf {
@@ -56,7 +65,8 @@ void state_buf_free(struct state_buf *b);
 
 /* Appends one section (name, instance, version, fields) for obj. 0 or -ENOMEM. */
 int state_save(struct state_buf *b, const struct state_table *t, uint32_t instance, const void *obj);
-/* Reads the section at b->pos into obj; it must be for t->name and instance. Refuses unknown newer versions, wrong sizes and truncation with one sentence; obj is untouched on failure. */
+/* Reads the section at b->pos into obj; it must be for t->name and instance. Refuses unknown newer versions,
+ * wrong sizes and truncation with one sentence; obj is untouched on failure. */
 int state_load(struct state_buf *b, const struct state_table *t, uint32_t instance, void *obj,
 	       struct error *err);
 

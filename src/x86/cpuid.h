@@ -12,8 +12,8 @@ struct cpuid_regs {
 
 struct cpu_model {
 	char name[16];
-	uint64_t xcr0_mask;   /* XCR0 bits that the guest may set */
-	uint32_t xsave_size;  /* bytes of the standard-format image for xcr0_mask */
+	uint64_t xcr0_mask;  /* XCR0 bits that the guest may set */
+	uint32_t xsave_size; /* bytes of the standard-format image for xcr0_mask */
 	unsigned phys_bits;
 	unsigned nr_vcpus;
 	uint32_t tsc_khz;

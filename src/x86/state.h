@@ -100,7 +100,8 @@ enum {
 #define PF_RSVD (1u << 3)
 #define PF_I    (1u << 4)
 
-/* A segment register with its hidden part. `attr` holds descriptor bits 40..55: type, S, DPL, P, limit bits (ignored), AVL, L, D/B, G. */
+/* A segment register with its hidden part. `attr` holds descriptor bits 40..55: type, S, DPL, P, limit bits
+ * (ignored), AVL, L, D/B, G. */
 struct x86_seg {
 	uint16_t sel;
 	uint16_t attr;
@@ -144,12 +145,12 @@ struct x86_state {
 	uint64_t mcg_status;
 
 	/* Events */
-	bool halted;       /* in HLT, waiting for an interrupt */
-	bool wait_sipi;    /* an AP before its start-up IPI */
+	bool halted;    /* in HLT, waiting for an interrupt */
+	bool wait_sipi; /* an AP before its start-up IPI */
 	bool nmi_pending;
-	bool nmi_blocked;  /* until IRET */
-	uint8_t shadow;    /* interrupt shadow after STI or MOV SS: 1 for this one instruction boundary */
-	bool shutdown;     /* triple fault */
+	bool nmi_blocked; /* until IRET */
+	uint8_t shadow;   /* interrupt shadow after STI or MOV SS: 1 for this one instruction boundary */
+	bool shutdown;    /* triple fault */
 
 	/* x87, SSE, AVX...: the standard-format XSAVE image, XCR0-wide. */
 	uint8_t xsave[X86_XSAVE_MAX] __attribute__((aligned(64)));

@@ -1,0 +1,454 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * From Zydis's answer to struct insn.  What belongs in which class is said by
+ * the two tables here and nowhere else.
+ */
+#include "engine/bt/decode.h"
+
+#include <string.h>
+
+/* Semantics in C. Jcc, LOOP and string instructions are recognised by category. */
+static const uint16_t special_list[] = {
+	/* control flow */
+	ZYDIS_MNEMONIC_CALL, ZYDIS_MNEMONIC_JMP, ZYDIS_MNEMONIC_RET, ZYDIS_MNEMONIC_IRET,
+	ZYDIS_MNEMONIC_IRETD, ZYDIS_MNEMONIC_IRETQ, ZYDIS_MNEMONIC_INT, ZYDIS_MNEMONIC_INT1,
+	ZYDIS_MNEMONIC_INT3, ZYDIS_MNEMONIC_INTO, ZYDIS_MNEMONIC_SYSCALL, ZYDIS_MNEMONIC_SYSRET,
+	ZYDIS_MNEMONIC_SYSENTER, ZYDIS_MNEMONIC_SYSEXIT, ZYDIS_MNEMONIC_HLT,
+	/* stack */
+	ZYDIS_MNEMONIC_PUSH, ZYDIS_MNEMONIC_POP, ZYDIS_MNEMONIC_PUSHA, ZYDIS_MNEMONIC_PUSHAD,
+	ZYDIS_MNEMONIC_POPA, ZYDIS_MNEMONIC_POPAD, ZYDIS_MNEMONIC_PUSHF, ZYDIS_MNEMONIC_PUSHFD,
+	ZYDIS_MNEMONIC_PUSHFQ, ZYDIS_MNEMONIC_POPF, ZYDIS_MNEMONIC_POPFD, ZYDIS_MNEMONIC_POPFQ,
+	ZYDIS_MNEMONIC_ENTER, ZYDIS_MNEMONIC_LEAVE,
+	/* system */
+	ZYDIS_MNEMONIC_IN, ZYDIS_MNEMONIC_OUT, ZYDIS_MNEMONIC_CLI, ZYDIS_MNEMONIC_STI, ZYDIS_MNEMONIC_CLD,
+	ZYDIS_MNEMONIC_STD, ZYDIS_MNEMONIC_CLAC, ZYDIS_MNEMONIC_STAC, ZYDIS_MNEMONIC_LGDT,
+	ZYDIS_MNEMONIC_LIDT, ZYDIS_MNEMONIC_SGDT, ZYDIS_MNEMONIC_SIDT, ZYDIS_MNEMONIC_LLDT,
+	ZYDIS_MNEMONIC_SLDT, ZYDIS_MNEMONIC_LTR, ZYDIS_MNEMONIC_STR, ZYDIS_MNEMONIC_LMSW,
+	ZYDIS_MNEMONIC_SMSW, ZYDIS_MNEMONIC_CLTS, ZYDIS_MNEMONIC_INVLPG, ZYDIS_MNEMONIC_INVPCID,
+	ZYDIS_MNEMONIC_WBINVD, ZYDIS_MNEMONIC_INVD, ZYDIS_MNEMONIC_RDMSR, ZYDIS_MNEMONIC_WRMSR,
+	ZYDIS_MNEMONIC_RDTSC, ZYDIS_MNEMONIC_RDTSCP, ZYDIS_MNEMONIC_RDPMC, ZYDIS_MNEMONIC_CPUID,
+	ZYDIS_MNEMONIC_XGETBV, ZYDIS_MNEMONIC_XSETBV, ZYDIS_MNEMONIC_SWAPGS, ZYDIS_MNEMONIC_RDFSBASE,
+	ZYDIS_MNEMONIC_RDGSBASE, ZYDIS_MNEMONIC_WRFSBASE, ZYDIS_MNEMONIC_WRGSBASE, ZYDIS_MNEMONIC_RDPID,
+	ZYDIS_MNEMONIC_LAR, ZYDIS_MNEMONIC_LSL, ZYDIS_MNEMONIC_VERR, ZYDIS_MNEMONIC_VERW,
+	ZYDIS_MNEMONIC_ARPL, ZYDIS_MNEMONIC_VMMCALL, ZYDIS_MNEMONIC_VMCALL,
+	/* segments */
+	ZYDIS_MNEMONIC_LDS, ZYDIS_MNEMONIC_LES, ZYDIS_MNEMONIC_LFS, ZYDIS_MNEMONIC_LGS, ZYDIS_MNEMONIC_LSS,
+	/* state images */
+	ZYDIS_MNEMONIC_FXSAVE, ZYDIS_MNEMONIC_FXSAVE64, ZYDIS_MNEMONIC_FXRSTOR, ZYDIS_MNEMONIC_FXRSTOR64,
+	ZYDIS_MNEMONIC_XSAVE, ZYDIS_MNEMONIC_XSAVE64, ZYDIS_MNEMONIC_XSAVEOPT, ZYDIS_MNEMONIC_XSAVEOPT64,
+	ZYDIS_MNEMONIC_XSAVEC, ZYDIS_MNEMONIC_XSAVEC64, ZYDIS_MNEMONIC_XRSTOR, ZYDIS_MNEMONIC_XRSTOR64,
+	/* odd ones */
+	ZYDIS_MNEMONIC_LEA, ZYDIS_MNEMONIC_XLAT, ZYDIS_MNEMONIC_BOUND, ZYDIS_MNEMONIC_AAA, ZYDIS_MNEMONIC_AAS,
+	ZYDIS_MNEMONIC_AAM, ZYDIS_MNEMONIC_AAD, ZYDIS_MNEMONIC_DAA, ZYDIS_MNEMONIC_DAS, ZYDIS_MNEMONIC_SALC,
+	ZYDIS_MNEMONIC_MASKMOVQ, ZYDIS_MNEMONIC_MASKMOVDQU, ZYDIS_MNEMONIC_VMASKMOVDQU,
+};
+
+/* Not offered in any model, or not there for a guest: #UD. */
+static bool isa_refused(ZydisISAExt e)
+{
+	switch (e) {
+	case ZYDIS_ISA_EXT_AMD3DNOW:
+	case ZYDIS_ISA_EXT_AMX_BF16:
+	case ZYDIS_ISA_EXT_AMX_INT8:
+	case ZYDIS_ISA_EXT_AMX_TILE:
+	case ZYDIS_ISA_EXT_AMD_INVLPGB:
+	case ZYDIS_ISA_EXT_CLZERO:
+	case ZYDIS_ISA_EXT_ENQCMD:
+	case ZYDIS_ISA_EXT_HRESET:
+	case ZYDIS_ISA_EXT_KEYLOCKER:
+	case ZYDIS_ISA_EXT_KEYLOCKER_WIDE:
+	case ZYDIS_ISA_EXT_KNC:
+	case ZYDIS_ISA_EXT_KNCE:
+	case ZYDIS_ISA_EXT_KNCV:
+	case ZYDIS_ISA_EXT_MCOMMIT:
+	case ZYDIS_ISA_EXT_MONITOR:
+	case ZYDIS_ISA_EXT_MONITORX:
+	case ZYDIS_ISA_EXT_PADLOCK:
+	case ZYDIS_ISA_EXT_PCONFIG:
+	case ZYDIS_ISA_EXT_PKU:
+	case ZYDIS_ISA_EXT_PT:
+	case ZYDIS_ISA_EXT_RDPRU:
+	case ZYDIS_ISA_EXT_RTM:
+	case ZYDIS_ISA_EXT_SERIALIZE:
+	case ZYDIS_ISA_EXT_SGX:
+	case ZYDIS_ISA_EXT_SGX_ENCLV:
+	case ZYDIS_ISA_EXT_SMX:
+	case ZYDIS_ISA_EXT_SNP:
+	case ZYDIS_ISA_EXT_SVM:
+	case ZYDIS_ISA_EXT_TBM:
+	case ZYDIS_ISA_EXT_TDX:
+	case ZYDIS_ISA_EXT_TSX_LDTRK:
+	case ZYDIS_ISA_EXT_UINTR:
+	case ZYDIS_ISA_EXT_VMFUNC:
+	case ZYDIS_ISA_EXT_WAITPKG:
+	case ZYDIS_ISA_EXT_XOP:
+	case ZYDIS_ISA_EXT_FMA4:
+	case ZYDIS_ISA_EXT_XSAVES:
+	case ZYDIS_ISA_EXT_VTX:
+		return true;
+	default:
+		return false;
+	}
+}
+
+static bool is_special(uint16_t m)
+{
+	for (size_t i = 0; i < sizeof special_list / sizeof special_list[0]; i++)
+		if (special_list[i] == m)
+			return true;
+	return false;
+}
+
+static bool is_nop(const ZydisDecodedInstruction *z)
+{
+	switch (z->mnemonic) {
+	case ZYDIS_MNEMONIC_NOP:
+	case ZYDIS_MNEMONIC_PAUSE:
+	case ZYDIS_MNEMONIC_ENDBR32:
+	case ZYDIS_MNEMONIC_ENDBR64:
+	case ZYDIS_MNEMONIC_CLDEMOTE:
+		return true;
+	default:
+		return z->meta.category == ZYDIS_CATEGORY_PREFETCH ||
+		       z->meta.category == ZYDIS_CATEGORY_PREFETCHWT1 ||
+		       z->meta.category == ZYDIS_CATEGORY_WIDENOP ||
+		       z->meta.isa_set == ZYDIS_ISA_SET_PREFETCH_NOP ||
+		       z->meta.isa_set == ZYDIS_ISA_SET_FAT_NOP;
+	}
+}
+
+static uint8_t gpr_number(ZydisRegister r, bool *high8)
+{
+	ZydisRegisterClass c = ZydisRegisterGetClass(r);
+	ZyanI8 id = ZydisRegisterGetId(r);
+
+	if (r == ZYDIS_REGISTER_RIP || r == ZYDIS_REGISTER_EIP || r == ZYDIS_REGISTER_IP)
+		return REG_RIP;
+	switch (c) {
+	case ZYDIS_REGCLASS_GPR8:
+		if (r >= ZYDIS_REGISTER_AH && r <= ZYDIS_REGISTER_BH) {
+			*high8 = true;
+			return r - ZYDIS_REGISTER_AH;
+		}
+		/* Zydis numbers AL..BL, AH..BH, SPL.. in one class. */
+		if (r >= ZYDIS_REGISTER_AL && r <= ZYDIS_REGISTER_BL)
+			return r - ZYDIS_REGISTER_AL;
+		return 4 + (r - ZYDIS_REGISTER_SPL);
+	case ZYDIS_REGCLASS_GPR16:
+	case ZYDIS_REGCLASS_GPR32:
+	case ZYDIS_REGCLASS_GPR64:
+		return id;
+	default:
+		return REG_NONE;
+	}
+}
+
+static uint8_t seg_number(ZydisRegister r)
+{
+	switch (r) {
+	case ZYDIS_REGISTER_ES:
+		return SEG_ES;
+	case ZYDIS_REGISTER_CS:
+		return SEG_CS;
+	case ZYDIS_REGISTER_SS:
+		return SEG_SS;
+	case ZYDIS_REGISTER_FS:
+		return SEG_FS;
+	case ZYDIS_REGISTER_GS:
+		return SEG_GS;
+	default:
+		return SEG_DS;
+	}
+}
+
+static uint8_t unit_of(const ZydisDecodedInstruction *z, const ZydisDecodedOperand *op)
+{
+	uint8_t unit = UNIT_INT;
+
+	switch (z->mnemonic) {
+	case ZYDIS_MNEMONIC_FXSAVE:
+	case ZYDIS_MNEMONIC_FXSAVE64:
+	case ZYDIS_MNEMONIC_FXRSTOR:
+	case ZYDIS_MNEMONIC_FXRSTOR64:
+		return UNIT_FXSAVE;
+	case ZYDIS_MNEMONIC_XSAVE:
+	case ZYDIS_MNEMONIC_XSAVE64:
+	case ZYDIS_MNEMONIC_XSAVEOPT:
+	case ZYDIS_MNEMONIC_XSAVEOPT64:
+	case ZYDIS_MNEMONIC_XSAVEC:
+	case ZYDIS_MNEMONIC_XSAVEC64:
+	case ZYDIS_MNEMONIC_XRSTOR:
+	case ZYDIS_MNEMONIC_XRSTOR64:
+		return UNIT_XSAVE;
+	case ZYDIS_MNEMONIC_LDMXCSR:
+	case ZYDIS_MNEMONIC_STMXCSR:
+		return UNIT_SSE;
+	case ZYDIS_MNEMONIC_VLDMXCSR:
+	case ZYDIS_MNEMONIC_VSTMXCSR:
+	case ZYDIS_MNEMONIC_VZEROALL:
+	case ZYDIS_MNEMONIC_VZEROUPPER:
+		return UNIT_AVX;
+	case ZYDIS_MNEMONIC_EMMS:
+		return UNIT_MMX;
+	default:
+		break;
+	}
+	if (z->meta.isa_ext == ZYDIS_ISA_EXT_X87)
+		return UNIT_X87;
+	if (z->encoding == ZYDIS_INSTRUCTION_ENCODING_EVEX)
+		return UNIT_AVX512;
+	for (unsigned i = 0; i < z->operand_count; i++) {
+		ZydisRegisterClass c;
+
+		if (op[i].type != ZYDIS_OPERAND_TYPE_REGISTER)
+			continue;
+		c = ZydisRegisterGetClass(op[i].reg.value);
+		if (c == ZYDIS_REGCLASS_MASK)
+			return UNIT_AVX512;
+		if (c == ZYDIS_REGCLASS_ZMM)
+			return UNIT_AVX512;
+		if (c == ZYDIS_REGCLASS_YMM)
+			unit = UNIT_AVX;
+		else if (c == ZYDIS_REGCLASS_XMM && unit != UNIT_AVX)
+			unit = z->encoding == ZYDIS_INSTRUCTION_ENCODING_VEX ? UNIT_AVX : UNIT_SSE;
+		else if (c == ZYDIS_REGCLASS_MMX && unit == UNIT_INT)
+			unit = UNIT_MMX;
+	}
+	return unit;
+}
+
+static bool size_scalable(const ZydisDecodedInstruction *z, uint8_t unit)
+{
+	if (unit != UNIT_INT && unit != UNIT_X87)
+		return false;
+	return z->encoding == ZYDIS_INSTRUCTION_ENCODING_LEGACY;
+}
+
+static void read_operand(struct insn *in, const ZydisDecodedOperand *o)
+{
+	bool rd = o->actions & ZYDIS_OPERAND_ACTION_MASK_READ;
+	bool wr = o->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE;
+	bool visible = o->visibility != ZYDIS_OPERAND_VISIBILITY_HIDDEN;
+
+	switch (o->type) {
+	case ZYDIS_OPERAND_TYPE_REGISTER: {
+		bool high8 = false;
+		uint8_t r = gpr_number(o->reg.value, &high8);
+
+		if (r < 16) {
+			if (rd || (wr && o->size < 32) || (o->actions & ZYDIS_OPERAND_ACTION_CONDWRITE))
+				in->regs_read |= 1u << r;
+			if (wr)
+				in->regs_written |= 1u << r;
+			if (o->visibility == ZYDIS_OPERAND_VISIBILITY_EXPLICIT) {
+				if (o->encoding == ZYDIS_OPERAND_ENCODING_MODRM_REG)
+					in->gpr_where |= GPR_IN_REG;
+				else if (o->encoding == ZYDIS_OPERAND_ENCODING_MODRM_RM)
+					in->gpr_where |= GPR_IN_RM;
+				else if (o->encoding == ZYDIS_OPERAND_ENCODING_NDSNDD) {
+					in->gpr_where |= GPR_IN_VVVV;
+					in->vvvv = r;
+				} else if (o->encoding == ZYDIS_OPERAND_ENCODING_OPCODE)
+					in->gpr_where |= GPR_IN_OPCODE;
+				if (o->size == 8 && !high8)
+					in->reg8 = true;
+			}
+			in->high8 |= high8;
+		}
+		if (visible && in->nops < 3) {
+			in->ops[in->nops].type = o->type;
+			in->ops[in->nops].cls = ZydisRegisterGetClass(o->reg.value);
+			in->ops[in->nops].size = o->size / 8;
+			in->ops[in->nops].high8 = high8;
+			in->ops[in->nops].encoding = o->encoding;
+			switch (in->ops[in->nops].cls) {
+			case ZYDIS_REGCLASS_SEGMENT:
+				in->ops[in->nops].reg = seg_number(o->reg.value);
+				break;
+			case ZYDIS_REGCLASS_CONTROL:
+			case ZYDIS_REGCLASS_DEBUG:
+				in->ops[in->nops].reg = ZydisRegisterGetId(o->reg.value);
+				break;
+			default:
+				in->ops[in->nops].reg = r;
+			}
+			in->nops++;
+		}
+		break;
+	}
+	case ZYDIS_OPERAND_TYPE_MEMORY: {
+		bool dummy = false;
+
+		if (o->mem.base != ZYDIS_REGISTER_NONE) {
+			uint8_t r = gpr_number(o->mem.base, &dummy);
+
+			if (r < 16)
+				in->regs_read |= 1u << r;
+		}
+		if (o->mem.index != ZYDIS_REGISTER_NONE && o->mem.type != ZYDIS_MEMOP_TYPE_VSIB) {
+			uint8_t r = gpr_number(o->mem.index, &dummy);
+
+			if (r < 16)
+				in->regs_read |= 1u << r;
+		}
+		if (!visible)
+			break;
+		in->has_mem = true;
+		in->mem_read = rd;
+		in->mem_write = wr;
+		in->mem_vsib = o->mem.type == ZYDIS_MEMOP_TYPE_VSIB;
+		in->seg = seg_number(o->mem.segment);
+		in->base = o->mem.base == ZYDIS_REGISTER_NONE ? REG_NONE : gpr_number(o->mem.base, &dummy);
+		in->index = o->mem.index == ZYDIS_REGISTER_NONE || in->mem_vsib ?
+				    REG_NONE :
+				    gpr_number(o->mem.index, &dummy);
+		in->scale = o->mem.scale ? o->mem.scale : 1;
+		in->disp = o->mem.disp.has_displacement ? o->mem.disp.value : 0;
+		in->mem_size = o->size / 8;
+		in->mem_elem = o->element_size / 8;
+		if (o->encoding == ZYDIS_OPERAND_ENCODING_DISP16_32_64)
+			in->moffs = true;
+		if (in->nops < 3) {
+			in->ops[in->nops].type = o->type;
+			in->ops[in->nops].size = in->mem_size > 255 ? 255 : in->mem_size;
+			in->nops++;
+		}
+		break;
+	}
+	case ZYDIS_OPERAND_TYPE_POINTER:
+		in->imm[0] = o->ptr.offset;
+		in->imm[1] = o->ptr.segment;
+		if (in->nops < 3)
+			in->ops[in->nops++].type = o->type;
+		break;
+	case ZYDIS_OPERAND_TYPE_IMMEDIATE:
+		if (visible && in->nops < 3) {
+			unsigned k = in->nops == 1 && in->ops[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE;
+
+			in->imm[k] = o->imm.is_signed ? o->imm.value.s : (int64_t)o->imm.value.u;
+			in->imm_relative = o->imm.is_relative;
+			in->ops[in->nops].type = o->type;
+			in->ops[in->nops].size = o->size / 8;
+			in->nops++;
+		}
+		break;
+	default:
+		break;
+	}
+}
+
+int insn_decode(const uint8_t *code, size_t n, unsigned mode, bool real, struct insn *in)
+{
+	ZydisDecoder d;
+	ZydisDecodedInstruction z;
+	ZydisDecodedOperand op[ZYDIS_MAX_OPERAND_COUNT];
+	ZyanStatus st;
+	ZydisMachineMode mm = mode == 8	      ? ZYDIS_MACHINE_MODE_LONG_64 :
+			      mode == 4	      ? ZYDIS_MACHINE_MODE_LEGACY_32 :
+			      real	      ? ZYDIS_MACHINE_MODE_REAL_16 :
+						ZYDIS_MACHINE_MODE_LEGACY_16;
+
+	ZydisDecoderInit(&d, mm,
+			 mode == 8 ? ZYDIS_STACK_WIDTH_64 :
+			 mode == 4 ? ZYDIS_STACK_WIDTH_32 :
+				     ZYDIS_STACK_WIDTH_16);
+	st = ZydisDecoderDecodeFull(&d, code, n > 15 ? 15 : n, &z, op);
+	if (!ZYAN_SUCCESS(st)) {
+		if (st == ZYDIS_STATUS_NO_MORE_DATA)
+			return n >= 15 ? DECODE_TOO_LONG : DECODE_MORE;
+		if (st == ZYDIS_STATUS_INSTRUCTION_TOO_LONG)
+			return DECODE_TOO_LONG;
+		return DECODE_UD;
+	}
+	memset(in, 0, sizeof *in);
+	memcpy(in->bytes, code, z.length);
+	in->len = z.length;
+	in->mnemonic = z.mnemonic;
+	in->mode = mode;
+	in->opsize = z.operand_width / 8;
+	in->addrsize = z.address_width / 8;
+	in->base = in->index = REG_NONE;
+	in->seg = SEG_DS;
+	in->scale = 1;
+	in->far = z.meta.branch_type == ZYDIS_BRANCH_TYPE_FAR;
+	in->enc = z.encoding;
+	in->map = z.opcode_map;
+	in->opcode = z.opcode;
+	in->has_modrm = z.attributes & ZYDIS_ATTRIB_HAS_MODRM;
+	if (in->has_modrm)
+		in->modrm = (uint8_t)(z.raw.modrm.mod << 6 | z.raw.modrm.reg << 3 | z.raw.modrm.rm);
+	in->lock = z.attributes & ZYDIS_ATTRIB_HAS_LOCK;
+	in->rep = z.attributes & (ZYDIS_ATTRIB_HAS_REP | ZYDIS_ATTRIB_HAS_REPE);
+	in->repne = z.attributes & ZYDIS_ATTRIB_HAS_REPNE;
+	in->rex_w = z.raw.rex.W;
+	in->rex_r = z.raw.rex.R;
+	in->rex_x = z.raw.rex.X;
+	in->rex_b = z.raw.rex.B;
+	in->unit = unit_of(&z, op);
+	for (unsigned i = 0; i < z.raw.prefix_count; i++) {
+		if (z.raw.prefixes[i].type != ZYDIS_PREFIX_TYPE_MANDATORY)
+			continue;
+		if (z.raw.prefixes[i].value == 0x66)
+			in->need66 = true;
+		else if (z.raw.prefixes[i].value == 0xf2)
+			in->needf2 = true;
+		else if (z.raw.prefixes[i].value == 0xf3)
+			in->needf3 = true;
+	}
+	if (in->opsize == 2 && size_scalable(&z, in->unit))
+		in->need66 = true;
+	in->imm_off = z.length;
+	for (int i = 0; i < 2; i++)
+		if (z.raw.imm[i].size) {
+			if (z.raw.imm[i].offset < in->imm_off)
+				in->imm_off = z.raw.imm[i].offset;
+			in->imm_len += z.raw.imm[i].size / 8;
+		}
+	if (z.cpu_flags) {
+		in->flags_read = z.cpu_flags->tested & FLAGS_ARITH;
+		in->flags_written = (z.cpu_flags->modified | z.cpu_flags->set_0 | z.cpu_flags->set_1 |
+				     z.cpu_flags->undefined) &
+				    FLAGS_ARITH;
+	}
+	/* A shift by zero leaves the flags alone, so a variable one passes them through. */
+	if ((z.meta.category == ZYDIS_CATEGORY_SHIFT || z.meta.category == ZYDIS_CATEGORY_ROTATE) &&
+	    in->enc == ZYDIS_INSTRUCTION_ENCODING_LEGACY)
+		in->flags_read |= in->flags_written;
+	if (z.raw.vex.offset || z.encoding == ZYDIS_INSTRUCTION_ENCODING_VEX)
+		in->vex_off = z.raw.vex.offset;
+	if (z.encoding == ZYDIS_INSTRUCTION_ENCODING_EVEX)
+		in->vex_off = z.raw.evex.offset;
+	in->mem_masked = z.avx.mask.mode == ZYDIS_MASK_MODE_MERGING || z.avx.mask.mode == ZYDIS_MASK_MODE_ZEROING ||
+			 z.mnemonic == ZYDIS_MNEMONIC_VMASKMOVPS || z.mnemonic == ZYDIS_MNEMONIC_VMASKMOVPD ||
+			 z.mnemonic == ZYDIS_MNEMONIC_VPMASKMOVD || z.mnemonic == ZYDIS_MNEMONIC_VPMASKMOVQ;
+	for (unsigned i = 0; i < z.operand_count; i++)
+		read_operand(in, &op[i]);
+	/* IS4 operands name a vector register in the immediate byte. */
+	if (in->enc != ZYDIS_INSTRUCTION_ENCODING_LEGACY && !in->imm_len)
+		for (unsigned i = 0; i < z.operand_count; i++)
+			if (op[i].encoding == ZYDIS_OPERAND_ENCODING_IS4) {
+				in->imm_off = z.length - 1;
+				in->imm_len = 1;
+			}
+
+	in->cond = in->opcode & 15;
+	if (isa_refused(z.meta.isa_ext) || z.mnemonic == ZYDIS_MNEMONIC_UD0 ||
+	    z.mnemonic == ZYDIS_MNEMONIC_UD1 || z.mnemonic == ZYDIS_MNEMONIC_UD2)
+		in->cls = INSN_UD;
+	else if (is_nop(&z))
+		in->cls = INSN_NOP;
+	else if (is_special(z.mnemonic) || z.meta.category == ZYDIS_CATEGORY_COND_BR ||
+		 z.meta.category == ZYDIS_CATEGORY_STRINGOP || z.meta.category == ZYDIS_CATEGORY_IOSTRINGOP ||
+		 in->mem_vsib)
+		in->cls = INSN_SPECIAL;
+	else if (z.mnemonic == ZYDIS_MNEMONIC_MOV && in->nops == 2 &&
+		 (in->ops[0].cls == ZYDIS_REGCLASS_SEGMENT || in->ops[0].cls == ZYDIS_REGCLASS_CONTROL ||
+		  in->ops[0].cls == ZYDIS_REGCLASS_DEBUG || in->ops[1].cls == ZYDIS_REGCLASS_SEGMENT ||
+		  in->ops[1].cls == ZYDIS_REGCLASS_CONTROL || in->ops[1].cls == ZYDIS_REGCLASS_DEBUG))
+		in->cls = INSN_SPECIAL;
+	else if (z.attributes & ZYDIS_ATTRIB_IS_PRIVILEGED)
+		in->cls = INSN_UD;
+	else
+		in->cls = INSN_NATIVE;
+	return DECODE_OK;
+}

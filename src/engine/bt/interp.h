@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The interpreter: complete, slow, obvious.
+ *
+ * One instruction at a time, in every mode.  It is the bring-up engine, what
+ * runs the modes and instructions that are not worth translating, and the
+ * oracle that the translator is compared with.  Ordinary code: the guest's
+ * vector state is in st.xsave throughout.
+ *
+ * Semantic functions return 0, or -1 with v->exc set: then no register and no
+ * memory has changed (except where the manual says otherwise, as between the
+ * iterations of a repeated string instruction).
+ */
+#ifndef SILL_ENGINE_BT_INTERP_H
+#define SILL_ENGINE_BT_INTERP_H
+
+#include "engine/bt/decode.h"
+#include "engine/bt/mmu.h"
+#include "engine/bt/vcpu.h"
+
+/* Executes one instruction at RIP, delivering the exception it raises, if any, and traps due after it. */
+void interp_step(struct vcpu *v);
+/* Runs interp_step until at least n instructions, a kick, HLT or shutdown. */
+void interp_run(struct vcpu *v, unsigned n);
+
+/* Allocation of the decoded-instruction cache. 0 or -ENOMEM. */
+int interp_init(struct vcpu *v);
+void interp_free(struct vcpu *v);
+
+/* ---- events (event.c) ---- */
+
+/* Delivers v->exc to the guest: IDT, stack switch, double and triple faults (st.shutdown). */
+void event_exception(struct vcpu *v);
+/* Delivers an external interrupt or NMI at an instruction boundary. */
+void event_interrupt(struct vcpu *v, uint8_t vector);
+/* INT n, INT3, INTO, INT1: software interrupt with the return address after the instruction (rip already advanced to `next`). */
+int event_software(struct vcpu *v, uint8_t vector, uint64_t next, bool int1);
+/* Anything deliverable now (NMI, interrupt with IF and no shadow)? */
+bool event_pending(struct vcpu *v);
+/* Takes and delivers it. */
+void event_deliver(struct vcpu *v);
+
+#endif

@@ -1,0 +1,527 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The page walk and the soft TLB.
+ *
+ * A walk reads the guest's tables where they are and sets accessed and dirty
+ * bits with a compare-and-swap, so a guest that edits an entry on another vCPU
+ * never loses its edit.  What a TLB entry may promise:
+ *
+ *  1. tag_r: the page is readable in this table's mode and its A bit is set.
+ *  2. tag_w: writable in this mode, D set, no translated code in the page
+ *     (MEM_PAGE_CODE clear), no watchpoint on it.
+ *  3. tag_x: executable in this mode.
+ *  4. Only RAM has entries; MMIO always takes the slow path.
+ *  5. Debug breakpoints on data keep their pages out of the table.
+ *
+ * Every fault is raised from a fresh walk: guests upgrade permissions without
+ * flushing (SDM 3A 4.10.4.3), so a stale refusal must never reach them.
+ *
+ * Global pages are kept per PCID slot like the rest; INVLPG removes an address
+ * from every slot, which is more than the manual demands and so allowed.
+ */
+#include "engine/bt/mmu.h"
+
+#define PTE_P   1ull
+#define PTE_W   2ull
+#define PTE_U   4ull
+#define PTE_A   0x20ull
+#define PTE_D   0x40ull
+#define PTE_PS  0x80ull
+#define PTE_G   0x100ull
+#define PTE_NX  (1ull << 63)
+#define PA_MASK 0x000ffffffffff000ull
+
+static int page_fault(struct vcpu *v, uint64_t va, unsigned acc, uint32_t bits)
+{
+	uint32_t err = bits;
+
+	if (acc & ACC_W)
+		err |= PF_W;
+	if (acc & ACC_USER)
+		err |= PF_U;
+	if ((acc & ACC_X) && ((v->st.cr4 & CR4_SMEP) || ((v->st.cr4 & CR4_PAE) && (v->st.efer & EFER_NXE))))
+		err |= PF_I;
+	v->exc = (struct exception){
+		.vector = EXC_PF, .has_error = true, .error = err, .cr2 = va, .present = true
+	};
+	return -1;
+}
+
+static uint64_t *pte_ptr64(struct vcpu *v, uint64_t pa)
+{
+	return mem_ram_ptr(v->mem, GPA(pa), 8);
+}
+
+/* Sets bits in a table entry unless it changed meanwhile; false: walk again. */
+static bool pte_set64(uint64_t *p, uint64_t old, uint64_t bits)
+{
+	if ((old & bits) == bits)
+		return true;
+	return __atomic_compare_exchange_n(p, &old, old | bits, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
+}
+
+static bool pte_set32(uint32_t *p, uint32_t old, uint32_t bits)
+{
+	if ((old & bits) == bits)
+		return true;
+	return __atomic_compare_exchange_n(p, &old, old | bits, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
+}
+
+/* The permission check at the leaf (SDM 3A 4.6). */
+static bool allowed(struct vcpu *v, unsigned acc, const struct walk *w)
+{
+	const struct x86_state *s = &v->st;
+
+	if (acc & ACC_USER) {
+		if (!w->user)
+			return false;
+		if ((acc & ACC_W) && !w->writable)
+			return false;
+	} else {
+		if ((acc & ACC_X) && w->user && (s->cr4 & CR4_SMEP))
+			return false;
+		if (!(acc & ACC_X) && w->user && (s->cr4 & CR4_SMAP) &&
+		    ((acc & ACC_IMPLICIT) || !(s->rflags & FLAG_AC)))
+			return false;
+		if ((acc & ACC_W) && !w->writable && (s->cr0 & CR0_WP))
+			return false;
+	}
+	return !((acc & ACC_X) && w->nx);
+}
+
+static int walk64(struct vcpu *v, uint64_t va, unsigned acc, struct walk *w)
+{
+	struct x86_state *s = &v->st;
+	bool nxe = s->efer & EFER_NXE;
+	uint64_t rsvd = PA_MASK & ~v->phys_mask;
+	uint64_t *ptr[4];
+	uint64_t val[4];
+	int level, n;
+	uint64_t table;
+	bool lm = s->efer & EFER_LMA;
+
+	if (!nxe)
+		rsvd |= PTE_NX;
+retry:
+	w->writable = w->user = true;
+	w->nx = false;
+	n = 0;
+	if (lm) {
+		level = 3;
+		table = s->cr3 & v->phys_mask & PA_MASK;
+	} else {
+		uint64_t e = v->pdpte[(va >> 30) & 3];
+
+		if (!(e & PTE_P))
+			return page_fault(v, va, acc, 0);
+		level = 1;
+		table = e & v->phys_mask & PA_MASK;
+	}
+	for (;; level--) {
+		uint64_t e;
+
+		ptr[n] = pte_ptr64(v, table + ((va >> (12 + 9 * level)) & 511) * 8);
+		if (!ptr[n])
+			return page_fault(v, va, acc, PF_P | PF_RSVD);
+		e = val[n] = __atomic_load_n(ptr[n], __ATOMIC_RELAXED);
+		n++;
+		if (!(e & PTE_P))
+			return page_fault(v, va, acc, 0);
+		if (e & (lm ? rsvd : rsvd | (PA_MASK & ~v->phys_mask) | 0x7ff0000000000000ull))
+			return page_fault(v, va, acc, PF_P | PF_RSVD);
+		if (level == 3 && (e & PTE_PS))
+			return page_fault(v, va, acc, PF_P | PF_RSVD);
+		w->writable &= !!(e & PTE_W);
+		w->user &= !!(e & PTE_U);
+		w->nx |= nxe && (e & PTE_NX);
+		if (level == 0 || (level < 3 && (e & PTE_PS)))
+			break;
+		table = e & PA_MASK;
+	}
+	w->page_size = PAGE_SIZE << (9 * level);
+	if (level > 0 && (val[n - 1] & (w->page_size - 1) & PA_MASK & ~0x1000ull))
+		return page_fault(v, va, acc, PF_P | PF_RSVD);
+	w->global = (val[n - 1] & PTE_G) && (s->cr4 & CR4_PGE);
+	if (!allowed(v, acc, w))
+		return page_fault(v, va, acc, PF_P);
+	if (!(acc & ACC_PROBE)) {
+		for (int i = 0; i < n; i++) {
+			uint64_t bits = PTE_A;
+
+			if (i == n - 1 && (acc & ACC_W))
+				bits |= PTE_D;
+			if (!pte_set64(ptr[i], val[i], bits))
+				goto retry;
+		}
+	}
+	w->dirty = (acc & ACC_W) || (val[n - 1] & PTE_D);
+	w->pa = (val[n - 1] & PA_MASK & ~(w->page_size - 1)) | (va & (w->page_size - 1));
+	return 0;
+}
+
+static int walk32(struct vcpu *v, uint64_t va, unsigned acc, struct walk *w)
+{
+	struct x86_state *s = &v->st;
+	uint32_t *pde, *pte = NULL, d, t = 0;
+
+retry:
+	pde = mem_ram_ptr(v->mem, GPA((s->cr3 & 0xfffff000u) + ((va >> 22) & 1023) * 4), 4);
+	if (!pde)
+		return page_fault(v, va, acc, PF_P | PF_RSVD);
+	d = __atomic_load_n(pde, __ATOMIC_RELAXED);
+	if (!(d & PTE_P))
+		return page_fault(v, va, acc, 0);
+	w->nx = false;
+	if ((d & PTE_PS) && (s->cr4 & CR4_PSE)) {
+		uint64_t base = (d & 0xffc00000u) | ((uint64_t)(d & 0x1fe000u) << 19);
+
+		if (d & 0x200000u)
+			return page_fault(v, va, acc, PF_P | PF_RSVD);
+		w->page_size = 4u << 20;
+		w->writable = d & PTE_W;
+		w->user = d & PTE_U;
+		w->global = (d & PTE_G) && (s->cr4 & CR4_PGE);
+		if (!allowed(v, acc, w))
+			return page_fault(v, va, acc, PF_P);
+		if (!(acc & ACC_PROBE) && !pte_set32(pde, d, PTE_A | ((acc & ACC_W) ? PTE_D : 0)))
+			goto retry;
+		w->dirty = (acc & ACC_W) || (d & PTE_D);
+		w->pa = base | (va & 0x3fffff);
+		return 0;
+	}
+	pte = mem_ram_ptr(v->mem, GPA((d & 0xfffff000u) + ((va >> 12) & 1023) * 4), 4);
+	if (!pte)
+		return page_fault(v, va, acc, PF_P | PF_RSVD);
+	t = __atomic_load_n(pte, __ATOMIC_RELAXED);
+	if (!(t & PTE_P))
+		return page_fault(v, va, acc, 0);
+	w->page_size = PAGE_SIZE;
+	w->writable = d & t & PTE_W;
+	w->user = d & t & PTE_U;
+	w->global = (t & PTE_G) && (s->cr4 & CR4_PGE);
+	if (!allowed(v, acc, w))
+		return page_fault(v, va, acc, PF_P);
+	if (!(acc & ACC_PROBE)) {
+		if (!pte_set32(pde, d, PTE_A))
+			goto retry;
+		if (!pte_set32(pte, t, PTE_A | ((acc & ACC_W) ? PTE_D : 0)))
+			goto retry;
+	}
+	w->dirty = (acc & ACC_W) || (t & PTE_D);
+	w->pa = (t & 0xfffff000u) | (va & 0xfff);
+	return 0;
+}
+
+int mmu_walk(struct vcpu *v, uint64_t va, unsigned acc, struct walk *w)
+{
+	if (!(v->st.cr0 & CR0_PG)) {
+		*w = (struct walk){ .pa = va & 0xffffffffu,
+				    .page_size = PAGE_SIZE,
+				    .writable = true,
+				    .user = true,
+				    .dirty = true };
+		return 0;
+	}
+	if (v->st.cr4 & CR4_PAE)
+		return walk64(v, va, acc, w);
+	return walk32(v, va & 0xffffffffu, acc, w);
+}
+
+int mmu_load_pdptes(struct vcpu *v, uint64_t cr3)
+{
+	uint64_t e[4];
+
+	for (int i = 0; i < 4; i++) {
+		uint64_t *p = pte_ptr64(v, (cr3 & 0xffffffe0u) + 8 * i);
+
+		e[i] = p ? __atomic_load_n(p, __ATOMIC_RELAXED) : 0;
+		if ((e[i] & PTE_P) && (e[i] & (0x1e6ull | ~(v->phys_mask | 0xfff))))
+			return -1;
+	}
+	for (int i = 0; i < 4; i++)
+		v->pdpte[i] = e[i];
+	return 0;
+}
+
+unsigned mmu_acc(const struct vcpu *v)
+{
+	return x86_cpl(&v->st) == 3 ? ACC_USER : 0;
+}
+
+static enum tlb_mode mode_of(const struct vcpu *v, unsigned acc)
+{
+	if (acc & ACC_USER)
+		return TLB_U;
+	if ((v->st.cr4 & CR4_SMAP) && !(v->st.rflags & FLAG_AC))
+		return TLB_K;
+	return TLB_KAC;
+}
+
+static unsigned tlb_index(uint64_t va)
+{
+	return (va >> 12) & (TLB_SIZE - 1);
+}
+
+static void large_note(struct vcpu *v, uint64_t va)
+{
+	unsigned h = (unsigned)((va >> 21) ^ (va >> 33)) & 4095;
+
+	v->large_filter[h >> 6] |= 1ull << (h & 63);
+}
+
+static bool large_maybe(const struct vcpu *v, uint64_t va)
+{
+	unsigned h = (unsigned)((va >> 21) ^ (va >> 33)) & 4095;
+
+	return v->large_filter[h >> 6] >> (h & 63) & 1;
+}
+
+void mmu_note_exec(struct vcpu *v, uint64_t va)
+{
+	unsigned h = (unsigned)((va >> 12) ^ (va >> 24)) & 4095;
+
+	v->exec_filter[h >> 6] |= 1ull << (h & 63);
+}
+
+static bool exec_maybe(const struct vcpu *v, uint64_t va)
+{
+	unsigned h = (unsigned)((va >> 12) ^ (va >> 24)) & 4095;
+
+	return v->exec_filter[h >> 6] >> (h & 63) & 1;
+}
+
+/* True if a data breakpoint may lie in the page: such pages stay out of the TLB. */
+static bool watched(const struct vcpu *v, uint64_t va)
+{
+	if (!v->dr_watch)
+		return false;
+	for (int i = 0; i < 4; i++) {
+		if (!(v->st.dr7 >> (2 * i) & 3) || !(v->st.dr7 >> (16 + 4 * i) & 3))
+			continue;
+		if (((v->st.dr[i] ^ va) & PAGE_MASK) == 0 || (((v->st.dr[i] + 7) ^ va) & PAGE_MASK) == 0)
+			return true;
+	}
+	return false;
+}
+
+static void fill(struct vcpu *v, uint64_t va, unsigned acc, const struct walk *w, void *host_page,
+		 uint8_t flags)
+{
+	enum tlb_mode mode = mode_of(v, acc);
+	unsigned i = tlb_index(va);
+	struct tlb_entry *e = &v->asid->tlb[mode][i];
+	uint64_t page = va & PAGE_MASK;
+	uint64_t addend = (uint64_t)host_page - page;
+	unsigned a = acc & ACC_USER;
+
+	if (e->addend != addend || ((e->tag_r ^ page) && (e->tag_w ^ page) && (e->tag_x ^ page)))
+		tlb_entry_clear(e, i);
+	e->addend = addend;
+	if (w->page_size > PAGE_SIZE)
+		large_note(v, va);
+	v->stats.tlb_fills++;
+	if (acc & ACC_X) {
+		e->tag_x = page;
+		return;
+	}
+	if (watched(v, va)) {
+		tlb_entry_clear(e, i);
+		return;
+	}
+	if (allowed(v, a, w))
+		e->tag_r = page;
+	if (w->dirty && !(flags & MEM_PAGE_CODE) && allowed(v, a | ACC_W, w))
+		e->tag_w = page;
+	else if (e->tag_w == page)
+		e->tag_w = i ? 0 : PAGE_SIZE;
+}
+
+int mmu_host(struct vcpu *v, uint64_t va, unsigned acc, void **ret, uint64_t *pa, bool *code)
+{
+	struct walk w;
+	unsigned i = tlb_index(va);
+	struct tlb_entry *e = &v->asid->tlb[mode_of(v, acc)][i];
+	uint64_t page = va & PAGE_MASK;
+	uint64_t tag = (acc & ACC_X) ? e->tag_x : (acc & ACC_W) ? e->tag_w : e->tag_r;
+	uint8_t *host;
+	uint8_t flags;
+
+	if (tag == page && !(acc & ACC_IMPLICIT)) {
+		*ret = (void *)(va + e->addend);
+		*code = false;
+		return 0;
+	}
+	if (mmu_walk(v, va, acc, &w))
+		return -1;
+	*pa = w.pa;
+	*code = false;
+	host = mem_ram_ptr(v->mem, GPA(w.pa & PAGE_MASK), PAGE_SIZE);
+	if (!host) {
+		*ret = NULL;
+		return 0;
+	}
+	flags = __atomic_load_n(mem_page_flags(v->mem, host), __ATOMIC_RELAXED);
+	if (!(acc & (ACC_IMPLICIT | ACC_PROBE)))
+		fill(v, va, acc, &w, host, flags);
+	*ret = host + (va & 0xfff);
+	*code = (acc & ACC_W) && (flags & MEM_PAGE_CODE);
+	return 0;
+}
+
+/* ---- invalidation ---- */
+
+static void clear_table(struct tlb_entry *t)
+{
+	for (unsigned i = 0; i < TLB_SIZE; i++)
+		tlb_entry_clear(&t[i], i);
+}
+
+static void clear_jc(struct asid *a)
+{
+	for (int m = 0; m < 2; m++)
+		for (unsigned i = 0; i < JC_SIZE; i++) {
+			a->jc[m][i].va = ~(uint64_t)i; /* low bits differ from the index: never matches */
+			a->jc[m][i].code = NULL;
+		}
+}
+
+static void asid_clear(struct asid *a)
+{
+	for (int m = 0; m < TLB_MODES; m++)
+		clear_table(a->tlb[m]);
+	clear_jc(a);
+}
+
+void mmu_flush_all(struct vcpu *v)
+{
+	for (int i = 0; i < PCID_SLOTS; i++) {
+		struct asid *a = &v->asids[i];
+
+		if (a->valid)
+			asid_clear(a);
+		if (a != v->asid)
+			a->valid = false;
+	}
+	for (unsigned i = 0; i < 64; i++)
+		v->large_filter[i] = v->exec_filter[i] = 0;
+	v->stats.flushes++;
+}
+
+void mmu_flush_current(struct vcpu *v)
+{
+	asid_clear(v->asid);
+	v->stats.flushes++;
+}
+
+void mmu_flush_pcid(struct vcpu *v, uint16_t pcid)
+{
+	for (int i = 0; i < PCID_SLOTS; i++)
+		if (v->asids[i].valid && v->asids[i].pcid == pcid) {
+			asid_clear(&v->asids[i]);
+			v->stats.flushes++;
+		}
+}
+
+static void invlpg_slot(const struct vcpu *v, struct asid *a, uint64_t va)
+{
+	unsigned i = tlb_index(va);
+	uint64_t page = va & PAGE_MASK;
+
+	for (int m = 0; m < TLB_MODES; m++) {
+		struct tlb_entry *e = &a->tlb[m][i];
+
+		if (e->tag_r == page || e->tag_w == page || e->tag_x == page)
+			tlb_entry_clear(e, i);
+	}
+	if (!exec_maybe(v, va))
+		return;
+	for (int m = 0; m < 2; m++)
+		for (unsigned k = 0; k < JC_SIZE; k++)
+			if (((a->jc[m][k].va ^ va) & PAGE_MASK) == 0) {
+				a->jc[m][k].va = ~(uint64_t)k;
+				a->jc[m][k].code = NULL;
+			}
+}
+
+void mmu_invlpg(struct vcpu *v, uint64_t va)
+{
+	if (large_maybe(v, va)) {
+		mmu_flush_all(v);
+		return;
+	}
+	for (int i = 0; i < PCID_SLOTS; i++)
+		if (v->asids[i].valid)
+			invlpg_slot(v, &v->asids[i], va);
+}
+
+void mmu_invlpg_pcid(struct vcpu *v, uint16_t pcid, uint64_t va)
+{
+	if (large_maybe(v, va)) {
+		mmu_flush_pcid(v, pcid);
+		return;
+	}
+	for (int i = 0; i < PCID_SLOTS; i++)
+		if (v->asids[i].valid && v->asids[i].pcid == pcid)
+			invlpg_slot(v, &v->asids[i], va);
+}
+
+void mmu_select(struct vcpu *v, bool flush)
+{
+	uint16_t pcid = (v->st.cr4 & CR4_PCIDE) ? v->st.cr3 & 0xfff : 0;
+	struct asid *victim = NULL;
+
+	for (int i = 0; i < PCID_SLOTS; i++) {
+		struct asid *a = &v->asids[i];
+
+		if (a->valid && a->pcid == pcid) {
+			if (flush)
+				asid_clear(a);
+			victim = a;
+			goto found;
+		}
+		if (!victim || !a->valid || (victim->valid && a->last_used < victim->last_used))
+			victim = a;
+	}
+	victim->valid = true;
+	victim->pcid = pcid;
+	asid_clear(victim);
+found:
+	victim->last_used = ++v->asid_clock;
+	v->asid = victim;
+	for (int m = 0; m < TLB_MODES; m++)
+		v->tlb_ptr[m] = (uint64_t)victim->tlb[m];
+	if (flush)
+		v->stats.flushes++;
+	mmu_set_mode(v);
+}
+
+void mmu_set_mode(struct vcpu *v)
+{
+	unsigned acc = mmu_acc(v);
+
+	v->tlb_mode_now = mode_of(v, acc);
+	v->tlb_base = v->tlb_ptr[v->tlb_mode_now];
+	v->jc_base = (uint64_t)v->asid->jc[!!(acc & ACC_USER)];
+}
+
+void mmu_protect_page(struct vcpu *v, const void *host)
+{
+	for (int s = 0; s < PCID_SLOTS; s++) {
+		if (!v->asids[s].valid)
+			continue;
+		for (int m = 0; m < TLB_MODES; m++) {
+			struct tlb_entry *t = v->asids[s].tlb[m];
+
+			for (unsigned i = 0; i < TLB_SIZE; i++)
+				if (t[i].tag_w + t[i].addend == (uint64_t)host)
+					t[i].tag_w = i ? 0 : PAGE_SIZE;
+		}
+	}
+}
+
+void mmu_flush_jc(struct vcpu *v)
+{
+	for (int s = 0; s < PCID_SLOTS; s++)
+		if (v->asids[s].valid)
+			clear_jc(&v->asids[s]);
+}

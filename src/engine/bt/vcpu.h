@@ -1,0 +1,145 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The bt engine's vCPU: architectural state and everything that the
+ * interpreter, the soft TLB and translated code keep beside it.
+ *
+ * While translated code runs, host RSP points at this struct and host calls
+ * push below it: the struct is the top of a stack of its own (see bt.c).  So
+ * each field that code touches is [rsp + disp], the same for every vCPU.
+ *
+ * Two kinds of C code touch a vCPU:
+ *  - ordinary code, which runs while the guest's x87/SSE/AVX registers are
+ *    saved in st.xsave (run loop, interpreter, translator, devices);
+ *  - "gpr" code (files *_gpr.c, compiled general-regs-only, no libc), which
+ *    translated code calls while the guest's vector registers are live in the
+ *    host's.  Ordinary code may call gpr code, never the other way.
+ */
+#ifndef SILL_ENGINE_BT_VCPU_H
+#define SILL_ENGINE_BT_VCPU_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <time.h>
+
+#include "engine/engine.h"
+
+/* ---- soft TLB ---- */
+
+#define TLB_BITS 10
+#define TLB_SIZE (1u << TLB_BITS)
+
+/*
+ * One 4 KiB page. A tag is the page's virtual address, or an address with other
+ * index bits (see tlb_entry_clear), which no lookup at this index matches. A
+ * host pointer is guest address + addend.
+ */
+struct tlb_entry {
+	uint64_t tag_r, tag_w, tag_x;
+	uint64_t addend;
+};
+
+enum tlb_mode { TLB_U, TLB_K, TLB_KAC, TLB_MODES };
+
+/* One entry of the jump cache: guest linear PC to host code (flags-in-memory entry). */
+#define JC_BITS 12
+#define JC_SIZE (1u << JC_BITS)
+struct jc_entry {
+	uint64_t va;
+	void *code;
+};
+
+/* Everything cached for one PCID. */
+#define PCID_SLOTS 8
+struct asid {
+	struct tlb_entry tlb[TLB_MODES][TLB_SIZE];
+	struct jc_entry jc[2][JC_SIZE]; /* [CPL 3?] */
+	uint64_t last_used;
+	uint16_t pcid;
+	bool valid;
+};
+
+/* An exception on its way to the guest. */
+struct exception {
+	uint8_t vector;
+	bool has_error;
+	bool soft; /* INT n, INT3, INTO: return address is after the instruction, gates' DPL is checked */
+	bool present;
+	uint32_t error;
+	uint64_t cr2;
+	uint64_t dr6; /* bits to set for #DB */
+};
+
+/* Why translated code came back (values also used in assembly). */
+enum t1_exit {
+	T1_EXIT_LINK = 0,     /* exit_arg: struct block_exit; rip set */
+	T1_EXIT_LOOKUP = 1,   /* jump-cache miss; rip set */
+	T1_EXIT_INTERP = 2,   /* interpret the instruction at rip */
+	T1_EXIT_KICK = 3,     /* stop at rip */
+	T1_EXIT_DISPATCH = 4, /* state changed; look up rip anew */
+};
+
+struct bt_cache;
+struct icache;
+struct engine_vm;
+
+struct vcpu {
+	/* --- hot, addressed by translated code --- */
+	uint64_t tlb_base;  /* host address of the current mode's TLB table */
+	uint64_t jc_base;   /* likewise of the jump cache */
+	uint64_t t1_flags;  /* arithmetic flags while "in memory": AH image in bits 15:8, OF in bit 0 */
+	uint64_t scratch[4];
+	uint64_t fault_va;  /* slow path: the address */
+	uint64_t exit_reason, exit_arg;
+	uint64_t host_rsp;
+	uint64_t slow_read, slow_write, slow_exit; /* code addresses of the shared stubs */
+	uint64_t helper_addr[32];
+	uint8_t iflag;      /* RFLAGS.IF while translated code runs */
+	uint8_t acflag;     /* RFLAGS.AC */
+	uint8_t dflag;      /* RFLAGS.DF */
+	uint8_t in_t1;
+	uint32_t irq_request; /* nonzero: look for interrupts when IF allows */
+	uint32_t tlb_mode_now;
+	uint64_t tlb_ptr[TLB_MODES]; /* tables of the current asid */
+	struct x86_state st;
+
+	/* --- warm --- */
+	struct asid *asid, *asids; /* current; the array of PCID_SLOTS */
+	uint64_t asid_clock;
+	uint64_t pdpte[4];          /* PAE page-directory pointers, loaded with CR3 */
+	uint64_t large_filter[64];  /* hash set of 2 MiB regions with entries that came from large pages */
+	uint64_t exec_filter[64];   /* likewise of pages that the jump cache has entries for */
+	struct exception exc;
+	uint64_t insn_rip;          /* start of the instruction being interpreted */
+	uint64_t phys_mask;         /* valid physical-address bits of a PTE */
+	bool tlb_active;
+
+	/* --- cold --- */
+	struct engine_vm *vm;
+	struct mem *mem;
+	const struct cpu_model *model;
+	struct vcpu_board board;
+	uint32_t apic_id;
+	unsigned index;
+	struct bt_cache *cache;
+	struct icache *icache;
+	struct block *current;      /* last block entered by the run loop */
+	_Atomic uint32_t kick;      /* set by vcpu_kick, cleared by vcpu_run */
+	_Atomic uint32_t request;   /* BT_REQ_* from other threads */
+	pthread_t thread;
+	int tid;
+	timer_t timer;
+	bool has_timer, timer_passed;
+	int64_t timer_deadline;
+	uint64_t dr_watch; /* DR7 has enabled breakpoints */
+	uint64_t fault_signal, fault_trapno, fault_error; /* host fault during a native instruction */
+	uint64_t fault_addr;
+	struct engine_stats stats;
+	char error[200];
+	void *map; /* mapping that holds stack + this struct */
+	size_t map_size;
+};
+
+#define BT_REQ_FLUSH_TLB 1u
+#define BT_REQ_FLUSH_CODE 2u
+
+#endif
