@@ -472,11 +472,18 @@ void interp_step(struct vcpu *v)
 	}
 }
 
-void interp_run(struct vcpu *v, unsigned n)
+void interp_run_until_event(struct vcpu *v)
 {
-	while (n-- && !v->st.halted && !v->st.shutdown) {
-		if (atomic_load_explicit(&v->kick, memory_order_relaxed))
-			return;
+	do {
 		interp_step(v);
-	}
+		if (v->st.halted || v->st.shutdown || v->error[0] || atomic_load_explicit(&v->kick, memory_order_relaxed))
+			return;
+	} while (!event_pending(v));
+}
+
+bool interp_owns_code(const struct vcpu *v, uint64_t rip)
+{
+	uint64_t base = (uint64_t)v->icache->arena;
+
+	return rip >= base && rip < base + ARENA_SIZE;
 }

@@ -32,7 +32,7 @@
 #define MSR_TSC_AUX	    0xc0000103
 
 /* RDCL_NO, IBRS_ALL, SKIP_L1DFL, SSB_NO, MDS_NO, IF_PSCHANGE_NO, TAA_NO, SBDR_SSDP_NO, FBSDP_NO, PSDP_NO, BHI_NO, PBRSB_NO, GDS_NO, RFDS_NO */
-#define ARCH_CAP_VALUE 0x0d1be17bull
+#define ARCH_CAP_VALUE 0x400000000d10e17bull
 
 static uint64_t guest_tsc(const struct vcpu *v)
 {

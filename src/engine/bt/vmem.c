@@ -52,7 +52,7 @@ uint64_t insn_ea(const struct vcpu *v, const struct insn *in)
 {
 	uint64_t ea = (uint64_t)in->disp;
 
-	if (in->base == REG_RIP)
+	if (in->base == REG_PC)
 		ea += v->insn_rip + in->len;
 	else if (in->base != REG_NONE)
 		ea += v->st.gpr[in->base];
