@@ -33,7 +33,8 @@ void interp_free(struct vcpu *v);
 void event_exception(struct vcpu *v);
 /* Delivers an external interrupt or NMI at an instruction boundary. */
 void event_interrupt(struct vcpu *v, uint8_t vector);
-/* INT n, INT3, INTO, INT1: software interrupt with the return address after the instruction (rip already advanced to `next`). */
+/* INT n, INT3, INTO, INT1: software interrupt with the return address after the instruction (rip already
+ * advanced to `next`). */
 int event_software(struct vcpu *v, uint8_t vector, uint64_t next, bool int1);
 /* Anything deliverable now (NMI, interrupt with IF and no shadow)? */
 bool event_pending(struct vcpu *v);

@@ -14,11 +14,11 @@
 
 /* Offsets are known to native.S. */
 struct native_frame {
-	uint64_t r[16];  /* 0: values before and after, by host register number (r[RSP] unused) */
-	uint64_t flags;  /* 128: arithmetic flags before and after */
-	void *code;      /* 136 */
-	void *xsave;     /* 144: guest's XSAVE image to load before and save after; NULL for none */
-	uint64_t xmask;  /* 152: components */
+	uint64_t r[16]; /* 0: values before and after, by host register number (r[RSP] unused) */
+	uint64_t flags; /* 128: arithmetic flags before and after */
+	void *code;     /* 136 */
+	void *xsave;    /* 144: guest's XSAVE image to load before and save after; NULL for none */
+	uint64_t xmask; /* 152: components */
 };
 
 /* 0, or 1 if the instruction faulted: registers in the frame are unchanged then. */
@@ -26,6 +26,8 @@ int native_call(struct native_frame *f);
 
 /* Marks in native.S: where a signal handler sends a faulting instruction. */
 extern const char native_fault[];
+/* Frame code that is part of the program (state images); the rest is in the interpreter's arena. */
+extern const char native_code_start[], native_code_end[];
 /* Loads the host's default x87/SSE/... state (after the guest's was saved). */
 void native_host_fpu(uint64_t xmask);
 

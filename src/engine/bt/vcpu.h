@@ -84,18 +84,18 @@ struct engine_vm;
 
 struct vcpu {
 	/* --- hot, addressed by translated code --- */
-	uint64_t tlb_base;  /* host address of the current mode's TLB table */
-	uint64_t jc_base;   /* likewise of the jump cache */
-	uint64_t t1_flags;  /* arithmetic flags while "in memory": AH image in bits 15:8, OF in bit 0 */
+	uint64_t tlb_base; /* host address of the current mode's TLB table */
+	uint64_t jc_base;  /* likewise of the jump cache */
+	uint64_t t1_flags; /* arithmetic flags while "in memory": AH image in bits 15:8, OF in bit 0 */
 	uint64_t scratch[4];
-	uint64_t fault_va;  /* slow path: the address */
+	uint64_t fault_va; /* slow path: the address */
 	uint64_t exit_reason, exit_arg;
 	uint64_t host_rsp;
 	uint64_t slow_read, slow_write, slow_exit; /* code addresses of the shared stubs */
 	uint64_t helper_addr[32];
-	uint8_t iflag;      /* RFLAGS.IF while translated code runs */
-	uint8_t acflag;     /* RFLAGS.AC */
-	uint8_t dflag;      /* RFLAGS.DF */
+	uint8_t iflag;  /* RFLAGS.IF while translated code runs */
+	uint8_t acflag; /* RFLAGS.AC */
+	uint8_t dflag;  /* RFLAGS.DF */
 	uint8_t in_t1;
 	uint32_t irq_request; /* nonzero: look for interrupts when IF allows */
 	uint32_t tlb_mode_now;
@@ -105,12 +105,12 @@ struct vcpu {
 	/* --- warm --- */
 	struct asid *asid, *asids; /* current; the array of PCID_SLOTS */
 	uint64_t asid_clock;
-	uint64_t pdpte[4];          /* PAE page-directory pointers, loaded with CR3 */
-	uint64_t large_filter[64];  /* hash set of 2 MiB regions with entries that came from large pages */
-	uint64_t exec_filter[64];   /* likewise of pages that the jump cache has entries for */
+	uint64_t pdpte[4];         /* PAE page-directory pointers, loaded with CR3 */
+	uint64_t large_filter[64]; /* hash set of 2 MiB regions with entries that came from large pages */
+	uint64_t exec_filter[64];  /* likewise of pages that the jump cache has entries for */
 	struct exception exc;
-	uint64_t insn_rip;          /* start of the instruction being interpreted */
-	uint64_t phys_mask;         /* valid physical-address bits of a PTE */
+	uint64_t insn_rip;  /* start of the instruction being interpreted */
+	uint64_t phys_mask; /* valid physical-address bits of a PTE */
 	bool tlb_active;
 
 	/* --- cold --- */
@@ -122,15 +122,15 @@ struct vcpu {
 	unsigned index;
 	struct bt_cache *cache;
 	struct icache *icache;
-	struct block *current;      /* last block entered by the run loop */
-	_Atomic uint32_t kick;      /* set by vcpu_kick, cleared by vcpu_run */
-	_Atomic uint32_t request;   /* BT_REQ_* from other threads */
+	struct block *current;    /* last block entered by the run loop */
+	_Atomic uint32_t kick;    /* set by vcpu_kick, cleared by vcpu_run */
+	_Atomic uint32_t request; /* BT_REQ_* from other threads */
 	pthread_t thread;
 	int tid;
 	timer_t timer;
 	bool has_timer, timer_passed;
 	int64_t timer_deadline;
-	uint64_t dr_watch; /* DR7 has enabled breakpoints */
+	uint64_t dr_watch;                                /* DR7 has enabled breakpoints */
 	uint64_t fault_signal, fault_trapno, fault_error; /* host fault during a native instruction */
 	uint64_t fault_addr;
 	struct engine_stats stats;
@@ -139,7 +139,7 @@ struct vcpu {
 	size_t map_size;
 };
 
-#define BT_REQ_FLUSH_TLB 1u
+#define BT_REQ_FLUSH_TLB  1u
 #define BT_REQ_FLUSH_CODE 2u
 
 #endif
