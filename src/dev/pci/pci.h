@@ -201,10 +201,12 @@ uint32_t pci_config_get(const struct pci_device *d, unsigned offset, unsigned si
 void pci_config_set(struct pci_device *d, unsigned offset, uint32_t value, unsigned size);
 
 struct board *pci_board(const struct pci_device *d);
+struct irq_router *pci_router(const struct pci_bus *bus);
 
 /* ---- for the machine ---- */
 
-/* Makes bus 0: ports cf8..cff, on the board's device list. INTx and MSIs go to router. 0 or -errno. */
+/* Makes bus 0: ports cf8..cff (and the reset control register cf9 among them), on the board's device list.
+ * INTx and MSIs go to router. 0 or -errno. */
 int pci_bus_new(struct board *b, struct irq_router *router, struct pci_bus **ret, struct error *err);
 /*
  * What firmware would do, for direct kernel boot: gives every BAR an address (memory from
