@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: Apache-2.0
+/* SPDX-License-Identifier: Apache-2.0 */
 #include "base/iov.h"
 
 #include <stdbool.h>
@@ -14,7 +14,8 @@ size_t iov_size(const struct iovec *iov, unsigned cnt)
 	return sum;
 }
 
-static size_t iov_copy(const struct iovec *iov, unsigned cnt, size_t offset, uint8_t *buf, size_t len, bool in)
+static size_t iov_copy(const struct iovec *iov, unsigned cnt, size_t offset, uint8_t *buf, size_t len,
+		       bool in)
 {
 	size_t done = 0;
 

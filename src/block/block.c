@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: Apache-2.0
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Opening, locking, and the pool of I/O threads.
  *
@@ -40,11 +40,11 @@ struct block {
 	unsigned in_flight; /* I/O lock */
 
 	struct mutex lock;
-	pthread_cond_t todo_cond; /* something in todo, or stop */
-	pthread_cond_t done_cond; /* something in done */
+	pthread_cond_t todo_cond;   /* something in todo, or stop */
+	pthread_cond_t done_cond;   /* something in done */
 	struct req_list todo, done; /* lock */
 	unsigned nthreads, idle;    /* lock; nthreads written under the I/O lock */
-	bool stop;		    /* lock */
+	bool stop;                  /* lock */
 	pthread_t threads[MAX_THREADS];
 	struct loop_work work; /* runs the callbacks of the done list */
 };
@@ -124,7 +124,8 @@ static void start_thread(struct block *b)
 	pthread_attr_destroy(&attr);
 }
 
-/* Runs the callbacks of what is done; true if there was something. One at a time: a callback may drain. [io] */
+/* Runs the callbacks of what is done; true if there was something. One at a time: a callback may drain. [io]
+ */
 static bool run_done(struct block *b)
 {
 	bool any = false;
@@ -229,7 +230,8 @@ bool block_readonly(const struct block *b)
 
 static int lock_file(int fd, const char *path, bool readonly, struct error *err)
 {
-	/* An open-file-description lock: goes away with the file, and works between VMs of one process too. */
+	/* An open-file-description lock: goes away with the file, and works between VMs of one process too.
+	 */
 	struct flock fl = { .l_type = readonly ? F_RDLCK : F_WRLCK, .l_whence = SEEK_SET };
 
 	if (fcntl(fd, F_OFD_SETLK, &fl) == 0)
@@ -239,17 +241,20 @@ static int lock_file(int fd, const char *path, bool readonly, struct error *err)
 		if (flock(fd, (readonly ? LOCK_SH : LOCK_EX) | LOCK_NB) == 0)
 			return 0;
 		if (errno != EWOULDBLOCK) {
-			log_warn("the file system of disk '%s' has no locks: take care to use it in one VM only",
-				 path);
+			log_warn(
+			    "the file system of disk '%s' has no locks: take care to use it in one VM only",
+			    path);
 			return 0;
 		}
 	}
 	if (readonly)
-		return error_set(err, EBUSY,
-				 "disk '%s' is being written to by another VM or program: stop that one first", path);
-	return error_set(err, EBUSY,
-			 "disk '%s' is in use by another VM or program: stop that one, or open it read-only in both",
-			 path);
+		return error_set(
+		    err, EBUSY, "disk '%s' is being written to by another VM or program: stop that one first",
+		    path);
+	return error_set(
+	    err, EBUSY,
+	    "disk '%s' is in use by another VM or program: stop that one, or open it read-only in both",
+	    path);
 }
 
 static int open_file(const char *path, bool readonly, int *ret_fd, struct error *err)
@@ -263,19 +268,23 @@ static int open_file(const char *path, bool readonly, int *ret_fd, struct error 
 
 		switch (code) {
 		case ENOENT:
-			return error_set(err, code, "disk '%s' does not exist: check the path, or create the image first",
-					 path);
+			return error_set(
+			    err, code, "disk '%s' does not exist: check the path, or create the image first",
+			    path);
 		case EISDIR:
-			return error_set(err, code, "disk '%s' is a directory: give the path of a disk image file", path);
+			return error_set(
+			    err, code, "disk '%s' is a directory: give the path of a disk image file", path);
 		case EACCES:
 		case EPERM:
 		case EROFS:
 			if (!readonly && access(path, R_OK) == 0)
-				return error_set(err, code,
-						 "disk '%s' cannot be written to: make the file writable, or open it "
-						 "read-only (readonly=on)",
-						 path);
-			return error_set(err, code, "no permission to read disk '%s': change the file's mode or owner",
+				return error_set(
+				    err, code,
+				    "disk '%s' cannot be written to: make the file writable, or open it "
+				    "read-only (readonly=on)",
+				    path);
+			return error_set(err, code,
+					 "no permission to read disk '%s': change the file's mode or owner",
 					 path);
 		default:
 			return error_set(err, code, "cannot open disk '%s': %s", path, strerror(code));
@@ -289,12 +298,15 @@ static int open_file(const char *path, bool readonly, int *ret_fd, struct error 
 	}
 	if (S_ISDIR(st.st_mode)) {
 		close(fd);
-		return error_set(err, EISDIR, "disk '%s' is a directory: give the path of a disk image file", path);
+		return error_set(err, EISDIR, "disk '%s' is a directory: give the path of a disk image file",
+				 path);
 	}
 	if (!S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode)) {
 		close(fd);
-		return error_set(err, EINVAL,
-				 "disk '%s' is neither a file nor a block device: give the path of a disk image file", path);
+		return error_set(
+		    err, EINVAL,
+		    "disk '%s' is neither a file nor a block device: give the path of a disk image file",
+		    path);
 	}
 	*ret_fd = fd;
 	return 0;
@@ -317,7 +329,8 @@ int block_open(struct loop *loop, const char *path, bool readonly, enum block_fo
 	int rc;
 
 	if (!drv)
-		return error_set(err, EINVAL, "disk '%s': unknown format %d: the known one is raw", path, (int)format);
+		return error_set(err, EINVAL, "disk '%s': unknown format %d: the known one is raw", path,
+				 (int)format);
 	b = calloc(1, sizeof(*b));
 	if (!b)
 		return error_set(err, ENOMEM, "not enough memory to open disk '%s'", path);
@@ -331,9 +344,10 @@ int block_open(struct loop *loop, const char *path, bool readonly, enum block_fo
 	if (!rc)
 		rc = drv->open(b->fd, path, readonly, &b->state, &b->size, err);
 	if (!rc && b->size < BLOCK_SECTOR) {
-		rc = error_set(err, EINVAL,
-			       "disk '%s' has %llu bytes, less than one sector of 512: enlarge it (truncate -s 1G)", path,
-			       (unsigned long long)b->size);
+		rc = error_set(
+		    err, EINVAL,
+		    "disk '%s' has %llu bytes, less than one sector of 512: enlarge it (truncate -s 1G)",
+		    path, (unsigned long long)b->size);
 		drv->close(b->state);
 	}
 	if (rc) {
@@ -343,7 +357,8 @@ int block_open(struct loop *loop, const char *path, bool readonly, enum block_fo
 		return rc;
 	}
 	if (b->size % BLOCK_SECTOR) {
-		log_warn("disk '%s': its size of %llu bytes is not a multiple of 512; the guest does not see the last %llu",
+		log_warn("disk '%s': its size of %llu bytes is not a multiple of 512; the guest does not see "
+			 "the last %llu",
 			 path, (unsigned long long)b->size, (unsigned long long)(b->size % BLOCK_SECTOR));
 		b->size = align_down(b->size, BLOCK_SECTOR);
 	}

@@ -40,10 +40,10 @@ enum block_op {
 
 struct block_req {
 	enum block_op op;
-	bool unmap;	  /* BLOCK_ZEROES: the space may be given back */
+	bool unmap; /* BLOCK_ZEROES: the space may be given back */
 	/* All four may be altered until completion. */
 	uint64_t offset;   /* bytes; unused by BLOCK_FLUSH */
-	uint64_t len;	   /* bytes; for reads and writes the iovecs' sum */
+	uint64_t len;      /* bytes; for reads and writes the iovecs' sum */
 	struct iovec *iov; /* memory that stays valid until completion */
 	unsigned iovcnt;
 	/* result: 0 or -errno. The request is the caller's again. [io] */

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: Apache-2.0
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Raw disk images: byte n of the disk is byte n of the file or block device. */
 #include <errno.h>
 #include <fcntl.h>
@@ -72,8 +72,9 @@ static int transfer_count(const struct block_req *r)
 static int raw_rw(struct raw *raw, struct block_req *r)
 {
 	while (r->len) {
-		ssize_t n = r->op == BLOCK_READ ? preadv(raw->fd, r->iov, transfer_count(r), (off_t)r->offset)
-						: pwritev(raw->fd, r->iov, transfer_count(r), (off_t)r->offset);
+		ssize_t n = r->op == BLOCK_READ
+				? preadv(raw->fd, r->iov, transfer_count(r), (off_t)r->offset)
+				: pwritev(raw->fd, r->iov, transfer_count(r), (off_t)r->offset);
 
 		if (n < 0) {
 			if (errno == EINTR)

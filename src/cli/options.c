@@ -7,11 +7,11 @@
 #include "cli/options.h"
 
 struct option {
-	const char *name;	/* without the dashes */
-	const char *argument;	/* for the help; NULL: a flag */
+	const char *name;     /* without the dashes */
+	const char *argument; /* for the help; NULL: a flag */
 	const char *help;
 	const char *const *choices; /* NULL: anything that parse takes */
-	size_t string;		    /* offset in struct options of a const char *, if there is no parse */
+	size_t string;              /* offset in struct options of a const char *, if there is no parse */
 	int (*parse)(struct options *o, const char *value, struct error *err);
 	bool repeatable;
 };
@@ -38,11 +38,11 @@ static int parse_memory(struct options *o, const char *value, struct error *err)
 {
 	uint64_t size;
 	if (options_parse_size(value, &size) < 0)
-		return error_set(err, EINVAL, "--memory %s: not a size; give a number with K, M or G, such as 1G",
-				 value);
+		return error_set(err, EINVAL,
+				 "--memory %s: not a size; give a number with K, M or G, such as 1G", value);
 	if (size < VM_MIN_MEMORY || size > VM_MAX_MEMORY || size % MIB(1))
-		return error_set(err, EINVAL, "--memory %s: not possible; give whole megabytes from 16M to 1024G",
-				 value);
+		return error_set(err, EINVAL,
+				 "--memory %s: not possible; give whole megabytes from 16M to 1024G", value);
 	o->vm.memory = size;
 	return 0;
 }
@@ -63,11 +63,13 @@ static int parse_cpus(struct options *o, const char *value, struct error *err)
 static int parse_disk(struct options *o, const char *value, struct error *err)
 {
 	if (o->vm.nr_disks == VM_MAX_DISKS)
-		return error_set(err, EINVAL, "--disk %s: too many; give at most %d disks", value, VM_MAX_DISKS);
+		return error_set(err, EINVAL, "--disk %s: too many; give at most %d disks", value,
+				 VM_MAX_DISKS);
 	struct vm_disk *d = &o->vm.disks[o->vm.nr_disks];
 	size_t len = strcspn(value, ",");
 	if (!len)
-		return error_set(err, EINVAL, "--disk %s: names no file; give FILE[,readonly][,format=raw]", value);
+		return error_set(err, EINVAL, "--disk %s: names no file; give FILE[,readonly][,format=raw]",
+				 value);
 	bool readonly = false;
 	for (const char *p = value + len; *p;) {
 		p++;
@@ -75,10 +77,11 @@ static int parse_disk(struct options *o, const char *value, struct error *err)
 		if (n == 8 && !strncmp(p, "readonly", n))
 			readonly = true;
 		else if (!(n == 10 && !strncmp(p, "format=raw", n)))
-			return error_set(err, EINVAL,
-					 "--disk %s: \"%.*s\" is not an option; use readonly and format=raw (a file "
-					 "name with a comma needs a link without)",
-					 value, (int)n, p);
+			return error_set(
+			    err, EINVAL,
+			    "--disk %s: \"%.*s\" is not an option; use readonly and format=raw (a file "
+			    "name with a comma needs a link without)",
+			    value, (int)n, p);
 		p += n;
 	}
 	d->path = strndup(value, len);
@@ -123,7 +126,8 @@ static int parse_serial(struct options *o, const char *value, struct error *err)
 		o->vm.serial_path = value + n;
 		return 0;
 	}
-	return error_set(err, EINVAL, "--serial %s: not possible; give stdio, none, file:PATH or unix:PATH", value);
+	return error_set(err, EINVAL, "--serial %s: not possible; give stdio, none, file:PATH or unix:PATH",
+			 value);
 }
 
 static int parse_stats(struct options *o, const char *value, struct error *err)
@@ -227,28 +231,39 @@ int options_parse(int argc, char *const *argv, struct options *ret, struct error
 {
 	uint32_t seen = 0;
 	*ret = (struct options){
-		.vm = { .name = "sill", .engine = "auto", .tier = "auto", .cpu = "host", .nr_cpus = 1,
-			.memory = GIB(1), .cmdline = "", .net = true, .serial = VM_SERIAL_STDIO },
+		.vm = { .name = "sill",
+			.engine = "auto",
+			.tier = "auto",
+			.cpu = "host",
+			.nr_cpus = 1,
+			.memory = GIB(1),
+			.cmdline = "",
+			.net = true,
+			.serial = VM_SERIAL_STDIO },
 	};
 	for (int i = 0; i < argc; i++) {
 		const char *arg = argv[i];
 		if (strncmp(arg, "--", 2) != 0)
-			return error_set(err, EINVAL, "\"%s\" is not an option; options begin with --, see sill run --help",
-					 arg);
+			return error_set(
+			    err, EINVAL,
+			    "\"%s\" is not an option; options begin with --, see sill run --help", arg);
 		size_t len = strcspn(arg + 2, "=");
 		const struct option *opt = find_option(arg + 2, len);
 		if (!opt)
 			return error_set(err, EINVAL, "there is no option %s; see sill run --help", arg);
 		const char *value = arg[2 + len] ? arg + 2 + len + 1 : NULL;
 		if (!opt->argument && value)
-			return error_set(err, EINVAL, "--%s takes no value; leave \"=%s\" out", opt->name, value);
+			return error_set(err, EINVAL, "--%s takes no value; leave \"=%s\" out", opt->name,
+					 value);
 		if (opt->argument && !value) {
 			if (i + 1 == argc)
-				return error_set(err, EINVAL, "--%s needs a value: %s", opt->name, opt->argument);
+				return error_set(err, EINVAL, "--%s needs a value: %s", opt->name,
+						 opt->argument);
 			value = argv[++i];
 		}
 		if (opt->argument && !*value && opt->string != STRING(cmdline))
-			return error_set(err, EINVAL, "--%s has an empty value; give %s", opt->name, opt->argument);
+			return error_set(err, EINVAL, "--%s has an empty value; give %s", opt->name,
+					 opt->argument);
 		uint32_t bit = 1u << (opt - table);
 		if ((seen & bit) && !opt->repeatable)
 			return error_set(err, EINVAL, "--%s is given twice; give it once", opt->name);

@@ -56,7 +56,8 @@ static void catch_fatal(void)
 	sigaction(SIGTSTP, &stop, NULL);
 	sigaction(SIGCONT, &cont, NULL);
 	for (size_t i = 0; i < ARRAY_SIZE(fatal); i++) {
-		struct sigaction old, sa = { .sa_handler = on_fatal, .sa_flags = (int)SA_RESETHAND | SA_NODEFER };
+		struct sigaction old,
+		    sa = { .sa_handler = on_fatal, .sa_flags = (int)SA_RESETHAND | SA_NODEFER };
 		/* An engine or a sanitizer that handles a signal itself keeps it. */
 		if (sigaction(fatal[i], NULL, &old) == 0 && !(old.sa_flags & SA_SIGINFO) &&
 		    old.sa_handler == SIG_DFL)
@@ -70,7 +71,8 @@ int terminal_raw(struct error *err)
 	if (!isatty(STDIN_FILENO) || tcgetpgrp(STDIN_FILENO) != getpgrp())
 		return 0;
 	if (tcgetattr(STDIN_FILENO, &saved) < 0)
-		return error_set(err, errno, "cannot read the terminal's settings: %s; use --serial file:PATH",
+		return error_set(err, errno,
+				 "cannot read the terminal's settings: %s; use --serial file:PATH",
 				 strerror(errno));
 	raw_settings = saved;
 	cfmakeraw(&raw_settings);
@@ -79,7 +81,8 @@ int terminal_raw(struct error *err)
 	raw = 1;
 	if (tcsetattr(STDIN_FILENO, TCSANOW, &raw_settings) < 0) {
 		raw = 0;
-		return error_set(err, errno, "cannot change the terminal's settings: %s; use --serial file:PATH",
+		return error_set(err, errno,
+				 "cannot change the terminal's settings: %s; use --serial file:PATH",
 				 strerror(errno));
 	}
 	return 0;

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: Apache-2.0
+/* SPDX-License-Identifier: Apache-2.0 */
 #include "net/net.h"
 
 #include <errno.h>
@@ -63,7 +63,9 @@ static void null_free(struct net *n)
 	free(n);
 }
 
-static const struct net_ops null_ops = { .name = "null", .big_tx = true, .send = null_send, .free = null_free };
+static const struct net_ops null_ops = {
+	.name = "null", .big_tx = true, .send = null_send, .free = null_free
+};
 
 int net_null_new(struct net **ret, struct error *err)
 {

@@ -23,9 +23,9 @@
 #include "base/error.h"
 #include "base/loop.h"
 
-#define NET_ETH_HEADER	14u
-#define NET_FRAME_USUAL 1514u		       /* header and 1500 bytes */
-#define NET_FRAME_MAX	(NET_ETH_HEADER + 65535u) /* the biggest IP packet */
+#define NET_ETH_HEADER  14u
+#define NET_FRAME_USUAL 1514u                     /* header and 1500 bytes */
+#define NET_FRAME_MAX   (NET_ETH_HEADER + 65535u) /* the biggest IP packet */
 
 struct net_frame_info {
 	/* Not 0: a TCP segment (IPv4) to be treated as if it had come as several with this much data each. */
@@ -33,7 +33,8 @@ struct net_frame_info {
 };
 
 struct net_client {
-	/* False: no room, keep it. A frame that is not wanted is taken and dropped. frame is valid during the call. */
+	/* False: no room, keep it. A frame that is not wanted is taken and dropped. frame is valid during the
+	 * call. */
 	bool (*receive)(void *opaque, const uint8_t *frame, size_t len, const struct net_frame_info *info);
 	void *opaque;
 };
@@ -44,8 +45,8 @@ struct net_ops {
 	const char *name;
 	bool big_tx;
 	void (*send)(struct net *n, const uint8_t *frame, size_t len);
-	void (*flush)(struct net *n);		    /* may be NULL */
-	void (*rx_ready)(struct net *n);	    /* may be NULL */
+	void (*flush)(struct net *n);                     /* may be NULL */
+	void (*rx_ready)(struct net *n);                  /* may be NULL */
 	void (*set_running)(struct net *n, bool running); /* may be NULL */
 	void (*free)(struct net *n);
 };
@@ -58,7 +59,8 @@ struct net {
 	bool link_up;
 };
 
-/* [io] Sends one frame of at least 14 bytes. Never blocks; what the backend cannot take is lost, as on a wire. */
+/* [io] Sends one frame of at least 14 bytes. Never blocks; what the backend cannot take is lost, as on a
+ * wire. */
 void net_send(struct net *n, const uint8_t *frame, size_t len);
 /* [io] After the last net_send of a batch. */
 void net_flush(struct net *n);
@@ -71,7 +73,8 @@ void net_set_big_rx(struct net *n, bool big_rx);
 bool net_big_tx(const struct net *n);
 /* [io] While not running (VM paused, being saved) no frame reaches the client. Backends start running. */
 void net_set_running(struct net *n, bool running);
-/* NULL allowed. Called without the I/O lock: it may wait for the backend's thread. No frame arrives after it. */
+/* NULL allowed. Called without the I/O lock: it may wait for the backend's thread. No frame arrives after it.
+ */
 void net_free(struct net *n);
 
 /* ---- backends ---- */

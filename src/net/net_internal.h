@@ -7,10 +7,10 @@
 #include <stdint.h>
 
 /* The user network, host byte order. */
-#define NET_USER_NET	 0x0a000200u
-#define NET_USER_MASK	 0xffffff00u
+#define NET_USER_NET     0x0a000200u
+#define NET_USER_MASK    0xffffff00u
 #define NET_USER_GATEWAY 0x0a000202u
-#define NET_USER_DNS	 0x0a000203u
-#define NET_USER_GUEST	 0x0a00020fu
+#define NET_USER_DNS     0x0a000203u
+#define NET_USER_GUEST   0x0a00020fu
 
 #endif

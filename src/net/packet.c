@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: Apache-2.0
+/* SPDX-License-Identifier: Apache-2.0 */
 #include "net/packet.h"
 
 #include <string.h>
@@ -7,15 +7,16 @@
 
 #define ETHERTYPE_IPV4 0x0800
 #define PROTO_TCP      6
-#define IP_MF	       0x2000
+#define IP_MF          0x2000
 #define IP_OFFSET_MASK 0x1fff
-#define TCP_SYN	       0x02
+#define TCP_SYN        0x02
 
 uint16_t packet_sum(const uint8_t *p, size_t len, uint32_t initial)
 {
 	uint64_t sum = 0;
 
-	/* Byte order does not matter for a one's complement sum (RFC 1071 §2B): sum words natively, swap once. */
+	/* Byte order does not matter for a one's complement sum (RFC 1071 §2B): sum words natively, swap
+	 * once. */
 	for (; len >= 8; p += 8, len -= 8) {
 		uint64_t v;
 
@@ -47,7 +48,8 @@ bool packet_finish_csum(uint8_t *frame, size_t len, size_t start, size_t offset)
 	if (start > len || offset > len || start + offset + 2 > len)
 		return false;
 	csum = (uint16_t)~packet_sum(frame + start, len - start, 0);
-	packet_put16(frame + start + offset, csum ? csum : 0xffff); /* 0 would say "none" in UDP; in TCP both are right */
+	packet_put16(frame + start + offset,
+		     csum ? csum : 0xffff); /* 0 would say "none" in UDP; in TCP both are right */
 	return true;
 }
 
@@ -102,7 +104,8 @@ bool packet_raise_mss(uint8_t *frame, size_t len, uint16_t mss)
 			return false;
 		if (frame[p] == 2 && frame[p + 1] == 4 && packet_get16(frame + p + 2) < mss) {
 			/* RFC 1624: HC' = ~(~HC + ~m + m'); a byte-shifted field weighs 256 times as much. */
-			uint16_t old = packet_get16(frame + p + 2), csum = packet_get16(frame + t.tcp + 16), a = old, b = mss;
+			uint16_t old = packet_get16(frame + p + 2), csum = packet_get16(frame + t.tcp + 16),
+				 a = old, b = mss;
 			uint32_t sum;
 
 			if ((p - t.tcp) & 1) {
@@ -121,15 +124,16 @@ bool packet_raise_mss(uint8_t *frame, size_t len, uint16_t mss)
 	return false;
 }
 
-bool packet_fragment4(const uint8_t *frame, size_t len, void (*emit)(void *opaque, const uint8_t *frame, size_t len),
-		      void *opaque)
+bool packet_fragment4(const uint8_t *frame, size_t len,
+		      void (*emit)(void *opaque, const uint8_t *frame, size_t len), void *opaque)
 {
 	uint8_t out[NET_FRAME_USUAL];
 	size_t header, total, pos, chunk;
 	unsigned frag;
 
 	if (!find_ip4(frame, len, &header, &total) || header != 20)
-		return false; /* with options, some would have to go into the first fragment only; nobody sends such */
+		return false; /* with options, some would have to go into the first fragment only; nobody
+				 sends such */
 	frag = packet_get16(frame + 14 + 6);
 	chunk = (NET_FRAME_USUAL - NET_ETH_HEADER - header) & ~(size_t)7;
 	for (pos = header; pos < total; pos += chunk) {

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Looking into Ethernet frames: Internet checksums (RFC 1071), TCP over IPv4. All lengths are checked here. */
+/* Looking into Ethernet frames: Internet checksums (RFC 1071), TCP over IPv4. All lengths are checked here.
+ */
 #ifndef SILL_NET_PACKET_H
 #define SILL_NET_PACKET_H
 
@@ -18,7 +19,8 @@ static inline void packet_put16(uint8_t *p, uint16_t v)
 	p[1] = (uint8_t)v;
 }
 
-/* One's complement sum of len bytes, added to `sum` (a folded or earlier sum). Folded to 16 bits, host order. */
+/* One's complement sum of len bytes, added to `sum` (a folded or earlier sum). Folded to 16 bits, host order.
+ */
 uint16_t packet_sum(const uint8_t *p, size_t len, uint32_t sum);
 
 /*
@@ -30,12 +32,13 @@ bool packet_finish_csum(uint8_t *frame, size_t len, size_t start, size_t offset)
 
 struct packet_tcp {
 	size_t ip, tcp, data; /* offsets in the frame */
-	size_t end;	      /* of the IP packet, <= frame length */
+	size_t end;           /* of the IP packet, <= frame length */
 };
 /* Finds the TCP segment in an unfragmented IPv4 frame. False if there is none, or if it is malformed. */
 bool packet_find_tcp4(const uint8_t *frame, size_t len, struct packet_tcp *ret);
 
-/* Raises the MSS option of a SYN to mss, and mends the checksum. Does nothing to other frames. True if changed. */
+/* Raises the MSS option of a SYN to mss, and mends the checksum. Does nothing to other frames. True if
+ * changed. */
 bool packet_raise_mss(uint8_t *frame, size_t len, uint16_t mss);
 
 /*
@@ -43,7 +46,7 @@ bool packet_raise_mss(uint8_t *frame, size_t len, uint16_t mss);
  * §3.2), each given to emit; a don't-fragment bit is taken off.  Returns false
  * if it is not IPv4 or is malformed; then nothing was emitted.
  */
-bool packet_fragment4(const uint8_t *frame, size_t len, void (*emit)(void *opaque, const uint8_t *frame, size_t len),
-		      void *opaque);
+bool packet_fragment4(const uint8_t *frame, size_t len,
+		      void (*emit)(void *opaque, const uint8_t *frame, size_t len), void *opaque);
 
 #endif

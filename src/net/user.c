@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: Apache-2.0
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * User-mode NAT on libslirp.
  *
@@ -22,10 +22,10 @@
  * (UDP, ICMP) is cut into IP fragments here.
  */
 #include <errno.h>
-#include <libslirp.h>
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
+#include <slirp/libslirp.h>
 #include <string.h>
 #include <sys/eventfd.h>
 
@@ -37,11 +37,11 @@
 
 #define SLIRP_MTU 65520u
 /* Two such segments fit into slirp's 64 KiB window, so that one is read while the other is on its way. */
-#define BIG_MSS	    (1460u * 22u)
+#define BIG_MSS     (1460u * 22u)
 #define GSO_SIZE    1460u
 #define MAX_BACKLOG 512u
 /* So many frames wait for the card that slirp need not make more yet. */
-#define PAUSE_BACKLOG	 128u
+#define PAUSE_BACKLOG    128u
 #define PAUSE_TIMEOUT_MS 20
 
 struct backlog_frame {
@@ -62,7 +62,7 @@ struct net_user {
 
 	/* All of it: I/O lock. */
 	bool stop, running;
-	bool sleeping; /* the thread is in poll() and nobody has kicked it yet */
+	bool sleeping;      /* the thread is in poll() and nobody has kicked it yet */
 	struct pollfd *fds; /* while sleeping: the thread's alone; [0] is kick_fd */
 	unsigned nfds, cap;
 	struct backlog_frame *backlog, **backlog_tail;
@@ -121,7 +121,8 @@ static void flush_backlog(struct net_user *u)
 	while (u->backlog && u->running) {
 		struct backlog_frame *f = u->backlog;
 
-		if (u->n.client.receive && !u->n.client.receive(u->n.client.opaque, f->data, f->len, &f->info))
+		if (u->n.client.receive &&
+		    !u->n.client.receive(u->n.client.opaque, f->data, f->len, &f->info))
 			return;
 		u->backlog = f->next;
 		if (!u->backlog)
@@ -318,7 +319,8 @@ static void *user_thread(void *opaque)
 		if (active) {
 			slirp_pollfds_poll(u->slirp, n < 0, get_revents, u);
 		} else {
-			/* The card has not made room for a while. Go on: slirp's timers must run, and it may only look full. */
+			/* The card has not made room for a while. Go on: slirp's timers must run, and it may
+			 * only look full. */
 			u->nfds = 1;
 			slirp_pollfds_poll(u->slirp, 1, get_revents, u);
 		}
@@ -416,27 +418,32 @@ static int add_forwards(struct net_user *u, const struct net_user_config *cfg, s
 		int code;
 
 		errno = 0;
-		if (slirp_add_hostfwd(u->slirp, f->udp, f->host_addr, f->host_port, f->guest_addr, f->guest_port) == 0)
+		if (slirp_add_hostfwd(u->slirp, f->udp, f->host_addr, f->host_port, f->guest_addr,
+				      f->guest_port) == 0)
 			continue;
 		code = errno ? errno : EIO;
 		inet_ntop(AF_INET, &f->host_addr, addr, sizeof(addr));
 		switch (code) {
 		case EADDRINUSE:
 			return error_set(err, code,
-					 "hostfwd: %s port %u on %s is taken by another program: choose another port, or stop "
+					 "hostfwd: %s port %u on %s is taken by another program: choose "
+					 "another port, or stop "
 					 "that program",
 					 proto, f->host_port, addr);
 		case EACCES:
 		case EPERM:
-			return error_set(err, code,
-					 "hostfwd: no permission for %s port %u on %s: choose a port from 1024 up", proto,
-					 f->host_port, addr);
+			return error_set(
+			    err, code,
+			    "hostfwd: no permission for %s port %u on %s: choose a port from 1024 up", proto,
+			    f->host_port, addr);
 		case EADDRNOTAVAIL:
-			return error_set(err, code,
-					 "hostfwd: %s is not an address of this host: use 127.0.0.1, or 0.0.0.0 for all", addr);
+			return error_set(
+			    err, code,
+			    "hostfwd: %s is not an address of this host: use 127.0.0.1, or 0.0.0.0 for all",
+			    addr);
 		default:
-			return error_set(err, code, "hostfwd: cannot listen on %s port %u of %s: %s", proto, f->host_port, addr,
-					 strerror(code));
+			return error_set(err, code, "hostfwd: cannot listen on %s port %u of %s: %s", proto,
+					 f->host_port, addr, strerror(code));
 		}
 	}
 	return 0;
@@ -499,16 +506,18 @@ int net_user_new(struct loop *loop, struct mutex *io_lock, const struct net_user
 	u->fds = calloc(u->cap, sizeof(*u->fds));
 	u->kick_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (!u->fds || u->kick_fd < 0) {
-		rc = error_set(err, u->fds ? errno : ENOMEM,
-			       "cannot start the user network: out of memory or file descriptors (ulimit -n)");
+		rc =
+		    error_set(err, u->fds ? errno : ENOMEM,
+			      "cannot start the user network: out of memory or file descriptors (ulimit -n)");
 		user_free(&u->n);
 		return rc;
 	}
 	ignore_sigpipe();
 	mutex_lock(io_lock);
 	u->slirp = slirp_new(&sc, &callbacks, u);
-	rc = u->slirp ? add_forwards(u, cfg, err) : error_set(err, EIO, "cannot start the user network (libslirp %s)",
-							      slirp_version_string());
+	rc = u->slirp
+		 ? add_forwards(u, cfg, err)
+		 : error_set(err, EIO, "cannot start the user network (libslirp %s)", slirp_version_string());
 	mutex_unlock(io_lock);
 	if (!rc) {
 		rc = start_thread(u);

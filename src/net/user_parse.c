@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: Apache-2.0
+/* SPDX-License-Identifier: Apache-2.0 */
 /* The text of `user,hostfwd=...`; see net.h for its grammar. */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -73,7 +73,8 @@ static int parse_fwd(struct span value, struct net_user_fwd *ret, struct error *
 	if (is(proto, "udp"))
 		f.udp = true;
 	else if (!is(proto, "tcp"))
-		return error_set(err, EINVAL, "hostfwd=%.*s: it must begin with tcp: or udp:", shown, value.s);
+		return error_set(err, EINVAL, "hostfwd=%.*s: it must begin with tcp: or udp:", shown,
+				 value.s);
 	if (!memchr(host.s, ':', host.len) || !memchr(guest.s, ':', guest.len))
 		return error_set(err, EINVAL,
 				 "hostfwd=%.*s: the form is PROTO:[HOSTADDR]:PORT-[GUESTADDR]:PORT, as in "
@@ -82,17 +83,19 @@ static int parse_fwd(struct span value, struct net_user_fwd *ret, struct error *
 	host_addr = take(&host, ':');
 	guest_addr = take(&guest, ':');
 	if (!parse_addr(host_addr, INADDR_LOOPBACK, &f.host_addr))
-		return error_set(err, EINVAL, "hostfwd=%.*s: the host address is not an IPv4 address like 127.0.0.1", shown,
-				 value.s);
+		return error_set(err, EINVAL,
+				 "hostfwd=%.*s: the host address is not an IPv4 address like 127.0.0.1",
+				 shown, value.s);
 	if (!parse_addr(guest_addr, NET_USER_GUEST, &f.guest_addr))
-		return error_set(err, EINVAL, "hostfwd=%.*s: the guest address is not an IPv4 address like 10.0.2.15",
+		return error_set(err, EINVAL,
+				 "hostfwd=%.*s: the guest address is not an IPv4 address like 10.0.2.15",
 				 shown, value.s);
 	if (!parse_port(host, &f.host_port))
-		return error_set(err, EINVAL, "hostfwd=%.*s: the host port must be a number from 1 to 65535", shown,
-				 value.s);
+		return error_set(err, EINVAL, "hostfwd=%.*s: the host port must be a number from 1 to 65535",
+				 shown, value.s);
 	if (!parse_port(guest, &f.guest_port))
-		return error_set(err, EINVAL, "hostfwd=%.*s: the guest port must be a number from 1 to 65535", shown,
-				 value.s);
+		return error_set(err, EINVAL, "hostfwd=%.*s: the guest port must be a number from 1 to 65535",
+				 shown, value.s);
 	*ret = f;
 	return 0;
 }
@@ -111,7 +114,8 @@ int net_user_parse(const char *text, struct net_user_config *ret, struct error *
 			int rc;
 
 			if (cfg.nr_fwd == NET_USER_MAX_FWD)
-				return error_set(err, EINVAL, "network: more than %d hostfwd options", NET_USER_MAX_FWD);
+				return error_set(err, EINVAL, "network: more than %d hostfwd options",
+						 NET_USER_MAX_FWD);
 			rc = parse_fwd(value, &cfg.fwd[cfg.nr_fwd], err);
 			if (rc)
 				return rc;
@@ -121,7 +125,8 @@ int net_user_parse(const char *text, struct net_user_config *ret, struct error *
 				return error_set(err, EINVAL, "network: restrict must be on or off");
 			cfg.restricted = is(value, "on");
 		} else {
-			return error_set(err, EINVAL, "network: unknown option '%.*s': hostfwd and restrict are known",
+			return error_set(err, EINVAL,
+					 "network: unknown option '%.*s': hostfwd and restrict are known",
 					 key.len > 40 ? 40 : (int)key.len, key.s);
 		}
 	}

@@ -8,8 +8,8 @@
 
 #include "net/net.h"
 
-#define VM_MAX_CPUS  16
-#define VM_MAX_DISKS 16
+#define VM_MAX_CPUS   16
+#define VM_MAX_DISKS  16
 #define VM_MIN_MEMORY (16ull << 20)
 #define VM_MAX_MEMORY (1ull << 40)
 
@@ -22,11 +22,11 @@ enum vm_serial { VM_SERIAL_STDIO, VM_SERIAL_NONE, VM_SERIAL_FILE, VM_SERIAL_UNIX
 
 struct vm_config {
 	const char *name;
-	const char *engine; /* "auto", "bt" */
-	const char *tier;   /* "auto", "interp", "t1" */
-	const char *cpu;    /* "host", "v2", "v3" */
-	unsigned nr_cpus;   /* 1..VM_MAX_CPUS */
-	uint64_t memory;    /* bytes, a multiple of 1 MiB */
+	const char *engine;                    /* "auto", "bt" */
+	const char *tier;                      /* "auto", "interp", "t1" */
+	const char *cpu;                       /* "host", "v2", "v3" */
+	unsigned nr_cpus;                      /* 1..VM_MAX_CPUS */
+	uint64_t memory;                       /* bytes, a multiple of 1 MiB */
 	const char *kernel, *initrd, *cmdline; /* initrd may be NULL */
 	struct vm_disk disks[VM_MAX_DISKS];
 	unsigned nr_disks;

@@ -20,7 +20,7 @@
 #define OUT_SIZE     65536u
 #define OUT_ENOUGH   512u
 #define OUT_DELAY_NS 5000000
-#define ESCAPE	     0x01 /* Ctrl-A */
+#define ESCAPE       0x01 /* Ctrl-A */
 
 static const char help_text[] = "\r\nCtrl-A x  end the VM at once\r\n"
 				"Ctrl-A h  this help\r\n"
@@ -36,7 +36,7 @@ struct console {
 
 	int in_fd, out_fd, listen_fd; /* -1: none; a socket is in both */
 	struct loop_watch in, out, listen;
-	bool in_plain;	/* a regular file: always readable, epoll refuses it */
+	bool in_plain; /* a regular file: always readable, epoll refuses it */
 	bool in_eof;
 	bool escapes, escaped;
 	struct loop_work read_more;
@@ -144,7 +144,8 @@ static void read_input(struct console *c)
 	uint8_t p[256];
 	size_t room = c->client.room ? c->client.room(c->client.opaque) : 0;
 	if (!room || c->in_eof || c->in_fd < 0) {
-		loop_watch_del(c->loop, &c->in); /* until the port has room; a hang-up must not spin meanwhile */
+		loop_watch_del(c->loop,
+			       &c->in); /* until the port has room; a hang-up must not spin meanwhile */
 		return;
 	}
 	ssize_t n = read(c->in_fd, p, min_u64(room, sizeof(p)));
@@ -233,20 +234,21 @@ static int listen_unix(struct console *c, const char *path, struct error *err)
 {
 	struct sockaddr_un addr = { .sun_family = AF_UNIX };
 	if (strlen(path) >= sizeof(addr.sun_path))
-		return error_set(err, ENAMETOOLONG, "--serial unix:%s: the path is too long; use at most %zu characters",
-				 path, sizeof(addr.sun_path) - 1);
+		return error_set(err, ENAMETOOLONG,
+				 "--serial unix:%s: the path is too long; use at most %zu characters", path,
+				 sizeof(addr.sun_path) - 1);
 	strcpy(addr.sun_path, path);
 	c->listen_fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	if (c->listen_fd < 0 || bind(c->listen_fd, (struct sockaddr *)&addr, sizeof(addr)) < 0 ||
 	    listen(c->listen_fd, 1) < 0) {
 		int e = errno;
-		return error_set(err, e, "--serial unix:%s: cannot make the socket: %s; %s", path, strerror(e),
-				 e == EADDRINUSE ? "remove the file if no VM uses it" : "choose another path");
+		return error_set(
+		    err, e, "--serial unix:%s: cannot make the socket: %s; %s", path, strerror(e),
+		    e == EADDRINUSE ? "remove the file if no VM uses it" : "choose another path");
 	}
 	c->socket_path = strdup(path);
-	c->listen = (struct loop_watch){
-		.fd = c->listen_fd, .events = EPOLLIN, .fn = client_arrived, .opaque = c
-	};
+	c->listen =
+	    (struct loop_watch){ .fd = c->listen_fd, .events = EPOLLIN, .fn = client_arrived, .opaque = c };
 	return loop_watch_add(c->loop, &c->listen);
 }
 
@@ -268,7 +270,13 @@ int console_new(struct loop *l, enum vm_serial kind, const char *path, void (*qu
 	if (!c)
 		return error_set(err, ENOMEM, "no memory for the serial console; free some and try again");
 	*c = (struct console){
-		.loop = l, .kind = kind, .quit = quit, .quit_opaque = opaque, .in_fd = -1, .out_fd = -1, .listen_fd = -1,
+		.loop = l,
+		.kind = kind,
+		.quit = quit,
+		.quit_opaque = opaque,
+		.in_fd = -1,
+		.out_fd = -1,
+		.listen_fd = -1,
 	};
 	c->read_more = (struct loop_work){ .fn = read_more, .opaque = c };
 	loop_timer_init(l, &c->flush_timer, flush_due, c);

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: Apache-2.0
+/* SPDX-License-Identifier: Apache-2.0 */
 #include "dev/virtio/virtio.h"
 
 #include <errno.h>
@@ -84,7 +84,8 @@ void virtio_broken(struct virtio_device *v, const char *why)
 {
 	if (v->status & VIRTIO_S_NEEDS_RESET)
 		return;
-	log_debug("%s %u: the driver gave %s; the device needs a reset", v->dev.cls->name, v->dev.instance, why);
+	log_debug("%s %u: the driver gave %s; the device needs a reset", v->dev.cls->name, v->dev.instance,
+		  why);
 	v->status |= VIRTIO_S_NEEDS_RESET;
 	if (v->status & VIRTIO_S_DRIVER_OK)
 		virtio_config_changed(v);
@@ -184,26 +185,36 @@ void virtio_config_write(struct virtio_device *v, unsigned offset, uint32_t valu
 
 /* ---- state ---- */
 
+/* Refused: the old fields come back, for which the rings were not checked. They stay unmapped until a reset.
+ */
+static int refuse(struct virtio_device *v)
+{
+	for (unsigned i = 0; i < VIRTIO_MAX_QUEUES; i++)
+		vq_unmap(&v->vq[i]);
+	return -EINVAL;
+}
+
 int virtio_loaded(struct virtio_device *v, struct error *err)
 {
-	if (v->features & ~v->host_features)
-		return error_set(err, EINVAL,
-				 "saved state of %s %u: its guest uses features 0x%llx that this device does not offer: "
-				 "start the VM with the configuration it was saved with",
-				 v->dev.cls->name, v->dev.instance,
-				 (unsigned long long)(v->features & ~v->host_features));
+	if (v->features & ~v->host_features) {
+		error_set(
+		    err, EINVAL,
+		    "saved state of %s %u: its guest uses features 0x%llx that this device does not offer: "
+		    "start the VM with the configuration it was saved with",
+		    v->dev.cls->name, v->dev.instance, (unsigned long long)(v->features & ~v->host_features));
+		return refuse(v);
+	}
 	for (unsigned i = 0; i < VIRTIO_MAX_QUEUES; i++) {
 		struct virtqueue *q = &v->vq[i];
 
-		if (q->enabled && (i >= v->nqueues || vq_map(q)))
-			return error_set(err, EINVAL,
-					 "saved state of %s %u: queue %u is impossible: the file is damaged, or the VM "
-					 "had another size of memory",
-					 v->dev.cls->name, v->dev.instance, i);
-		if (!q->enabled) {
-			q->desc_p = NULL;
-			q->avail_p = NULL;
-			q->used_p = NULL;
+		vq_unmap(q);
+		if (q->enabled && (i >= v->nqueues || vq_map(q))) {
+			error_set(err, EINVAL,
+				  "saved state of %s %u: queue %u is impossible: the file is damaged, or the "
+				  "VM had "
+				  "another size of memory",
+				  v->dev.cls->name, v->dev.instance, i);
+			return refuse(v);
 		}
 		if (!q->enabled && (q->size == 0 || q->size > q->max_size || (q->size & (q->size - 1))))
 			q->size = q->max_size;

@@ -39,11 +39,11 @@
 
 /* Status bits (§2.1) */
 #define VIRTIO_S_ACKNOWLEDGE 1u
-#define VIRTIO_S_DRIVER	     2u
+#define VIRTIO_S_DRIVER      2u
 #define VIRTIO_S_DRIVER_OK   4u
 #define VIRTIO_S_FEATURES_OK 8u
 #define VIRTIO_S_NEEDS_RESET 64u
-#define VIRTIO_S_FAILED	     128u
+#define VIRTIO_S_FAILED      128u
 
 /* Feature bits of the common part (§6) */
 #define VIRTIO_F_INDIRECT_DESC (1ull << 28)
@@ -91,7 +91,7 @@ struct virtio_device {
 /* The part of a device's field table that virtio.c needs: VIRTIO_FIELDS(struct foo, v). */
 #define VIRTIO_FIELDS(S, m)                                                                                  \
 	F_U64(S, m.features), F_U8(S, m.status), F_U8(S, m.config_generation), VIRTQUEUE_FIELDS(S, m.vq[0]), \
-		VIRTQUEUE_FIELDS(S, m.vq[1]), VIRTQUEUE_FIELDS(S, m.vq[2]), VIRTQUEUE_FIELDS(S, m.vq[3])
+	    VIRTQUEUE_FIELDS(S, m.vq[1]), VIRTQUEUE_FIELDS(S, m.vq[2]), VIRTQUEUE_FIELDS(S, m.vq[3])
 
 /* ---- for device models ---- */
 
@@ -100,8 +100,8 @@ struct virtio_device {
  * queues get max_size (a power of two, at most VQ_MAX_SIZE). 0 or -ENOMEM (then nothing is left).
  */
 int virtio_init(struct virtio_device *v, struct board *b, const struct virtio_ops *ops,
-		 const struct device_class *cls, uint32_t instance, uint64_t host_features, unsigned nqueues,
-		 uint16_t max_size, unsigned config_len);
+		const struct device_class *cls, uint32_t instance, uint64_t host_features, unsigned nqueues,
+		uint16_t max_size, unsigned config_len);
 void virtio_fini(struct virtio_device *v);
 /* Calls ops->stop, then clears status, features and queues. For the class' reset and for the driver's. */
 void virtio_reset(struct virtio_device *v);

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: Apache-2.0
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The virtio block device (virtio 1.2 §5.2).
  *
@@ -27,26 +27,26 @@
 
 /* Features (§5.2.3) */
 #define F_SEG_MAX      (1ull << 2)
-#define F_RO	       (1ull << 5)
+#define F_RO           (1ull << 5)
 #define F_BLK_SIZE     (1ull << 6)
-#define F_FLUSH	       (1ull << 9)
+#define F_FLUSH        (1ull << 9)
 #define F_TOPOLOGY     (1ull << 10)
-#define F_MQ	       (1ull << 12)
+#define F_MQ           (1ull << 12)
 #define F_DISCARD      (1ull << 13)
 #define F_WRITE_ZEROES (1ull << 14)
 
 /* Request types and status (§5.2.6) */
-#define T_IN	       0u
-#define T_OUT	       1u
-#define T_FLUSH	       4u
+#define T_IN           0u
+#define T_OUT          1u
+#define T_FLUSH        4u
 #define T_GET_ID       8u
 #define T_DISCARD      11u
 #define T_WRITE_ZEROES 13u
-#define S_OK	       0u
-#define S_IOERR	       1u
+#define S_OK           0u
+#define S_IOERR        1u
 #define S_UNSUPP       2u
 
-#define WRITE_ZEROES_UNMAP 1u
+#define WRITE_ZEROES_UNMAP  1u
 #define MAX_DISCARD_SECTORS (GIB(1) / BLOCK_SECTOR)
 /* Where the file system has no zeroing this much is written, so keep it shorter. */
 #define MAX_ZEROES_SECTORS (MIB(64) / BLOCK_SECTOR)
@@ -83,7 +83,8 @@ struct virtio_blk {
 	struct block *block;
 	char serial[SERIAL_LEN];
 	unsigned in_flight[VIRTIO_MAX_QUEUES];
-	bool serving[VIRTIO_MAX_QUEUES]; /* in serve(): completions need not serve again, nor interrupt one by one */
+	bool serving[VIRTIO_MAX_QUEUES]; /* in serve(): completions need not serve again, nor interrupt one by
+					    one */
 	bool stopping;
 };
 
@@ -93,8 +94,8 @@ struct blk_req {
 	unsigned queue;
 	uint16_t head;
 	uint8_t *status;
-	uint64_t in_len;   /* device-writable bytes but for the status */
-	unsigned ndata;	   /* in the arrays below */
+	uint64_t in_len; /* device-writable bytes but for the status */
+	unsigned ndata;  /* in the arrays below */
 	/* For mem_written: block may alter r.iov. Both point into `segs`. */
 	struct iovec *orig;
 	struct iovec segs[];
@@ -129,7 +130,8 @@ static void request_done(struct block_req *r, int result)
 	else if (result)
 		status = S_IOERR;
 	if (r->op == BLOCK_READ) {
-		/* Also after an error: some of it may have arrived. Also while stopping: the pages changed. */
+		/* Also after an error: some of it may have arrived. Also while stopping: the pages changed.
+		 */
 		vq_written(q, req->orig, req->ndata, UINT64_MAX);
 		written = req->in_len;
 	}
@@ -164,8 +166,8 @@ static uint8_t parse_range(struct virtio_blk *b, const struct vq_elem *e, bool z
 }
 
 /* Fills r for a header and the data (header and status already cut off); *data: which buffers it moves. */
-static uint8_t parse(struct virtio_blk *b, const struct blk_header *h, const struct vq_elem *e, struct block_req *r,
-		     struct iovec **data, unsigned *ndata)
+static uint8_t parse(struct virtio_blk *b, const struct blk_header *h, const struct vq_elem *e,
+		     struct block_req *r, struct iovec **data, unsigned *ndata)
 {
 	uint64_t capacity = block_size(b->block) / BLOCK_SECTOR;
 	uint64_t len;
@@ -368,7 +370,8 @@ int virtio_blk_new(struct board *board, struct block *block, const char *serial,
 
 	if (!b || nqueues < 1 || nqueues > VIRTIO_MAX_QUEUES) {
 		free(b);
-		return b ? error_set(err, EINVAL, "a disk has 1 to %u queues, not %u", VIRTIO_MAX_QUEUES, nqueues)
+		return b ? error_set(err, EINVAL, "a disk has 1 to %u queues, not %u", VIRTIO_MAX_QUEUES,
+				     nqueues)
 			 : error_set(err, ENOMEM, "not enough memory for a virtio disk");
 	}
 	features |= block_readonly(block) ? F_RO : F_DISCARD | F_WRITE_ZEROES;

@@ -11,8 +11,8 @@
  * before saving. serial: up to 20 bytes that the guest can ask for, or NULL.
  * 0 or -errno.
  */
-int virtio_blk_new(struct board *b, struct block *block, const char *serial, unsigned nqueues, uint32_t instance,
-		   struct virtio_device **ret, struct error *err);
+int virtio_blk_new(struct board *b, struct block *block, const char *serial, unsigned nqueues,
+		   uint32_t instance, struct virtio_device **ret, struct error *err);
 /* [io] The block's size changed: tells the guest. */
 void virtio_blk_resized(struct virtio_device *v);
 

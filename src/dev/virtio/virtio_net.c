@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: Apache-2.0
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The virtio network device (virtio 1.2 §5.1): receive queue 0, transmit queue
  * 1, control queue 2.
@@ -26,21 +26,21 @@
 #include "net/packet.h"
 
 #define QUEUE_SIZE 256u
-#define RX 0u
-#define TX 1u
-#define CTRL 2u
-#define MAC_TABLE 64u
+#define RX         0u
+#define TX         1u
+#define CTRL       2u
+#define MAC_TABLE  64u
 
 /* Features (§5.1.3) */
-#define F_CSUM		(1ull << 0)
-#define F_GUEST_CSUM	(1ull << 1)
-#define F_MAC		(1ull << 5)
-#define F_GUEST_TSO4	(1ull << 7)
-#define F_HOST_TSO4	(1ull << 11)
-#define F_MRG_RXBUF	(1ull << 15)
-#define F_STATUS	(1ull << 16)
-#define F_CTRL_VQ	(1ull << 17)
-#define F_CTRL_RX	(1ull << 18)
+#define F_CSUM          (1ull << 0)
+#define F_GUEST_CSUM    (1ull << 1)
+#define F_MAC           (1ull << 5)
+#define F_GUEST_TSO4    (1ull << 7)
+#define F_HOST_TSO4     (1ull << 11)
+#define F_MRG_RXBUF     (1ull << 15)
+#define F_STATUS        (1ull << 16)
+#define F_CTRL_VQ       (1ull << 17)
+#define F_CTRL_RX       (1ull << 18)
 #define F_CTRL_MAC_ADDR (1ull << 23)
 
 #define STATUS_LINK_UP 1u
@@ -50,22 +50,22 @@ struct net_hdr {
 	uint8_t flags, gso_type;
 	uint16_t hdr_len, gso_size, csum_start, csum_offset, num_buffers;
 };
-#define HDR_LEN		12u
+#define HDR_LEN         12u
 #define HDR_NUM_BUFFERS 10u
-#define HDR_NEEDS_CSUM	1u
-#define HDR_DATA_VALID	2u
-#define GSO_NONE	0u
-#define GSO_TCPV4	1u
+#define HDR_NEEDS_CSUM  1u
+#define HDR_DATA_VALID  2u
+#define GSO_NONE        0u
+#define GSO_TCPV4       1u
 
 /* Control queue (§5.1.6.5) */
-#define CTRL_RX		  0u
-#define CTRL_RX_PROMISC	  0u
-#define CTRL_RX_ALLMULTI  1u
-#define CTRL_MAC	  1u
-#define CTRL_MAC_TABLE	  0u
-#define CTRL_MAC_ADDR	  1u
-#define CTRL_OK		  0u
-#define CTRL_ERR	  1u
+#define CTRL_RX          0u
+#define CTRL_RX_PROMISC  0u
+#define CTRL_RX_ALLMULTI 1u
+#define CTRL_MAC         1u
+#define CTRL_MAC_TABLE   0u
+#define CTRL_MAC_ADDR    1u
+#define CTRL_OK          0u
+#define CTRL_ERR         1u
 
 struct net_config {
 	uint8_t mac[6];
@@ -179,8 +179,8 @@ static uint8_t *byte_at(const struct vq_elem *e, size_t offset)
 
 enum put_result { PUT_DONE, PUT_NO_ROOM, PUT_DROPPED };
 
-static enum put_result put_frame(struct virtio_net *n, const uint8_t *front, size_t front_len, const uint8_t *body,
-				 size_t body_len)
+static enum put_result put_frame(struct virtio_net *n, const uint8_t *front, size_t front_len,
+				 const uint8_t *body, size_t body_len)
 {
 	struct virtqueue *q = &n->v.vq[RX];
 	bool merge = virtio_has(&n->v, F_MRG_RXBUF);
@@ -194,7 +194,8 @@ static enum put_result put_frame(struct virtio_net *n, const uint8_t *front, siz
 		int rc;
 
 		if (chains == q->size || (chains && !merge)) {
-			/* It will never fit (§5.1.6.3.1 asks the driver for larger ones): keep the buffers, lose the frame. */
+			/* It will never fit (§5.1.6.3.1 asks the driver for larger ones): keep the buffers,
+			 * lose the frame. */
 			vq_rewind(q, chains);
 			return PUT_DROPPED;
 		}
@@ -235,7 +236,8 @@ static bool net_receive(void *opaque, const uint8_t *frame, size_t len, const st
 	uint8_t front[FRONT_MAX];
 	size_t front_len, skip;
 
-	if (!virtio_running(&n->v) || !n->v.vq[RX].enabled || !n->link_up || len < NET_ETH_HEADER || !wanted(n, frame))
+	if (!virtio_running(&n->v) || !n->v.vq[RX].enabled || !n->link_up || len < NET_ETH_HEADER ||
+	    !wanted(n, frame))
 		return true;
 	front_len = make_front(n, frame, len, info, front, &skip);
 	if (!front_len)
@@ -243,7 +245,8 @@ static bool net_receive(void *opaque, const uint8_t *frame, size_t len, const st
 	for (unsigned tries = 0; tries < 3; tries++) {
 		if (put_frame(n, front, front_len, frame + skip, len - skip) != PUT_NO_ROOM)
 			return true;
-		/* It may be that buffers arrive just now, but not enough; then leave it for the notification, too. */
+		/* It may be that buffers arrive just now, but not enough; then leave it for the notification,
+		 * too. */
 		if (!vq_listen(&n->v.vq[RX]))
 			break;
 	}
@@ -281,7 +284,8 @@ static void serve_tx(struct virtio_net *n)
 	bool any = false;
 	struct vq_elem e;
 
-	/* The backend answers some frames (ARP, DHCP) at once, through net_receive; that must not come back here. */
+	/* The backend answers some frames (ARP, DHCP) at once, through net_receive; that must not come back
+	 * here. */
 	if (n->sending)
 		return;
 	n->sending = true;
@@ -345,7 +349,8 @@ static uint8_t control(struct virtio_net *n, const struct vq_elem *e)
 		return CTRL_OK;
 	}
 	if (cmd[0] == CTRL_MAC && cmd[1] == CTRL_MAC_ADDR)
-		return e->out_len == 2 + 6 && iov_to_buf(e->out, e->nout, 2, n->mac, 6) == 6 ? CTRL_OK : CTRL_ERR;
+		return e->out_len == 2 + 6 && iov_to_buf(e->out, e->nout, 2, n->mac, 6) == 6 ? CTRL_OK
+											     : CTRL_ERR;
 	if (cmd[0] == CTRL_MAC && cmd[1] == CTRL_MAC_TABLE) {
 		/* Both or neither. */
 		if (!read_table(e, &offset, &uni) || !read_table(e, &offset, &multi))
@@ -459,7 +464,8 @@ static int net_loaded(void *obj, struct error *err)
 	struct virtio_net *n = obj;
 
 	if (n->uni.count > MAC_TABLE || n->multi.count > MAC_TABLE)
-		return error_set(err, EINVAL, "saved state of %s %u: impossible filter table: the file is damaged",
+		return error_set(err, EINVAL,
+				 "saved state of %s %u: impossible filter table: the file is damaged",
 				 n->v.dev.cls->name, n->v.dev.instance);
 	net_set_big_rx(n->net, n->v.features & F_GUEST_TSO4);
 	return virtio_loaded(&n->v, err);
@@ -476,18 +482,12 @@ static void net_free_device(struct device *d)
 }
 
 static const struct state_field net_fields[] = {
-	VIRTIO_FIELDS(struct virtio_net, v),
-	F_BYTES(struct virtio_net, mac),
-	F_BOOL(struct virtio_net, link_up),
-	F_BOOL(struct virtio_net, promisc),
-	F_BOOL(struct virtio_net, allmulti),
-	F_U8(struct virtio_net, uni.count),
-	F_BOOL(struct virtio_net, uni.overflow),
-	F_BYTES(struct virtio_net, uni.mac),
-	F_U8(struct virtio_net, multi.count),
-	F_BOOL(struct virtio_net, multi.overflow),
-	F_BYTES(struct virtio_net, multi.mac),
-	F_END,
+	VIRTIO_FIELDS(struct virtio_net, v),     F_BYTES(struct virtio_net, mac),
+	F_BOOL(struct virtio_net, link_up),      F_BOOL(struct virtio_net, promisc),
+	F_BOOL(struct virtio_net, allmulti),     F_U8(struct virtio_net, uni.count),
+	F_BOOL(struct virtio_net, uni.overflow), F_BYTES(struct virtio_net, uni.mac),
+	F_U8(struct virtio_net, multi.count),    F_BOOL(struct virtio_net, multi.overflow),
+	F_BYTES(struct virtio_net, multi.mac),   F_END,
 };
 static const struct state_table net_state = { "virtio-net", 1, net_fields, net_loaded };
 static const struct device_class net_class = { "virtio-net", net_reset, &net_state, net_free_device };
@@ -500,10 +500,11 @@ int virtio_net_new(struct board *b, struct net *net, const uint8_t mac[6], uint3
 	struct virtio_net *n;
 
 	if (mac[0] & 1)
-		return error_set(err, EINVAL,
-				 "MAC address %02x:%02x:%02x:%02x:%02x:%02x is a multicast address: make its first "
-				 "byte even",
-				 mac[0], mac[1], mac[2], mac[3], mac[4], mac[5]);
+		return error_set(
+		    err, EINVAL,
+		    "MAC address %02x:%02x:%02x:%02x:%02x:%02x is a multicast address: make its first "
+		    "byte even",
+		    mac[0], mac[1], mac[2], mac[3], mac[4], mac[5]);
 	n = calloc(1, sizeof(*n));
 	if (!n)
 		return error_set(err, ENOMEM, "not enough memory for a virtio network card");

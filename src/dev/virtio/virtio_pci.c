@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: Apache-2.0
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * virtio over PCI (virtio 1.2 §4.1), without the legacy interface.
  *
@@ -36,37 +36,37 @@
 #define NOTIFY_STRIDE 4u
 
 /* Capability types (§4.1.4) */
-#define CAP_COMMON	 1
-#define CAP_NOTIFY	 2
-#define CAP_ISR		 3
-#define CAP_DEVICE	 4
-#define CAP_PCI_CFG	 5
-#define CAP_LEN		 16u
-#define CAP_CFG_TYPE	 3u
-#define CAP_BAR		 4u
-#define CAP_OFFSET	 8u
-#define CAP_LENGTH	 12u
-#define CAP_NOTIFY_MULT	 16u
+#define CAP_COMMON       1
+#define CAP_NOTIFY       2
+#define CAP_ISR          3
+#define CAP_DEVICE       4
+#define CAP_PCI_CFG      5
+#define CAP_LEN          16u
+#define CAP_CFG_TYPE     3u
+#define CAP_BAR          4u
+#define CAP_OFFSET       8u
+#define CAP_LENGTH       12u
+#define CAP_NOTIFY_MULT  16u
 #define CAP_PCI_CFG_DATA 16u
 
 /* Common configuration (§4.1.4.3) */
-#define COMMON_DFSELECT	  0x00u
-#define COMMON_DF	  0x04u
-#define COMMON_GFSELECT	  0x08u
-#define COMMON_GF	  0x0cu
-#define COMMON_MSIX	  0x10u
-#define COMMON_NUMQ	  0x12u
-#define COMMON_STATUS	  0x14u
+#define COMMON_DFSELECT   0x00u
+#define COMMON_DF         0x04u
+#define COMMON_GFSELECT   0x08u
+#define COMMON_GF         0x0cu
+#define COMMON_MSIX       0x10u
+#define COMMON_NUMQ       0x12u
+#define COMMON_STATUS     0x14u
 #define COMMON_GENERATION 0x15u
-#define COMMON_Q_SELECT	  0x16u
-#define COMMON_Q_SIZE	  0x18u
-#define COMMON_Q_MSIX	  0x1au
-#define COMMON_Q_ENABLE	  0x1cu
-#define COMMON_Q_NOFF	  0x1eu
-#define COMMON_Q_DESC	  0x20u
-#define COMMON_Q_AVAIL	  0x28u
-#define COMMON_Q_USED	  0x30u
-#define COMMON_Q_NDATA	  0x38u
+#define COMMON_Q_SELECT   0x16u
+#define COMMON_Q_SIZE     0x18u
+#define COMMON_Q_MSIX     0x1au
+#define COMMON_Q_ENABLE   0x1cu
+#define COMMON_Q_NOFF     0x1eu
+#define COMMON_Q_DESC     0x20u
+#define COMMON_Q_AVAIL    0x28u
+#define COMMON_Q_USED     0x30u
+#define COMMON_Q_NDATA    0x38u
 
 #define ISR_QUEUE  1u
 #define ISR_CONFIG 2u
@@ -180,7 +180,8 @@ static void reset_transport(struct virtio_pci *p)
 	p->isr = 0;
 }
 
-static void queue_write(struct virtio_pci *p, struct virtqueue *q, unsigned offset, uint32_t value, unsigned size)
+static void queue_write(struct virtio_pci *p, struct virtqueue *q, unsigned offset, uint32_t value,
+			unsigned size)
 {
 	if (offset == COMMON_Q_MSIX && size == 2) {
 		q->vector = valid_vector(p, value);
@@ -427,8 +428,8 @@ static const struct state_table virtio_pci_state = { "virtio-pci", 1, virtio_pci
 static const struct device_class virtio_pci_class = { "virtio-pci", virtio_pci_reset, &virtio_pci_state,
 						      virtio_pci_free };
 
-int virtio_pci_new(struct pci_bus *bus, int devfn, struct virtio_device *v, uint32_t class_code, uint32_t instance,
-		   struct error *err)
+int virtio_pci_new(struct pci_bus *bus, int devfn, struct virtio_device *v, uint32_t class_code,
+		   uint32_t instance, struct error *err)
 {
 	struct pci_ids ids = {
 		.vendor = PCI_VENDOR_VIRTIO,

@@ -13,7 +13,7 @@
  * (and so be on the board's list) before its transport, which never touches it
  * after the board has begun to free. 0 or -errno.
  */
-int virtio_pci_new(struct pci_bus *bus, int devfn, struct virtio_device *v, uint32_t class_code, uint32_t instance,
-		   struct error *err);
+int virtio_pci_new(struct pci_bus *bus, int devfn, struct virtio_device *v, uint32_t class_code,
+		   uint32_t instance, struct error *err);
 
 #endif

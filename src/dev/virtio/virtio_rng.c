@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: Apache-2.0
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The virtio entropy device (virtio 1.2 §5.4): the driver gives empty buffers,
  * the device fills them with random bytes.
@@ -15,7 +15,7 @@
 #include "base/util.h"
 
 #define QUEUE_SIZE 8u
-#define BURST	   KIB(16)
+#define BURST      KIB(16)
 #define PERIOD_NS  2000000
 
 struct virtio_rng {

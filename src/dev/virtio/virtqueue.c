@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: Apache-2.0
+/* SPDX-License-Identifier: Apache-2.0 */
 #include "dev/virtio/virtqueue.h"
 
 #include <errno.h>
@@ -35,7 +35,7 @@ struct vq_used {
 #define USED_NO_NOTIFY 1u
 
 /* The guest writes these while we look: each is read or written once, whole. */
-#define load(p)	    __atomic_load_n((p), __ATOMIC_RELAXED)
+#define load(p)     __atomic_load_n((p), __ATOMIC_RELAXED)
 #define store(p, v) __atomic_store_n((p), (v), __ATOMIC_RELAXED)
 
 int vq_init(struct virtqueue *q, struct virtio_device *v, unsigned index, uint16_t max_size)
@@ -54,6 +54,13 @@ void vq_fini(struct virtqueue *q)
 	q->iov = NULL;
 }
 
+void vq_unmap(struct virtqueue *q)
+{
+	q->desc_p = NULL;
+	q->avail_p = NULL;
+	q->used_p = NULL;
+}
+
 void vq_reset(struct virtqueue *q)
 {
 	q->desc = q->avail = q->used = 0;
@@ -61,9 +68,7 @@ void vq_reset(struct virtqueue *q)
 	q->vector = VIRTIO_NO_VECTOR;
 	q->last_avail = q->used_idx = q->signalled_used = 0;
 	q->signalled_valid = q->enabled = q->silent = false;
-	q->desc_p = NULL;
-	q->avail_p = NULL;
-	q->used_p = NULL;
+	vq_unmap(q);
 }
 
 static size_t avail_bytes(const struct virtqueue *q)
@@ -88,9 +93,7 @@ int vq_map(struct virtqueue *q)
 	q->avail_p = mem_ram_ptr(m, GPA(q->avail), avail_bytes(q));
 	q->used_p = mem_ram_ptr(m, GPA(q->used), used_bytes(q));
 	if (!q->desc_p || !q->avail_p || !q->used_p) {
-		q->desc_p = NULL;
-		q->avail_p = NULL;
-		q->used_p = NULL;
+		vq_unmap(q);
 		return -EFAULT;
 	}
 	return 0;
@@ -164,11 +167,13 @@ static int walk(struct virtqueue *q, struct vq_elem *e, const struct vq_desc *ta
 			if (!virtio_has(q->v, VIRTIO_F_INDIRECT_DESC))
 				return broken(q, "an indirect descriptor, which was not negotiated");
 			if (in_indirect || (d.flags & DESC_NEXT))
-				return broken(q, "an indirect descriptor in an indirect table, or with a next one");
+				return broken(
+				    q, "an indirect descriptor in an indirect table, or with a next one");
 			if (d.len == 0 || d.len % sizeof(d) || d.len / sizeof(d) > VQ_MAX_SEGS)
 				return broken(q, "an indirect table of impossible length");
 			inner = mem_ram_ptr(q->v->board->mem, GPA(d.addr), d.len);
-			if (!inner || d.addr % 8) /* the loads are atomic only if aligned; drivers align to 16 */
+			if (!inner ||
+			    d.addr % 8) /* the loads are atomic only if aligned; drivers align to 16 */
 				return broken(q, "an indirect table outside RAM or unaligned");
 			return walk(q, e, inner, d.len / (unsigned)sizeof(d), 0, true);
 		}
@@ -241,8 +246,10 @@ void vq_fill(struct virtqueue *q, uint16_t nth, uint16_t head, uint32_t written)
 	u = &q->used_p->ring[(uint16_t)(q->used_idx + nth) % q->size];
 	store(&u->id, (uint32_t)head);
 	store(&u->len, written);
-	mem_written(q->v->board->mem, GPA(q->used + sizeof(struct vq_used) + ((uint16_t)(q->used_idx + nth) % q->size) * sizeof(*u)),
-		    sizeof(*u));
+	mem_written(
+	    q->v->board->mem,
+	    GPA(q->used + sizeof(struct vq_used) + ((uint16_t)(q->used_idx + nth) % q->size) * sizeof(*u)),
+	    sizeof(*u));
 }
 
 void vq_flush(struct virtqueue *q, uint16_t count)
@@ -254,7 +261,8 @@ void vq_flush(struct virtqueue *q, uint16_t count)
 	q->used_idx += count;
 	__atomic_store_n(&q->used_p->idx, q->used_idx, __ATOMIC_RELEASE);
 	mem_written(q->v->board->mem, GPA(q->used), sizeof(struct vq_used));
-	/* Over 2^15 entries unsignalled, the comparison in vq_notify could no longer tell before from after. */
+	/* Over 2^15 entries unsignalled, the comparison in vq_notify could no longer tell before from after.
+	 */
 	if ((uint16_t)(q->used_idx - q->signalled_used) < (uint16_t)(q->used_idx - old))
 		q->signalled_valid = false;
 }

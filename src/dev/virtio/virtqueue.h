@@ -58,14 +58,14 @@ struct virtqueue {
 
 #define VIRTQUEUE_FIELDS(S, q)                                                                               \
 	F_U64(S, q.desc), F_U64(S, q.avail), F_U64(S, q.used), F_U16(S, q.size), F_U16(S, q.vector),         \
-		F_U16(S, q.last_avail), F_U16(S, q.used_idx), F_U16(S, q.signalled_used),                    \
-		F_BOOL(S, q.signalled_valid), F_BOOL(S, q.enabled), F_BOOL(S, q.silent)
+	    F_U16(S, q.last_avail), F_U16(S, q.used_idx), F_U16(S, q.signalled_used),                        \
+	    F_BOOL(S, q.signalled_valid), F_BOOL(S, q.enabled), F_BOOL(S, q.silent)
 
 /* One chain. The iovecs are valid until the next vq_pop of the queue and may be altered. */
 struct vq_elem {
 	uint16_t head;
 	unsigned nout, nin;
-	struct iovec *out, *in;	  /* out: device reads; in: device writes */
+	struct iovec *out, *in;   /* out: device reads; in: device writes */
 	uint64_t out_len, in_len; /* sums */
 };
 
@@ -74,6 +74,7 @@ void vq_fini(struct virtqueue *q);
 void vq_reset(struct virtqueue *q);
 /* Finds the three areas in RAM. 0, -EINVAL (size or alignment) or -EFAULT. */
 int vq_map(struct virtqueue *q);
+void vq_unmap(struct virtqueue *q);
 
 /* 1: *e is the next chain; 0: none; -EPROTO: the device is broken now; */
 int vq_pop(struct virtqueue *q, struct vq_elem *e);
