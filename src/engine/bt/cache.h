@@ -34,6 +34,7 @@ enum {
 	BLOCK_FSGS = 128,  /* CR4.FSGSBASE */
 	BLOCK_LONG = 256,  /* EFER.LMA */
 	BLOCK_PAGING = 512,
+	BLOCK_NULL_FSGS = 1024, /* 32-bit code with FS or GS null: their use is the interpreter's */
 };
 
 struct block;
@@ -53,6 +54,7 @@ struct block_exit {
 struct insn_map {
 	uint16_t host_end;  /* code offset where this instruction's hot code ends */
 	uint16_t guest_off; /* from the block's first byte */
+	bool in_host;       /* while it executes, host RFLAGS hold the guest's flags */
 };
 
 struct block {

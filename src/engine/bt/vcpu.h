@@ -143,6 +143,13 @@ struct vcpu {
 	timer_t timer;
 	bool has_timer, timer_passed;
 	int64_t timer_deadline;
+	uint32_t jc_flags[2];       /* mode flags of the blocks in the jump caches, by CPL 3 */
+	_Atomic uint32_t inval_lock;
+	uint32_t n_inval;           /* over the array's size: all code */
+	struct {
+		const void *host;
+		uint64_t len;
+	} inval[16];
 	uint64_t dr_watch; /* DR7 has enabled breakpoints */
 	uint64_t fault_signal, fault_trapno, fault_error; /* host fault during a native instruction */
 	uint64_t fault_addr;
