@@ -10,7 +10,6 @@
 #include "base/util.h"
 #include "engine/bt/mmu.h"
 
-#define HASH_SIZE  65536
 #define PAGES_SIZE 16384
 #define CODE_RESERVE 65536 /* no block is larger */
 #define META_RESERVE 65536
@@ -21,13 +20,6 @@ struct code_page {
 	uint32_t granules;
 	struct code_page *next;
 };
-
-static unsigned block_hash(uint64_t pa, uint64_t va, uint32_t flags)
-{
-	uint64_t h = (pa ^ (va << 17) ^ flags) * 0x9e3779b97f4a7c15ull;
-
-	return h >> 48;
-}
 
 static unsigned page_hash(const void *host)
 {
@@ -79,7 +71,7 @@ int cache_init(struct vcpu *v, uint64_t size)
 		       0);
 	c->order = mmap(NULL, c->max_order * sizeof *c->order, PROT_READ | PROT_WRITE,
 			MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	c->hash = calloc(HASH_SIZE, sizeof *c->hash);
+	c->hash = calloc(CACHE_HASH_SIZE, sizeof *c->hash);
 	c->pages = calloc(PAGES_SIZE, sizeof *c->pages);
 	c->empty_jc = calloc(JC_SIZE, sizeof *c->empty_jc);
 	if (c->meta == MAP_FAILED || c->order == MAP_FAILED || !c->hash || !c->pages || !c->empty_jc)
@@ -113,15 +105,6 @@ void cache_free(struct vcpu *v)
 	v->cache = NULL;
 }
 
-struct block *cache_find(struct vcpu *v, uint64_t pa, uint64_t va, uint32_t flags)
-{
-	struct block *b = v->cache->hash[block_hash(pa, va, flags)];
-
-	while (b && (b->pa != pa || b->va != va || b->flags != flags))
-		b = b->hash_next;
-	return b;
-}
-
 void *cache_alloc(struct bt_cache *c, size_t n)
 {
 	void *p = c->meta + c->meta_used;
@@ -143,7 +126,7 @@ void cache_make_room(struct vcpu *v)
 void cache_add(struct vcpu *v, struct block *b, void *host_page)
 {
 	struct bt_cache *c = v->cache;
-	unsigned h = block_hash(b->pa, b->va, b->flags);
+	unsigned h = cache_hash(b->pa, b->va, b->flags);
 	struct code_page **p = page_slot(c, host_page);
 	uint8_t *flags = mem_page_flags(v->mem, host_page);
 
@@ -166,24 +149,6 @@ void cache_add(struct vcpu *v, struct block *b, void *host_page)
 	v->stats.code_bytes += b->code_size;
 }
 
-static void patch(struct bt_cache *c, struct block_exit *e, const uint8_t *target)
-{
-	/* rel32 counts from the end of the field, in the executable view. */
-	int32_t rel = (int32_t)(target - (c->rx + (e->patch - c->rw) + 4));
-
-	memcpy(e->patch, &rel, 4);
-}
-
-void cache_link(struct vcpu *v, struct block_exit *e, struct block *to)
-{
-	if (e->to || e->from->dead || to->dead)
-		return;
-	e->to = to;
-	e->next_in = to->in;
-	to->in = e;
-	patch(v->cache, e, e->flags_in_mem ? to->entry_m : to->entry_h);
-}
-
 void cache_unlink_exit(struct bt_cache *c, struct block_exit *e)
 {
 	struct block_exit **p;
@@ -196,7 +161,7 @@ void cache_unlink_exit(struct bt_cache *c, struct block_exit *e)
 			break;
 		}
 	e->to = NULL;
-	patch(c, e, e->cold);
+	cache_patch(c, e, e->cold);
 }
 
 void cache_unlink_all(struct bt_cache *c, struct block *b)
@@ -209,7 +174,7 @@ void cache_unlink_all(struct bt_cache *c, struct block *b)
 static void kill_block(struct vcpu *v, struct block *b)
 {
 	struct bt_cache *c = v->cache;
-	struct block **p = &c->hash[block_hash(b->pa, b->va, b->flags)];
+	struct block **p = &c->hash[cache_hash(b->pa, b->va, b->flags)];
 
 	while (*p && *p != b)
 		p = &(*p)->hash_next;
@@ -279,13 +244,26 @@ void cache_flush(struct vcpu *v)
 		for (struct code_page *p = c->pages[i]; p; p = p->next)
 			__atomic_and_fetch(mem_page_flags(v->mem, p->host), (uint8_t)~MEM_PAGE_CODE,
 					   __ATOMIC_SEQ_CST);
-	memset(c->hash, 0, HASH_SIZE * sizeof *c->hash);
+	memset(c->hash, 0, CACHE_HASH_SIZE * sizeof *c->hash);
 	memset(c->pages, 0, PAGES_SIZE * sizeof *c->pages);
 	c->used = c->start;
 	c->meta_used = 0;
 	c->n_order = 0;
 	c->generation++;
+	c->global_links = NULL;
 	mmu_flush_jc(v);
+}
+
+void cache_unlink_global(struct bt_cache *c)
+{
+	while (c->global_links) {
+		struct block_exit *e = c->global_links;
+
+		c->global_links = e->next_global;
+		e->next_global = NULL;
+		e->in_global = false;
+		cache_unlink_exit(c, e);
+	}
 }
 
 struct block *cache_find_host(struct bt_cache *c, uint64_t pc)

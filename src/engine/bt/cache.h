@@ -47,8 +47,11 @@ struct block_exit {
 	struct block *from;
 	struct block *to;      /* NULL: unlinked */
 	struct block_exit *next_in;
+	struct block_exit *next_global;
+	uint8_t *cold_lookup;  /* executable: through the jump cache, for targets that must not be linked */
 	uint8_t flags_in_mem;  /* which entry of the target it takes */
 	bool same_page;        /* may be linked for good: the target lies in the same page */
+	bool in_global;        /* on the list of links that live as long as a global TLB entry */
 };
 
 struct insn_map {
@@ -100,6 +103,14 @@ void cache_make_room(struct vcpu *v);
 void *cache_alloc(struct bt_cache *c, size_t n);
 /* Enters a finished block; host_page is the RAM page that its code comes from. */
 void cache_add(struct vcpu *v, struct block *b, void *host_page);
+#define CACHE_HASH_SIZE 65536
+unsigned cache_hash(uint64_t pa, uint64_t va, uint32_t flags);
+void cache_patch(struct bt_cache *c, struct block_exit *e, const uint8_t *target);
+/* Makes the next way to b shorter: links exit e (may be NULL) where that is allowed, else enters b into the jump cache. */
+void cache_follow(struct vcpu *v, struct block_exit *e, struct block *b);
+void cache_jc_enter(struct vcpu *v, struct block *b);
+/* Unlinks all links that rest on a global page. */
+void cache_unlink_global(struct bt_cache *c);
 void cache_link(struct vcpu *v, struct block_exit *e, struct block *to);
 void cache_unlink_exit(struct bt_cache *c, struct block_exit *e);
 /* Unlinks every exit of b. Async-signal-safe under the rule above. */

@@ -162,7 +162,7 @@ static int msr_read(struct vcpu *v, uint32_t i, uint64_t *val)
 		return 0;
 	default:
 		if (amd_quiet(i) && !v->model->vendor_intel) {
-			*val = 0;
+			*val = i == 0xc0010015 ? 1u << 24 : 0; /* HWCR.TscFreqSel: the TSC counts at P0 */
 			return 0;
 		}
 		return v->board.msr_read && !v->board.msr_read(v->board.opaque, i, val) ? 0 : -1;

@@ -422,6 +422,7 @@ void mmu_flush_all(struct vcpu *v)
 	}
 	for (unsigned i = 0; i < 64; i++)
 		v->large_filter[i] = v->exec_filter[i] = 0;
+	v->global_gen++;
 	v->stats.flushes++;
 }
 

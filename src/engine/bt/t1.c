@@ -33,13 +33,15 @@ _Static_assert(V_T1_CODE == offsetof(struct vcpu, t1_code), "t1_offsets.h");
 _Static_assert(V_EXIT_REASON == offsetof(struct vcpu, exit_reason), "t1_offsets.h");
 _Static_assert(V_EXIT_ARG == offsetof(struct vcpu, exit_arg), "t1_offsets.h");
 _Static_assert(V_SCRATCH == offsetof(struct vcpu, scratch), "t1_offsets.h");
-_Static_assert(T1_KICK == T1_EXIT_KICK && T1_FAULT == T1_EXIT_FAULT, "t1_offsets.h");
+_Static_assert(V_RIP == offsetof(struct vcpu, st.rip), "t1_offsets.h");
+_Static_assert(T1_LINK == T1_EXIT_LINK && T1_KICK == T1_EXIT_KICK && T1_FAULT == T1_EXIT_FAULT, "t1_offsets.h");
 
 int t1_init(struct vcpu *v, uint64_t code_size)
 {
 	int r;
 
 	v->slow_mem = (uint64_t)t1_slow_thunk;
+	v->find_thunk = (uint64_t)t1_find_thunk;
 	v->xmask = v->model->xcr0_mask ? v->model->xcr0_mask : 3;
 	r = cache_init(v, code_size);
 	return r;
@@ -151,15 +153,6 @@ static struct block *find_block(struct vcpu *v, uint32_t flags)
 	return b ? b : translate(v, va, pa, host, flags);
 }
 
-static void jc_enter(struct vcpu *v, struct block *b)
-{
-	struct jc_entry *j = &((struct jc_entry *)v->asid->jc[!!(b->flags & BLOCK_USER)])[b->va & (JC_SIZE - 1)];
-
-	j->va = b->va;
-	j->code = b->entry_m;
-	mmu_note_exec(v, b->va);
-}
-
 /* Executes one instruction by interpretation; true if the run loop must look at events. */
 static bool interpret(struct vcpu *v)
 {
@@ -204,11 +197,13 @@ void t1_run(struct vcpu *v)
 				return;
 			continue;
 		}
-		if (link && link->same_page && link->from->flags == flags && link->target == b->va)
-			cache_link(v, link, b);
-		else
-			jc_enter(v, b);
+		if (v->links_gen != v->global_gen) {
+			cache_unlink_global(v->cache);
+			v->links_gen = v->global_gen;
+		}
+		cache_follow(v, link, b);
 		link = NULL;
+		v->cur_flags = flags;
 		sync_in(v);
 		mmu_set_mode(v);
 		v->t1_code = (uint64_t)b->entry_m;
@@ -264,6 +259,8 @@ void t1_kick_signal(struct vcpu *v, ucontext_t *uc)
 		r[REG_RIP] = (greg_t)t1_enter_check;
 	} else if (within(rip, t1_slow_check, t1_slow_end)) {
 		r[REG_RIP] = (greg_t)t1_slow_check;
+	} else if (within(rip, t1_find_check, t1_find_end)) {
+		r[REG_RIP] = (greg_t)t1_find_check;
 	} else if (within(rip, c->stub_lookup, c->stub_lookup_end)) {
 		r[REG_RIP] = (greg_t)c->stub_lookup;
 	} else if (within(rip, c->rx, c->rx + c->size)) {

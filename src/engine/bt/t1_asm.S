@@ -134,4 +134,46 @@ t1_slow_end:
 	mov [rsp + V_SCRATCH + 16], r14
 	mov qword ptr [rsp + V_EXIT_REASON], T1_FAULT
 	jmp t1_exit
+
+/*
+ * Jumped to from a block: R13 the guest address to go to, R14 the exit that
+ * leads there or 0. Finds its code or leaves with T1_EXIT_LINK.
+ */
+	.globl t1_find_thunk, t1_find_check, t1_find_end
+t1_find_thunk:
+	mov [rsp + V_RIP], r13
+	mov [rsp + V_EXIT_ARG], r14
+	mov [rsp + V_GPR], rax
+	mov [rsp + V_GPR + 8], rcx
+	mov [rsp + V_GPR + 16], rdx
+	mov [rsp + V_GPR + 48], rsi
+	mov [rsp + V_GPR + 56], rdi
+	mov [rsp + V_GPR + 64], r8
+	mov [rsp + V_GPR + 72], r9
+	mov [rsp + V_GPR + 80], r10
+	mov [rsp + V_GPR + 88], r11
+	mov rdi, rsp
+	mov rsi, r13
+	mov rdx, r14
+	call t1_find
+	mov r13, rax
+t1_find_check:
+	xor r14d, r14d
+	cmp r14d, [rsp + V_KICK]
+	cmovne r13, r14
+	mov rax, [rsp + V_GPR]
+	mov rcx, [rsp + V_GPR + 8]
+	mov rdx, [rsp + V_GPR + 16]
+	mov rsi, [rsp + V_GPR + 48]
+	mov rdi, [rsp + V_GPR + 56]
+	mov r8, [rsp + V_GPR + 64]
+	mov r9, [rsp + V_GPR + 72]
+	mov r10, [rsp + V_GPR + 80]
+	mov r11, [rsp + V_GPR + 88]
+	test r13, r13
+	jz 4f
+	jmp r13
+t1_find_end:
+4:	mov qword ptr [rsp + V_EXIT_REASON], T1_LINK
+	jmp t1_exit
 	.section .note.GNU-stack, "", @progbits

@@ -5,7 +5,7 @@
 
 #define V_GPR          192
 #define V_XSAVE        960
-#define V_KICK         136
+#define V_KICK         144
 #define V_HOST_RSP     80
 #define V_IN_T1        91
 #define V_XMASK        112
@@ -13,8 +13,10 @@
 #define V_EXIT_REASON  64
 #define V_EXIT_ARG     72
 #define V_SCRATCH      24
+#define V_RIP          320
 
 /* enum t1_exit */
+#define T1_LINK  0
 #define T1_KICK  3
 #define T1_FAULT 5
 

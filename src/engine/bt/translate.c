@@ -1029,6 +1029,13 @@ static void emit_cold(struct tr *t)
 			emit_mov_imm(e, T0, x->rip);
 			emit_mov_imm(e, T1, (uint64_t)&t->b->exits[x->exit]);
 			emit_jmp(e, c->stub_link);
+			if (t->exits[x->exit].same_page)
+				break;
+			t->exits[x->exit].cold_lookup = emit_here(e);
+			if (x->save_flags)
+				save_flags(t);
+			emit_mov_imm(e, T0, x->rip);
+			emit_jmp(e, c->stub_lookup);
 			break;
 		case COLD_INTERP:
 			if (x->save_flags)
@@ -1153,13 +1160,11 @@ void translate_stubs(struct vcpu *v)
 	emit_jmp_mem(&e, T1, offsetof(struct jc_entry, code));
 	c->stub_lookup_end = emit_here(&e);
 	*miss = (uint8_t)(e.p - miss - 1);
-	emit_store(&e, T0, VCPU, OFF(st.rip));
-	emit_leave(&e, T1_EXIT_LOOKUP);
+	emit_bytes(&e, "\x45\x31\xf6", 3); /* xor r14d, r14d */
 
+	/* T0: guest address; T1: the exit. */
 	c->stub_link = emit_here(&e);
-	emit_store(&e, T0, VCPU, OFF(st.rip));
-	emit_store(&e, T1, VCPU, OFF(exit_arg));
-	emit_leave(&e, T1_EXIT_LINK);
+	emit_jmp_mem(&e, VCPU, OFF(find_thunk));
 
 	c->stub_interp = emit_here(&e);
 	emit_store(&e, T0, VCPU, OFF(st.rip));

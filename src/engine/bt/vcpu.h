@@ -79,8 +79,7 @@ struct exception {
 
 /* Why translated code came back (values also used in assembly). */
 enum t1_exit {
-	T1_EXIT_LINK = 0,     /* exit_arg: struct block_exit; rip set */
-	T1_EXIT_LOOKUP = 1,   /* jump-cache miss; rip set */
+	T1_EXIT_LINK = 0,     /* no code for rip yet; exit_arg: the struct block_exit that leads there, or 0 */
 	T1_EXIT_INTERP = 2,   /* interpret the instruction at rip */
 	T1_EXIT_KICK = 3,     /* stop at rip */
 	T1_EXIT_DISPATCH = 4, /* state changed; look up rip anew */
@@ -109,7 +108,7 @@ struct vcpu {
 	uint64_t sysflags;  /* RFLAGS bits that translated code does not change, for PUSHF */
 	uint64_t xmask;     /* XSAVE components of the guest */
 	uint64_t empty_jc;  /* a jump cache that always misses, for kicks */
-	uint64_t slow_mem;  /* asm thunk */
+	uint64_t slow_mem, find_thunk; /* asm thunks */
 	_Atomic uint32_t kick; /* set by vcpu_kick, cleared by vcpu_run */
 	uint32_t irq_request; /* nonzero: look for interrupts when IF allows */
 	uint32_t tlb_mode_now;
@@ -143,6 +142,8 @@ struct vcpu {
 	timer_t timer;
 	bool has_timer, timer_passed;
 	int64_t timer_deadline;
+	uint32_t cur_flags;         /* mode flags of the code that runs */
+	uint32_t global_gen, links_gen; /* counts flushes of global TLB entries; the count that links were checked against */
 	uint32_t jc_flags[2];       /* mode flags of the blocks in the jump caches, by CPL 3 */
 	_Atomic uint32_t inval_lock;
 	uint32_t n_inval;           /* over the array's size: all code */
