@@ -48,6 +48,13 @@ struct board {
 	void *request_opaque;
 };
 
+/* Asks the machine for it; nothing happens where nobody listens (tests). */
+static inline void board_ask(struct board *b, enum board_request what)
+{
+	if (b->request)
+		b->request(b->request_opaque, what);
+}
+
 /* Puts the device on the board's list (reset, save and load walk it in this order). */
 void board_add(struct board *b, struct device *d, const struct device_class *cls, uint32_t instance);
 void board_reset(struct board *b);        /* resets every device; [io lock] */

@@ -483,8 +483,8 @@ static void address_write(void *opaque, uint64_t offset, uint64_t value, unsigne
 		bool rise = (value & RESET_CPU) && !(bus->reset_control & RESET_CPU);
 
 		bus->reset_control = value & (RESET_CPU | RESET_HARD);
-		if (rise && bus->board->request)
-			bus->board->request(bus->board->request_opaque, BOARD_RESET);
+		if (rise)
+			board_ask(bus->board, BOARD_RESET);
 	}
 }
 

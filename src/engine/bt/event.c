@@ -237,8 +237,7 @@ void event_exception(struct vcpu *v)
 			/* Faults save RF set, so that an instruction breakpoint is not met twice. */
 			s->rflags |= FLAG_RF;
 		}
-		if (!deliver(v, e.vector, false, e.has_error && (s->cr0 & CR0_PE), e.error, ret,
-			     1 & !e.soft)) {
+		if (!deliver(v, e.vector, false, e.has_error && (s->cr0 & CR0_PE), e.error, ret, 1 & !e.soft)) {
 			s->shadow = 0;
 			return;
 		}
@@ -247,9 +246,7 @@ void event_exception(struct vcpu *v)
 			return;
 		}
 		if (double_fault(e.vector, v->exc.vector))
-			e = (struct exception){
-				.vector = EXC_DF, .has_error = true, .error = 0, .present = true
-			};
+			e = (struct exception){ .vector = EXC_DF, .has_error = true, .error = 0, .present = true };
 		else
 			e = v->exc;
 	}

@@ -20,8 +20,10 @@
 
 /* Executes one instruction at RIP, delivering the exception it raises, if any, and traps due after it. */
 void interp_step(struct vcpu *v);
-/* Runs interp_step until at least n instructions, a kick, HLT or shutdown. */
-void interp_run(struct vcpu *v, unsigned n);
+/* Runs until a kick, HLT, shutdown, or an event can be delivered. */
+void interp_run_until_event(struct vcpu *v);
+/* True if host address rip lies in code that the interpreter generated. Async-signal-safe. */
+bool interp_owns_code(const struct vcpu *v, uint64_t rip);
 
 /* Allocation of the decoded-instruction cache. 0 or -ENOMEM. */
 int interp_init(struct vcpu *v);
@@ -33,8 +35,7 @@ void interp_free(struct vcpu *v);
 void event_exception(struct vcpu *v);
 /* Delivers an external interrupt or NMI at an instruction boundary. */
 void event_interrupt(struct vcpu *v, uint8_t vector);
-/* INT n, INT3, INTO, INT1: software interrupt with the return address after the instruction (rip already
- * advanced to `next`). */
+/* INT n, INT3, INTO, INT1: software interrupt with the return address after the instruction (rip already advanced to `next`). */
 int event_software(struct vcpu *v, uint8_t vector, uint64_t next, bool int1);
 /* Anything deliverable now (NMI, interrupt with IF and no shadow)? */
 bool event_pending(struct vcpu *v);

@@ -31,12 +31,19 @@
 /*
  * One 4 KiB page. A tag is the page's virtual address, or an address with other
  * index bits (see tlb_entry_clear), which no lookup at this index matches. A
- * host pointer is guest address + addend.
+ * host pointer is guest address + addend, or page + offset in the page.
  */
 struct tlb_entry {
-	uint64_t tag_r, tag_w, tag_x;
+	uint64_t tag_r, tag_w;
 	uint64_t addend;
+	uint64_t page; /* host address of the page: tag + addend */
 };
+
+/* Instruction fetch, looked at by C code only: tag and host page. */
+struct itlb_entry {
+	uint64_t tag, page;
+};
+#define ITLB_SIZE 256
 
 enum tlb_mode { TLB_U, TLB_K, TLB_KAC, TLB_MODES };
 
@@ -52,7 +59,8 @@ struct jc_entry {
 #define PCID_SLOTS 8
 struct asid {
 	struct tlb_entry tlb[TLB_MODES][TLB_SIZE];
-	struct jc_entry jc[2][JC_SIZE]; /* [CPL 3?] */
+	struct itlb_entry itlb[2][ITLB_SIZE]; /* [CPL 3?] */
+	struct jc_entry jc[2][JC_SIZE];
 	uint64_t last_used;
 	uint16_t pcid;
 	bool valid;
@@ -76,6 +84,8 @@ enum t1_exit {
 	T1_EXIT_INTERP = 2,   /* interpret the instruction at rip */
 	T1_EXIT_KICK = 3,     /* stop at rip */
 	T1_EXIT_DISPATCH = 4, /* state changed; look up rip anew */
+	T1_EXIT_FAULT = 5,    /* exit_arg: host PC, scratch[2]: guest offset in its block; interpret there */
+	T1_EXIT_STI = 6,      /* STI with an interrupt waiting: one more instruction, then take it */
 };
 
 struct bt_cache;
@@ -84,19 +94,23 @@ struct engine_vm;
 
 struct vcpu {
 	/* --- hot, addressed by translated code --- */
-	uint64_t tlb_base; /* host address of the current mode's TLB table */
-	uint64_t jc_base;  /* likewise of the jump cache */
-	uint64_t t1_flags; /* arithmetic flags while "in memory": AH image in bits 15:8, OF in bit 0 */
+	uint64_t tlb_base;  /* host address of the current mode's TLB table */
+	uint64_t jc_base;   /* likewise of the jump cache */
+	uint64_t t1_flags;  /* arithmetic flags while "in memory": AH image in bits 15:8, OF in bit 0 */
 	uint64_t scratch[4];
-	uint64_t fault_va; /* slow path: the address */
+	uint64_t fault_va;  /* slow path: the address */
 	uint64_t exit_reason, exit_arg;
 	uint64_t host_rsp;
-	uint64_t slow_read, slow_write, slow_exit; /* code addresses of the shared stubs */
-	uint64_t helper_addr[32];
-	uint8_t iflag;  /* RFLAGS.IF while translated code runs */
-	uint8_t acflag; /* RFLAGS.AC */
-	uint8_t dflag;  /* RFLAGS.DF */
+	uint8_t iflag;      /* RFLAGS.IF while translated code runs */
+	uint8_t acflag;     /* RFLAGS.AC */
+	uint8_t dflag;      /* RFLAGS.DF */
 	uint8_t in_t1;
+	uint64_t t1_code;   /* where to enter */
+	uint64_t sysflags;  /* RFLAGS bits that translated code does not change, for PUSHF */
+	uint64_t xmask;     /* XSAVE components of the guest */
+	uint64_t empty_jc;  /* a jump cache that always misses, for kicks */
+	uint64_t slow_mem;  /* asm thunk */
+	_Atomic uint32_t kick; /* set by vcpu_kick, cleared by vcpu_run */
 	uint32_t irq_request; /* nonzero: look for interrupts when IF allows */
 	uint32_t tlb_mode_now;
 	uint64_t tlb_ptr[TLB_MODES]; /* tables of the current asid */
@@ -105,12 +119,12 @@ struct vcpu {
 	/* --- warm --- */
 	struct asid *asid, *asids; /* current; the array of PCID_SLOTS */
 	uint64_t asid_clock;
-	uint64_t pdpte[4];         /* PAE page-directory pointers, loaded with CR3 */
-	uint64_t large_filter[64]; /* hash set of 2 MiB regions with entries that came from large pages */
-	uint64_t exec_filter[64];  /* likewise of pages that the jump cache has entries for */
+	uint64_t pdpte[4];          /* PAE page-directory pointers, loaded with CR3 */
+	uint64_t large_filter[64];  /* hash set of 2 MiB regions with entries that came from large pages */
+	uint64_t exec_filter[64];   /* likewise of pages that the jump cache has entries for */
 	struct exception exc;
-	uint64_t insn_rip;  /* start of the instruction being interpreted */
-	uint64_t phys_mask; /* valid physical-address bits of a PTE */
+	uint64_t insn_rip;          /* start of the instruction being interpreted */
+	uint64_t phys_mask;         /* valid physical-address bits of a PTE */
 	bool tlb_active;
 
 	/* --- cold --- */
@@ -122,15 +136,21 @@ struct vcpu {
 	unsigned index;
 	struct bt_cache *cache;
 	struct icache *icache;
-	struct block *current;    /* last block entered by the run loop */
-	_Atomic uint32_t kick;    /* set by vcpu_kick, cleared by vcpu_run */
-	_Atomic uint32_t request; /* BT_REQ_* from other threads */
+	struct block *current;      /* last block entered by the run loop */
+	_Atomic uint32_t request;   /* BT_REQ_* from other threads */
 	pthread_t thread;
 	int tid;
 	timer_t timer;
 	bool has_timer, timer_passed;
 	int64_t timer_deadline;
-	uint64_t dr_watch;                                /* DR7 has enabled breakpoints */
+	uint32_t jc_flags[2];       /* mode flags of the blocks in the jump caches, by CPL 3 */
+	_Atomic uint32_t inval_lock;
+	uint32_t n_inval;           /* over the array's size: all code */
+	struct {
+		const void *host;
+		uint64_t len;
+	} inval[16];
+	uint64_t dr_watch; /* DR7 has enabled breakpoints */
 	uint64_t fault_signal, fault_trapno, fault_error; /* host fault during a native instruction */
 	uint64_t fault_addr;
 	struct engine_stats stats;
@@ -139,7 +159,7 @@ struct vcpu {
 	size_t map_size;
 };
 
-#define BT_REQ_FLUSH_TLB  1u
+#define BT_REQ_FLUSH_TLB 1u
 #define BT_REQ_FLUSH_CODE 2u
 
 #endif

@@ -1,0 +1,137 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The way in and out of translated code.
+ *
+ * Inside, host registers hold the guest's: RAX..R12 their namesakes (but RSP),
+ * R15 the guest's RSP; guest R13..R15 are in memory; host R13 and R14 are
+ * scratch; RSP points at struct vcpu.  Flags are in memory (t1_flags) at every
+ * crossing.  Offsets come from t1_offsets.h, which asserts them in C.
+ */
+#include "engine/bt/t1_offsets.h"
+	.intel_syntax noprefix
+
+	.section .rodata
+	.balign 64
+fpu_default:
+	.zero 24
+	.long 0x1f80
+	.zero 512 - 28
+	.zero 64
+
+	.text
+/* void t1_enter(struct vcpu *v): from v->t1_code until an exit. */
+	.globl t1_enter, t1_enter_check, t1_enter_end
+	.type t1_enter, @function
+t1_enter:
+	push rbx
+	push rbp
+	push r12
+	push r13
+	push r14
+	push r15
+	mov [rdi + V_HOST_RSP], rsp
+	mov rsp, rdi
+	mov byte ptr [rsp + V_IN_T1], 1
+	/* A kick before this point is seen here; one between here and the jump is sent back here by the handler. */
+t1_enter_check:
+	cmp dword ptr [rsp + V_KICK], 0
+	jne 1f
+	mov eax, [rsp + V_XMASK]
+	mov edx, [rsp + V_XMASK + 4]
+	xrstor64 [rsp + V_XSAVE]
+	mov rax, [rsp + V_GPR]
+	mov rcx, [rsp + V_GPR + 8]
+	mov rdx, [rsp + V_GPR + 16]
+	mov rbx, [rsp + V_GPR + 24]
+	mov r15, [rsp + V_GPR + 32]
+	mov rbp, [rsp + V_GPR + 40]
+	mov rsi, [rsp + V_GPR + 48]
+	mov rdi, [rsp + V_GPR + 56]
+	mov r8, [rsp + V_GPR + 64]
+	mov r9, [rsp + V_GPR + 72]
+	mov r10, [rsp + V_GPR + 80]
+	mov r11, [rsp + V_GPR + 88]
+	mov r12, [rsp + V_GPR + 96]
+	jmp [rsp + V_T1_CODE]
+t1_enter_end:
+1:	mov qword ptr [rsp + V_EXIT_REASON], T1_KICK
+	jmp 2f
+
+/* Exits jump here with everything but the registers in its place. */
+	.globl t1_exit
+t1_exit:
+	mov [rsp + V_GPR], rax
+	mov [rsp + V_GPR + 8], rcx
+	mov [rsp + V_GPR + 16], rdx
+	mov [rsp + V_GPR + 24], rbx
+	mov [rsp + V_GPR + 32], r15
+	mov [rsp + V_GPR + 40], rbp
+	mov [rsp + V_GPR + 48], rsi
+	mov [rsp + V_GPR + 56], rdi
+	mov [rsp + V_GPR + 64], r8
+	mov [rsp + V_GPR + 72], r9
+	mov [rsp + V_GPR + 80], r10
+	mov [rsp + V_GPR + 88], r11
+	mov [rsp + V_GPR + 96], r12
+	mov eax, [rsp + V_XMASK]
+	mov edx, [rsp + V_XMASK + 4]
+	xsave64 [rsp + V_XSAVE]
+	xrstor64 [rip + fpu_default]
+2:	mov byte ptr [rsp + V_IN_T1], 0
+	mov rsp, [rsp + V_HOST_RSP]
+	pop r15
+	pop r14
+	pop r13
+	pop r12
+	pop rbp
+	pop rbx
+	ret
+	.size t1_enter, . - t1_enter
+
+/*
+ * The slow path of a memory access, called from a block's cold part: R13 the
+ * address, R14d what t1_slow_mem takes. Returns there if the TLB now has the
+ * page, else leaves with T1_EXIT_FAULT.
+ */
+	.globl t1_slow_thunk
+t1_slow_thunk:
+	mov [rsp + 8 + V_GPR], rax
+	mov [rsp + 8 + V_GPR + 8], rcx
+	mov [rsp + 8 + V_GPR + 16], rdx
+	mov [rsp + 8 + V_GPR + 48], rsi
+	mov [rsp + 8 + V_GPR + 56], rdi
+	mov [rsp + 8 + V_GPR + 64], r8
+	mov [rsp + 8 + V_GPR + 72], r9
+	mov [rsp + 8 + V_GPR + 80], r10
+	mov [rsp + 8 + V_GPR + 88], r11
+	lea rdi, [rsp + 8]
+	mov rsi, r13
+	mov edx, r14d
+	sub rsp, 8
+	call t1_slow_mem
+	add rsp, 8
+	/* R13 is the verdict: nonzero leaves. A kick leaves too; one after this look is sent back to it. */
+	mov r13d, eax
+	.globl t1_slow_check, t1_slow_end
+t1_slow_check:
+	or r13d, [rsp + 8 + V_KICK]
+	mov rax, [rsp + 8 + V_GPR]
+	mov rcx, [rsp + 8 + V_GPR + 8]
+	mov rdx, [rsp + 8 + V_GPR + 16]
+	mov rsi, [rsp + 8 + V_GPR + 48]
+	mov rdi, [rsp + 8 + V_GPR + 56]
+	mov r8, [rsp + 8 + V_GPR + 64]
+	mov r9, [rsp + 8 + V_GPR + 72]
+	mov r10, [rsp + 8 + V_GPR + 80]
+	mov r11, [rsp + 8 + V_GPR + 88]
+	test r13d, r13d
+	jnz 3f
+	ret
+t1_slow_end:
+3:	pop r13
+	mov [rsp + V_EXIT_ARG], r13
+	shr r14d, 16
+	mov [rsp + V_SCRATCH + 16], r14
+	mov qword ptr [rsp + V_EXIT_REASON], T1_FAULT
+	jmp t1_exit
+	.section .note.GNU-stack, "", @progbits

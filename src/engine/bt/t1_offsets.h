@@ -1,0 +1,21 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Offsets in struct vcpu for assembly; t1.c asserts each. */
+#ifndef SILL_ENGINE_BT_T1_OFFSETS_H
+#define SILL_ENGINE_BT_T1_OFFSETS_H
+
+#define V_GPR          192
+#define V_XSAVE        960
+#define V_KICK         136
+#define V_HOST_RSP     80
+#define V_IN_T1        91
+#define V_XMASK        112
+#define V_T1_CODE      96
+#define V_EXIT_REASON  64
+#define V_EXIT_ARG     72
+#define V_SCRATCH      24
+
+/* enum t1_exit */
+#define T1_KICK  3
+#define T1_FAULT 5
+
+#endif
