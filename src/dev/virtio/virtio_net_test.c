@@ -272,13 +272,14 @@ static void test_merge(void **state)
 {
 	struct fixture *f = *state;
 	uint8_t frame[1000], got[1012];
+	uint16_t event;
 	struct hdr h;
 	size_t at = 0;
 
 	for (unsigned i = 0; i < sizeof(frame); i++)
 		frame[i] = (uint8_t)(i * 11);
 	memcpy(frame, mac, 6);
-	td_start(&f->t, F_MRG, 16);
+	td_start(&f->t, F_MRG | VIRTIO_F_EVENT_IDX, 16);
 	/* The header itself cut: 11 bytes of it and then one more descriptor in the first chain */
 	td_desc(&f->t, RX, 0, TD_DATA, 11, TD_WRITE | TD_NEXT, 1);
 	td_desc(&f->t, RX, 1, TD_DATA + 11, 89, TD_WRITE, 0);
@@ -288,6 +289,9 @@ static void test_merge(void **state)
 	/* Not enough yet: nothing is used up. */
 	assert_false(deliver(f, frame, sizeof(frame), 0));
 	assert_int_equal(td_used_idx(&f->t, RX), 0);
+	/* The driver is to tell of buffers after these two, not after the last one used. */
+	td_get(&f->t, td_used(RX) + 4 + 8 * 16, &event, 2);
+	assert_int_equal(event, 2);
 	rx_buffer(f, 3, 600);
 	assert_true(deliver(f, frame, sizeof(frame), 0));
 	assert_int_equal(td_used_idx(&f->t, RX), 3);
