@@ -231,7 +231,7 @@ int options_parse(int argc, char *const *argv, struct options *ret, struct error
 {
 	uint32_t seen = 0;
 	*ret = (struct options){
-		.vm = { .name = "sill",
+		.vm = { .name = "vm",
 			.engine = "auto",
 			.tier = "auto",
 			.cpu = "host",

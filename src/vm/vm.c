@@ -210,10 +210,7 @@ static int assemble(struct vm *vm, struct error *err)
 	r = console_new(vm->loop, c->serial, c->serial_path, console_quit, vm, &vm->console, err);
 	if (r)
 		return r;
-	mutex_lock(&vm->io_lock);
-	r = vm_board_new(vm, err);
-	mutex_unlock(&vm->io_lock);
-	return r;
+	return vm_board_new(vm, err);
 }
 
 int vm_new(const struct vm_config *config, struct vm **ret, struct error *err)

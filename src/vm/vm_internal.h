@@ -104,7 +104,7 @@ void vm_unpark(struct vm *vm);
 void vm_cpus_stop(struct vm *vm);
 void vm_kick_all(struct vm *vm);
 
-/* board.c */
+/* board.c; without the I/O lock, which backends take themselves */
 int vm_board_new(struct vm *vm, struct error *err);
 void vm_board_free(struct vm *vm);
 
