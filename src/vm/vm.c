@@ -65,11 +65,6 @@ void vm_quit(struct vm *vm)
 	vm_post_event(vm, VM_EVENT(VM_END_QUIT), NULL);
 }
 
-static void console_quit(void *opaque)
-{
-	vm_post_event(opaque, VM_EVENT(VM_END_USER), NULL);
-}
-
 /* ---- life ---- */
 
 /* Everything to its power-on state, and the kernel at its entry. While no vCPU runs. */
@@ -207,9 +202,6 @@ static int assemble(struct vm *vm, struct error *err)
 		.request = board_request,
 		.request_opaque = vm,
 	};
-	r = console_new(vm->loop, c->serial, c->serial_path, console_quit, vm, &vm->console, err);
-	if (r)
-		return r;
 	return vm_board_new(vm, err);
 }
 
@@ -240,7 +232,6 @@ void vm_free(struct vm *vm)
 		return;
 	vm_board_free(vm);
 	vm_cpus_free(vm);
-	console_free(vm->console);
 	if (vm->engine)
 		vm->ops->vm_free(vm->engine);
 	mem_free(vm->mem);
