@@ -267,6 +267,11 @@ static void read_operand(struct insn *in, const ZydisDecodedOperand *o)
 				break;
 			case ZYDIS_REGCLASS_CONTROL:
 			case ZYDIS_REGCLASS_DEBUG:
+			case ZYDIS_REGCLASS_MMX:
+			case ZYDIS_REGCLASS_XMM:
+			case ZYDIS_REGCLASS_YMM:
+			case ZYDIS_REGCLASS_ZMM:
+			case ZYDIS_REGCLASS_MASK:
 				in->ops[in->nops].reg = ZydisRegisterGetId(o->reg.value);
 				break;
 			default:
@@ -302,6 +307,8 @@ static void read_operand(struct insn *in, const ZydisDecodedOperand *o)
 		in->index = o->mem.index == ZYDIS_REGISTER_NONE || in->mem_vsib ?
 				    REG_NONE :
 				    gpr_number(o->mem.index, &dummy);
+		if (in->mem_vsib)
+			in->vsib_index = (uint8_t)ZydisRegisterGetId(o->mem.index);
 		in->scale = o->mem.scale ? o->mem.scale : 1;
 		in->disp = o->mem.disp.has_displacement ? o->mem.disp.value : 0;
 		in->mem_size = o->size / 8;
@@ -421,6 +428,14 @@ int insn_decode(const uint8_t *code, size_t n, unsigned mode, bool real, struct 
 	in->mem_masked = (z.avx.mask.reg != ZYDIS_REGISTER_NONE && z.avx.mask.reg != ZYDIS_REGISTER_K0) ||
 			 z.mnemonic == ZYDIS_MNEMONIC_VMASKMOVPS || z.mnemonic == ZYDIS_MNEMONIC_VMASKMOVPD ||
 			 z.mnemonic == ZYDIS_MNEMONIC_VPMASKMOVD || z.mnemonic == ZYDIS_MNEMONIC_VPMASKMOVQ;
+	if (in->mem_masked) {
+		in->mask_reg = in->enc == ZYDIS_INSTRUCTION_ENCODING_VEX ?
+				       ~in->bytes[in->vex_off + 2] >> 3 & 15 :
+				       (uint8_t)ZydisRegisterGetId(z.avx.mask.reg);
+		in->mem_packed = z.meta.category == ZYDIS_CATEGORY_COMPRESS ||
+				 z.meta.category == ZYDIS_CATEGORY_EXPAND;
+	}
+	in->vec_len = (uint8_t)(z.avx.vector_length / 8);
 	for (unsigned i = 0; i < z.operand_count; i++)
 		read_operand(in, &op[i]);
 	/* IS4 operands name a vector register in the immediate byte. */

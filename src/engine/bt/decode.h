@@ -49,7 +49,10 @@ struct insn {
 	uint8_t stacksize; /* effective stack-pointer width (from SS.B) in bytes */
 
 	/* memory operand */
-	bool has_mem, mem_read, mem_write, mem_vsib, mem_masked;
+	bool has_mem, mem_read, mem_write, mem_vsib, mem_masked, mem_packed;
+	uint8_t vsib_index;  /* vector register that indexes */
+	uint8_t mask_reg;    /* mem_masked: opmask register, or vector register for VEX; packed: elements are contiguous */
+	uint8_t vec_len;     /* vector length in bytes */
 	uint8_t seg;  /* SEG_* */
 	uint8_t base, index, scale;
 	uint16_t mem_size; /* bytes */

@@ -299,11 +299,14 @@ static int execute_native(struct vcpu *v, struct ientry *e)
 			bit_reg = in->ops[1].reg;
 			bit_val = (uint64_t)bit & (in->opsize * 8 - 1);
 		}
-		if (seg_linear(v, in->seg, off, in->mem_size ? in->mem_size : 1,
-			       in->mem_write ? ACC_W : ACC_R, &lin))
+		if (in->mem_masked) {
+			if (needs_full(v) || masked_open(v, in, off, &m))
+				return -1;
+		} else if (seg_linear(v, in->seg, off, in->mem_size ? in->mem_size : 1,
+			       in->mem_write ? ACC_W : ACC_R, &lin) ||
+			   mref_open(v, lin, in->mem_size, in->mem_read, in->mem_write, &m)) {
 			return -1;
-		if (mref_open(v, lin, in->mem_size, in->mem_read, in->mem_write, &m))
-			return -1;
+		}
 	}
 	memcpy(f.r, v->st.gpr, sizeof f.r);
 	if (e->sp_reg != 0xff)
@@ -318,8 +321,12 @@ static int execute_native(struct vcpu *v, struct ientry *e)
 	f.xmask = v->model->xcr0_mask;
 	if (native_call(&f))
 		return native_exception(v);
-	if (in->has_mem)
+	if (in->mem_masked && in->has_mem) {
+		if (masked_close(v, in, &m))
+			return -1;
+	} else if (in->has_mem) {
 		mref_close(v, &m);
+	}
 	if (bit_reg != REG_NONE) {
 		v->st.rflags = (v->st.rflags & ~(uint64_t)FLAGS_ARITH) | (f.flags & FLAGS_ARITH);
 		return 0;
@@ -382,8 +389,12 @@ static int execute(struct vcpu *v, struct ientry *e)
 		r = interp_string(v, in);
 	if (r == 1)
 		r = interp_system(v, in);
+	if (r == 1 && in->unit != UNIT_INT && needs_full(v))
+		return -1;
 	if (r == 1)
 		r = interp_fpstate(v, in);
+	if (r == 1)
+		r = interp_vector(v, in);
 	if (r == 1)
 		return exc_ud(v);
 	return r;

@@ -200,8 +200,11 @@ int interp_system(struct vcpu *v, const struct insn *in);  /* interp_sys.c */
 int interp_string(struct vcpu *v, const struct insn *in);  /* interp_str.c */
 int interp_fpstate(struct vcpu *v, const struct insn *in); /* interp_fpu.c: FXSAVE, XSAVE, masked stores, gathers */
 
-/* Executes an INSN_NATIVE instruction. */
-int interp_native(struct vcpu *v, const struct insn *in, void **code);
+int interp_vector(struct vcpu *v, const struct insn *in);  /* interp_vec.c: gathers, scatters, masked stores */
+
+/* The memory operand of a masked instruction: enabled elements in m's buffer, and back. */
+int masked_open(struct vcpu *v, const struct insn *in, uint64_t off, struct mref *m);
+int masked_close(struct vcpu *v, const struct insn *in, struct mref *m);
 
 /* Code bytes at [host, host+len) in a RAM page changed. */
 void bt_code_written(struct vcpu *v, const void *host, uint64_t len);
