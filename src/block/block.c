@@ -43,6 +43,7 @@ struct block {
 	pthread_cond_t todo_cond;   /* something in todo, or stop */
 	pthread_cond_t done_cond;   /* something in done */
 	struct req_list todo, done; /* lock */
+	unsigned ntodo;             /* lock */
 	unsigned nthreads, idle;    /* lock; nthreads written under the I/O lock */
 	bool stop;                  /* lock */
 	pthread_t threads[MAX_THREADS];
@@ -92,6 +93,7 @@ static void *worker(void *opaque)
 			b->idle--;
 			continue;
 		}
+		b->ntodo--;
 		mutex_unlock(&b->lock);
 		r->result = b->drv->run(b->state, r);
 		mutex_lock(&b->lock);
@@ -183,10 +185,12 @@ void block_submit(struct block *b, struct block_req *r)
 
 	b->in_flight++;
 	mutex_lock(&b->lock);
-	if (b->idle == 0 && b->nthreads < MAX_THREADS && b->in_flight > b->nthreads)
+	/* An idle thread that was just given something may not have woken yet: hence the comparison. */
+	if (b->idle <= b->ntodo && b->nthreads < MAX_THREADS)
 		start_thread(b);
 	if (b->nthreads) {
 		list_add(&b->todo, r);
+		b->ntodo++;
 		pthread_cond_signal(&b->todo_cond);
 		todo_only = true;
 	}

@@ -24,7 +24,11 @@ void net_rx_ready(struct net *n)
 
 void net_set_client(struct net *n, const struct net_client *c)
 {
-	n->client = *c;
+	/* A backend's thread may be looking already (see net.h): it never sees one half with the other's
+	 * opaque. */
+	__atomic_store_n(&n->client.receive, NULL, __ATOMIC_RELEASE);
+	__atomic_store_n(&n->client.opaque, c->opaque, __ATOMIC_RELEASE);
+	__atomic_store_n(&n->client.receive, c->receive, __ATOMIC_RELEASE);
 }
 
 void net_set_big_rx(struct net *n, bool big_rx)

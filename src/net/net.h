@@ -66,7 +66,7 @@ void net_send(struct net *n, const uint8_t *frame, size_t len);
 void net_flush(struct net *n);
 /* [io] The client has room again. */
 void net_rx_ready(struct net *n);
-/* [io] Plugs the card in; {0} unplugs it. */
+/* [io, but for the first card, before vCPUs run] Plugs the card in; {0} unplugs it. */
 void net_set_client(struct net *n, const struct net_client *c);
 void net_set_big_rx(struct net *n, bool big_rx);
 /* True if the backend takes TCP frames longer than NET_FRAME_USUAL. */

@@ -86,9 +86,7 @@ static void deliver(struct net_user *u, const uint8_t *frame, size_t len, const 
 {
 	struct backlog_frame *f;
 
-	if (!u->n.client.receive)
-		return;
-	if (!u->backlog && u->running && u->n.client.receive(u->n.client.opaque, frame, len, info))
+	if (!u->backlog && u->running && net_deliver(&u->n, frame, len, info))
 		return;
 	if (u->nbacklog >= MAX_BACKLOG)
 		return; /* lost, as on a wire; TCP will notice */

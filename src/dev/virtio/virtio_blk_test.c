@@ -84,9 +84,10 @@ static void put_header(struct fixture *f, uint64_t at, uint32_t type, uint64_t s
 	td_put(&f->t, at, &h, sizeof(h));
 }
 
-/* Offers header + one data buffer (len may be 0) + status as descriptors 3*slot... Returns nothing; kick apart. */
-static void offer(struct fixture *f, unsigned slot, uint32_t type, uint64_t sector, uint64_t buf, uint32_t len,
-		  bool device_writes)
+/* Offers header + one data buffer (len may be 0) + status as descriptors 3*slot... Returns nothing; kick
+ * apart. */
+static void offer(struct fixture *f, unsigned slot, uint32_t type, uint64_t sector, uint64_t buf,
+		  uint32_t len, bool device_writes)
 {
 	struct test_driver *t = &f->t;
 	uint16_t d = (uint16_t)(slot * 3);

@@ -30,6 +30,7 @@
 #define TX         1u
 #define CTRL       2u
 #define MAC_TABLE  64u
+#define TX_BURST   64u /* frames sent before others get the I/O lock again */
 
 /* Features (§5.1.3) */
 #define F_CSUM          (1ull << 0)
@@ -179,8 +180,9 @@ static uint8_t *byte_at(const struct vq_elem *e, size_t offset)
 
 enum put_result { PUT_DONE, PUT_NO_ROOM, PUT_DROPPED };
 
+/* *seen: if there is no room, the available index up to which there was none. */
 static enum put_result put_frame(struct virtio_net *n, const uint8_t *front, size_t front_len,
-				 const uint8_t *body, size_t body_len)
+				 const uint8_t *body, size_t body_len, uint16_t *seen)
 {
 	struct virtqueue *q = &n->v.vq[RX];
 	bool merge = virtio_has(&n->v, F_MRG_RXBUF);
@@ -201,6 +203,7 @@ static enum put_result put_frame(struct virtio_net *n, const uint8_t *front, siz
 		}
 		rc = vq_pop(q, &e);
 		if (rc <= 0) {
+			*seen = q->last_avail;
 			vq_rewind(q, chains);
 			return rc ? PUT_DROPPED : PUT_NO_ROOM;
 		}
@@ -243,13 +246,15 @@ static bool net_receive(void *opaque, const uint8_t *frame, size_t len, const st
 	if (!front_len)
 		return true;
 	for (unsigned tries = 0; tries < 3; tries++) {
-		if (put_frame(n, front, front_len, frame + skip, len - skip) != PUT_NO_ROOM)
+		uint16_t seen = 0;
+
+		if (put_frame(n, front, front_len, frame + skip, len - skip, &seen) != PUT_NO_ROOM)
 			return true;
-		/* It may be that buffers arrive just now, but not enough; then leave it for the notification,
-		 * too. */
-		if (!vq_listen(&n->v.vq[RX]))
-			break;
+		if (!vq_listen_beyond(&n->v.vq[RX], seen))
+			return false;
 	}
+	/* Buffers keep arriving one by one, and a notification may just have been missed. */
+	virtio_kick_later(&n->v);
 	return false;
 }
 
@@ -280,7 +285,7 @@ static void send_frame(struct virtio_net *n, const struct vq_elem *e)
 static void serve_tx(struct virtio_net *n)
 {
 	struct virtqueue *q = &n->v.vq[TX];
-	unsigned budget = q->size;
+	unsigned budget = TX_BURST;
 	bool any = false;
 	struct vq_elem e;
 

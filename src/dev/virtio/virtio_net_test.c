@@ -60,7 +60,9 @@ static void fake_free(struct net *n)
 }
 
 static const struct net_ops fake_ops = { "fake", true, fake_send, fake_flush, fake_ready, NULL, fake_free };
-static const struct net_ops small_ops = { "small", false, fake_send, fake_flush, fake_ready, NULL, fake_free };
+static const struct net_ops small_ops = {
+	"small", false, fake_send, fake_flush, fake_ready, NULL, fake_free
+};
 
 struct fixture {
 	struct test_driver t;
@@ -177,8 +179,10 @@ static void test_transmit(void **state)
 		assert_int_equal(packet_get16(f->net->frame + 50), want);
 	}
 	/* A large segment, as it is */
-	transmit(f, (struct hdr){ .flags = 1, .gso_type = 1, .gso_size = 1448, .csum_start = 34, .csum_offset = 16 },
-	     frame, sizeof(frame));
+	transmit(
+	    f,
+	    (struct hdr){ .flags = 1, .gso_type = 1, .gso_size = 1448, .csum_start = 34, .csum_offset = 16 },
+	    frame, sizeof(frame));
 	assert_int_equal(f->net->sent, 3);
 	assert_int_equal(f->net->len, sizeof(frame));
 	/* Lost, but given back: too short, checksum outside, unknown kinds of offload, cable pulled */
@@ -268,13 +272,14 @@ static void test_merge(void **state)
 {
 	struct fixture *f = *state;
 	uint8_t frame[1000], got[1012];
+	uint16_t event;
 	struct hdr h;
 	size_t at = 0;
 
 	for (unsigned i = 0; i < sizeof(frame); i++)
 		frame[i] = (uint8_t)(i * 11);
 	memcpy(frame, mac, 6);
-	td_start(&f->t, F_MRG, 16);
+	td_start(&f->t, F_MRG | VIRTIO_F_EVENT_IDX, 16);
 	/* The header itself cut: 11 bytes of it and then one more descriptor in the first chain */
 	td_desc(&f->t, RX, 0, TD_DATA, 11, TD_WRITE | TD_NEXT, 1);
 	td_desc(&f->t, RX, 1, TD_DATA + 11, 89, TD_WRITE, 0);
@@ -284,6 +289,9 @@ static void test_merge(void **state)
 	/* Not enough yet: nothing is used up. */
 	assert_false(deliver(f, frame, sizeof(frame), 0));
 	assert_int_equal(td_used_idx(&f->t, RX), 0);
+	/* The driver is to tell of buffers after these two, not after the last one used. */
+	td_get(&f->t, td_used(RX) + 4 + 8 * 16, &event, 2);
+	assert_int_equal(event, 2);
 	rx_buffer(f, 3, 600);
 	assert_true(deliver(f, frame, sizeof(frame), 0));
 	assert_int_equal(td_used_idx(&f->t, RX), 3);
@@ -301,7 +309,8 @@ static void test_merge(void **state)
 	assert_int_equal(h.num_buffers, 3);
 	assert_memory_equal(got + 12, frame, sizeof(frame));
 	assert_int_equal(f->t.irqs[RX], 1);
-	/* All buffers together are too few bytes and the ring is full: the frame is lost, not retried for ever. */
+	/* All buffers together are too few bytes and the ring is full: the frame is lost, not retried for
+	 * ever. */
 	td_start(&f->t, F_MRG, 4);
 	for (unsigned i = 0; i < 4; i++)
 		rx_buffer(f, i, 20);
@@ -329,7 +338,8 @@ static void test_big_receive(void **state)
 	frame[46] = 0x50;
 	packet_put16(frame + 50, 0xbeef);
 	for (unsigned i = 0; i < 40; i++)
-		td_desc(&f->t, RX, i, TD_DATA + i * 0x1000, 1526, TD_WRITE, 0), td_offer(&f->t, RX, (uint16_t)i);
+		td_desc(&f->t, RX, i, TD_DATA + i * 0x1000, 1526, TD_WRITE, 0),
+		    td_offer(&f->t, RX, (uint16_t)i);
 	assert_true(deliver(f, frame, len, 1460));
 	assert_int_equal(td_used_idx(&f->t, RX), 20);
 	for (unsigned i = 0; i < 20; i++) {
@@ -346,8 +356,7 @@ static void test_big_receive(void **state)
 	assert_int_equal(h.csum_offset, 16);
 	assert_int_equal(h.num_buffers, 20);
 	/* The checksum field holds the pseudo-header's sum. */
-	assert_int_equal(packet_get16(got + 12 + 50),
-			 packet_sum(frame + 26, 8, (uint32_t)(6 + len - 34)));
+	assert_int_equal(packet_get16(got + 12 + 50), packet_sum(frame + 26, 8, (uint32_t)(6 + len - 34)));
 	packet_put16(got + 12 + 50, 0xbeef);
 	assert_memory_equal(got + 12, frame, len);
 }

@@ -90,7 +90,7 @@ static void update_intx(struct virtio_pci *p)
 	pci_intx_set(&p->pci, p->isr != 0 && !pci_msix_enabled(&p->pci));
 }
 
-static void raise(struct virtio_pci *p, uint16_t vector, uint8_t isr)
+static void raise_irq(struct virtio_pci *p, uint16_t vector, uint8_t isr)
 {
 	if (pci_msix_enabled(&p->pci)) {
 		if (vector != VIRTIO_NO_VECTOR)
@@ -105,14 +105,14 @@ static void queue_irq(void *opaque, unsigned queue)
 {
 	struct virtio_pci *p = opaque;
 
-	raise(p, p->v->vq[queue].vector, ISR_QUEUE);
+	raise_irq(p, p->v->vq[queue].vector, ISR_QUEUE);
 }
 
 static void config_irq(void *opaque)
 {
 	struct virtio_pci *p = opaque;
 
-	raise(p, p->config_vector, ISR_CONFIG);
+	raise_irq(p, p->config_vector, ISR_CONFIG);
 }
 
 /* ---- common configuration ---- */

@@ -323,12 +323,12 @@ void vq_silence(struct virtqueue *q)
 		set_used_flags(q, USED_NO_NOTIFY);
 }
 
-bool vq_listen(struct virtqueue *q)
+bool vq_listen_beyond(struct virtqueue *q, uint16_t seen)
 {
 	if (!q->used_p)
 		return false;
 	if (virtio_has(q->v, VIRTIO_F_EVENT_IDX)) {
-		store(avail_event(q), q->last_avail);
+		store(avail_event(q), seen);
 		mem_written(q->v->board->mem, GPA(q->used + used_bytes(q) - 2), 2);
 	} else if (q->silent) {
 		set_used_flags(q, 0);
@@ -336,5 +336,10 @@ bool vq_listen(struct virtqueue *q)
 	q->silent = false;
 	/* The driver advances the index and then looks at our wish; we did the reverse. */
 	atomic_thread_fence(memory_order_seq_cst);
-	return vq_pending(q);
+	return load(&q->avail_p->idx) != seen;
+}
+
+bool vq_listen(struct virtqueue *q)
+{
+	return vq_listen_beyond(q, q->last_avail);
 }

@@ -97,5 +97,10 @@ void vq_notify(struct virtqueue *q);
  */
 void vq_silence(struct virtqueue *q);
 bool vq_listen(struct virtqueue *q);
+/*
+ * The same for one who found too few and put them back: wants to hear of
+ * buffers beyond available index `seen`. True if there are some already.
+ */
+bool vq_listen_beyond(struct virtqueue *q, uint16_t seen);
 
 #endif

@@ -265,20 +265,3 @@ void cache_unlink_global(struct bt_cache *c)
 		cache_unlink_exit(c, e);
 	}
 }
-
-struct block *cache_find_host(struct bt_cache *c, uint64_t pc)
-{
-	size_t lo = 0, hi = c->n_order;
-
-	while (lo < hi) {
-		size_t mid = (lo + hi) / 2;
-
-		if ((uint64_t)c->order[mid]->code <= pc)
-			lo = mid + 1;
-		else
-			hi = mid;
-	}
-	if (!lo)
-		return NULL;
-	return pc < (uint64_t)c->order[lo - 1]->code + c->order[lo - 1]->code_size ? c->order[lo - 1] : NULL;
-}

@@ -110,3 +110,20 @@ void *t1_find(struct vcpu *v, uint64_t va, struct block_exit *e)
 	cache_follow(v, e, b);
 	return b->entry_m;
 }
+
+struct block *cache_find_host(struct bt_cache *c, uint64_t pc)
+{
+	size_t lo = 0, hi = c->n_order;
+
+	while (lo < hi) {
+		size_t mid = (lo + hi) / 2;
+
+		if ((uint64_t)c->order[mid]->code <= pc)
+			lo = mid + 1;
+		else
+			hi = mid;
+	}
+	if (!lo)
+		return NULL;
+	return pc < (uint64_t)c->order[lo - 1]->code + c->order[lo - 1]->code_size ? c->order[lo - 1] : NULL;
+}

@@ -87,6 +87,8 @@ struct tr {
 	uint64_t exit_rip[MAX_EXITS];
 	unsigned n_exits;
 	struct insn_map map[MAX_INSNS];
+	struct special special;
+	uint8_t *special_patch; /* where its address goes; NULL: none */
 	bool ended;
 };
 
@@ -232,6 +234,23 @@ static void exit_indirect(struct tr *t)
 static uint64_t pc_mask(const struct tr *t, uint64_t pc)
 {
 	return t->mode == 8 ? pc : (uint32_t)pc;
+}
+
+/* Ends the block with the current instruction, which C does (t1_special). */
+static void exit_special(struct tr *t, const struct insn *in)
+{
+	struct special *sp = &t->special;
+
+	sp->in = *in;
+	sp->rip = t->va;
+	sp->next = pc_mask(t, t->va + in->len);
+	spare_flags(t, FLAGS_ARITH);
+	emit1(&t->e, 0x49); /* mov r13, imm64: filled in when the record has its place */
+	emit1(&t->e, 0xbd);
+	t->special_patch = t->e.p;
+	emit8(&t->e, 0);
+	emit_jmp_mem(&t->e, VCPU, OFF(special_thunk));
+	t->ended = true;
 }
 
 /* Ends the block before the current instruction, which the interpreter does. */
@@ -840,6 +859,24 @@ static bool tr_mov_from_cr(struct tr *t, const struct insn *in)
 	return true;
 }
 
+/* MOV r32/64, Sreg. */
+static bool tr_mov_from_seg(struct tr *t, const struct insn *in)
+{
+	unsigned r = in->ops[0].reg, h;
+
+	if (in->ops[1].cls != ZYDIS_REGCLASS_SEGMENT || in->has_mem || in->opsize == 2)
+		return false;
+	h = host_reg(r) == EMIT_NO_REG ? T0 : host_reg(r);
+	emit_rex(&t->e, 0, h, EMIT_NO_REG, VCPU, false);
+	emit_bytes(&t->e, "\x0f\xb7", 2); /* movzx */
+	emit_mem(&t->e, h, VCPU, EMIT_NO_REG, 1,
+		 (int32_t)(offsetof(struct vcpu, st.seg) + in->ops[1].reg * sizeof(struct x86_seg) +
+			   offsetof(struct x86_seg, sel)));
+	if (h == T0)
+		emit_store(&t->e, T0, VCPU, OFF_GPR(r));
+	return true;
+}
+
 static bool tr_fsgsbase(struct tr *t, const struct insn *in, unsigned seg, bool write)
 {
 	unsigned r = in->ops[0].reg, h = host_reg(r);
@@ -931,6 +968,10 @@ static bool tr_special(struct tr *t, const struct insn *in)
 			return false;
 		tr_pushf(t);
 		return true;
+	case ZYDIS_MNEMONIC_MOV:
+		if (tr_mov_from_seg(t, in))
+			return true;
+		break;
 	case ZYDIS_MNEMONIC_RDFSBASE:
 		return tr_fsgsbase(t, in, SEG_FS, false);
 	case ZYDIS_MNEMONIC_RDGSBASE:
@@ -956,6 +997,20 @@ static bool ends_block(const struct insn *in)
 	default:
 		/* What the translator certainly leaves to the interpreter. */
 		return in->cls == INSN_UD;
+	}
+}
+
+/* What t1_special can always refuse is better left to the interpreter at once. */
+static bool special_in_c(const struct insn *in)
+{
+	switch (in->mnemonic) {
+	case ZYDIS_MNEMONIC_IN:
+	case ZYDIS_MNEMONIC_OUT:
+	case ZYDIS_MNEMONIC_CPUID:
+	case ZYDIS_MNEMONIC_HLT:
+		return false;
+	default:
+		return in->unit == UNIT_INT && !in->mem_vsib;
 	}
 }
 
@@ -1092,6 +1147,10 @@ struct block *translate(struct vcpu *v, uint64_t va, uint64_t pa, const uint8_t 
 			copy_insn(t, in);
 		else
 			ok = in->cls == INSN_SPECIAL && tr_special(t, in);
+		if (!ok && in->cls == INSN_SPECIAL && !t->ended && special_in_c(in)) {
+			exit_special(t, in);
+			ok = true;
+		}
 		if (!ok) {
 			if (t->i == 0) {
 				/* Nothing to translate: remember nothing, interpret. */
@@ -1125,6 +1184,12 @@ struct block *translate(struct vcpu *v, uint64_t va, uint64_t pa, const uint8_t 
 	c->meta_used = align_up(c->meta_used, 16);
 	b->map = cache_alloc(c, sizeof *b->map * t->i);
 	memcpy(b->map, t->map, sizeof *b->map * t->i);
+	if (t->special_patch) {
+		struct special *sp = cache_alloc(c, sizeof *sp);
+
+		*sp = t->special;
+		memcpy(t->special_patch, &sp, 8);
+	}
 	b->code_size = (uint32_t)((uint8_t *)emit_here(&t->e) - b->code);
 	c->used = align_up((uint64_t)(t->e.p - c->rw), 16);
 	free(t);

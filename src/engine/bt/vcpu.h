@@ -83,8 +83,7 @@ enum t1_exit {
 	T1_EXIT_INTERP = 2,   /* interpret the instruction at rip */
 	T1_EXIT_KICK = 3,     /* stop at rip */
 	T1_EXIT_DISPATCH = 4, /* state changed; look up rip anew */
-	T1_EXIT_FAULT = 5,    /* exit_arg: host PC, scratch[2]: guest offset in its block; interpret there */
-	T1_EXIT_STI = 6,      /* STI with an interrupt waiting: one more instruction, then take it */
+	T1_EXIT_STI = 5,      /* STI with an interrupt waiting: one more instruction, then take it */
 };
 
 struct bt_cache;
@@ -98,17 +97,19 @@ struct vcpu {
 	uint64_t t1_flags;  /* arithmetic flags while "in memory": AH image in bits 15:8, OF in bit 0 */
 	uint64_t scratch[4];
 	uint64_t fault_va;  /* slow path: the address */
+	uint64_t fault_info; /* 1: v->exc is the access's #PF */
 	uint64_t exit_reason, exit_arg;
 	uint64_t host_rsp;
 	uint8_t iflag;      /* RFLAGS.IF while translated code runs */
 	uint8_t acflag;     /* RFLAGS.AC */
 	uint8_t dflag;      /* RFLAGS.DF */
 	uint8_t in_t1;
+	uint8_t needs_sync; /* on the way out: st.rflags is stale (t1_sync_out) */
 	uint64_t t1_code;   /* where to enter */
 	uint64_t sysflags;  /* RFLAGS bits that translated code does not change, for PUSHF */
 	uint64_t xmask;     /* XSAVE components of the guest */
 	uint64_t empty_jc;  /* a jump cache that always misses, for kicks */
-	uint64_t slow_mem, find_thunk; /* asm thunks */
+	uint64_t slow_mem, find_thunk, special_thunk; /* asm thunks */
 	_Atomic uint32_t kick; /* set by vcpu_kick, cleared by vcpu_run */
 	uint32_t irq_request; /* nonzero: look for interrupts when IF allows */
 	uint32_t tlb_mode_now;
@@ -142,6 +143,7 @@ struct vcpu {
 	timer_t timer;
 	bool has_timer, timer_passed;
 	int64_t timer_deadline;
+	bool in_gpr, bail;          /* see interp_internal.h: needs_full */
 	uint32_t cur_flags;         /* mode flags of the code that runs */
 	uint32_t global_gen, links_gen; /* counts flushes of global TLB entries; the count that links were checked against */
 	uint32_t jc_flags[2];       /* mode flags of the blocks in the jump caches, by CPL 3 */

@@ -165,6 +165,8 @@ static int msr_read(struct vcpu *v, uint32_t i, uint64_t *val)
 			*val = i == 0xc0010015 ? 1u << 24 : 0; /* HWCR.TscFreqSel: the TSC counts at P0 */
 			return 0;
 		}
+		if (needs_full(v))
+			return -1;
 		return v->board.msr_read && !v->board.msr_read(v->board.opaque, i, val) ? 0 : -1;
 	}
 }
@@ -271,6 +273,8 @@ static int msr_write(struct vcpu *v, uint32_t i, uint64_t val)
 	default:
 		if (amd_quiet(i) && !v->model->vendor_intel)
 			return 0;
+		if (needs_full(v))
+			return -1;
 		return v->board.msr_write && !v->board.msr_write(v->board.opaque, i, val) ? 0 : -1;
 	}
 }
@@ -403,6 +407,9 @@ static int mov_cr(struct vcpu *v, const struct insn *in)
 
 	if (cpl(v))
 		return exc_gp(v, 0);
+	/* CR8 is the LAPIC's; CR4's valid bits come from CPUID. */
+	if ((cr == 8 || (to && cr == 4)) && needs_full(v))
+		return -1;
 	if (to) {
 		val = reg_get(v, gpr, size);
 		switch (cr) {
@@ -692,7 +699,7 @@ static int do_io(struct vcpu *v, const struct insn *in, bool out)
 	uint16_t port = imm ? (uint8_t)in->imm[0] : (uint16_t)v->st.gpr[RDX];
 	unsigned size = (in->opcode & 1) ? (in->opsize == 2 ? 2 : 4) : 1;
 
-	if (io_permitted(v, port, size))
+	if (needs_full(v) || io_permitted(v, port, size))
 		return -1;
 	v->stats.pio_exits++;
 	if (out)
@@ -1006,6 +1013,8 @@ int interp_system(struct vcpu *v, const struct insn *in)
 		return 0;
 	case ZYDIS_MNEMONIC_CLAC:
 	case ZYDIS_MNEMONIC_STAC:
+		if (needs_full(v))
+			return -1;
 		if (!(cr4_valid(v) & CR4_SMAP) || cpl(v))
 			return exc_ud(v);
 		if (in->mnemonic == ZYDIS_MNEMONIC_STAC)
@@ -1075,6 +1084,8 @@ int interp_system(struct vcpu *v, const struct insn *in)
 	case ZYDIS_MNEMONIC_RDPMC:
 		return exc_gp(v, 0);
 	case ZYDIS_MNEMONIC_CPUID:
+		if (needs_full(v))
+			return -1;
 		do_cpuid(v);
 		return 0;
 	case ZYDIS_MNEMONIC_XGETBV:

@@ -229,7 +229,7 @@ void event_exception(struct vcpu *v)
 	for (;;) {
 		v->stats.exceptions++;
 		v->exc.present = false;
-		if (log_get_level() >= LOG_LEVEL_DEBUG)
+		if (!v->in_gpr && log_get_level() >= LOG_LEVEL_DEBUG)
 			log_debug("exception %u error %#x cr2 %#llx at %04x:%#llx rsp %#llx", e.vector, e.error,
 				  (unsigned long long)e.cr2, s->seg[SEG_CS].sel, (unsigned long long)ret,
 				  (unsigned long long)s->gpr[RSP]);
@@ -246,6 +246,8 @@ void event_exception(struct vcpu *v)
 			s->shadow = 0;
 			return;
 		}
+		if (v->bail)
+			return;
 		if (e.vector == EXC_DF) {
 			s->shutdown = true;
 			return;

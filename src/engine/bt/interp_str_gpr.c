@@ -213,6 +213,8 @@ static int bulk(struct vcpu *v, const struct str *s, enum kind k)
 	r = run_ptr(v, s, SEG_ES, di(v, s), ACC_W, &d, &dcode, &n);
 	if (r)
 		return r;
+	if (dcode && needs_full(v))
+		return -1;
 	if (k == K_MOVS)
 		host_movs(d, p, n, s->size);
 	else
@@ -326,6 +328,8 @@ int interp_string(struct vcpu *v, const struct insn *in)
 		else if (b != 0x66 && b != 0x67 && b != 0xf2 && b != 0xf3 && b != 0xf0)
 			break;
 	}
+	if ((k == K_INS || k == K_OUTS) && needs_full(v))
+		return -1;
 	if ((k == K_INS || k == K_OUTS) && io_permitted(v, (uint16_t)v->st.gpr[RDX], s.size))
 		return -1;
 	return run(v, in, &s, k);
