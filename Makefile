@@ -25,7 +25,7 @@ install: all
 	@meson install -C $(BUILD)
 
 format:
-	@find src fuzz tests -name '*.[ch]' -print0 | xargs -0 clang-format -i
+	@find src fuzz tests -name "*.[ch]" -print0 | xargs -0 clang-format -i
 
 clean:
 	@rm -rf $(BUILD)

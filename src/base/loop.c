@@ -287,6 +287,21 @@ void loop_post(struct loop *l, struct loop_work *w)
 		wake(l);
 }
 
+void loop_unpost(struct loop *l, struct loop_work *w)
+{
+	mutex_lock(&l->work_lock);
+	if (w->queued) {
+		struct loop_work **p = &l->work_head;
+		while (*p != w)
+			p = &(*p)->next;
+		*p = w->next;
+		if (l->work_tail == &w->next)
+			l->work_tail = p;
+		w->queued = false;
+	}
+	mutex_unlock(&l->work_lock);
+}
+
 static void dispatch_work(struct loop *l)
 {
 	uint64_t count;

@@ -62,6 +62,8 @@ struct loop_work {
 	struct loop_work *next;
 };
 void loop_post(struct loop *l, struct loop_work *w); /* no-op while already queued */
+/* [io] Takes posted work back if it has not run yet: afterwards its memory may be freed. */
+void loop_unpost(struct loop *l, struct loop_work *w);
 
 /* The clock that this loop's timers use. */
 struct clock *loop_clock(struct loop *l);

@@ -8,6 +8,9 @@
  * something, and then at most WRITE_CHUNK bytes, which is what pipes promise to
  * take without blocking (PIPE_BUF).  Regular files, which epoll refuses, always
  * take and give; input from one is read a piece at a time by a timer that is due at once.
+ *
+ * Output is written at the end of a line, when much has come together, or
+ * OUTPUT_DELAY_NS after it came, so that a guest's character is not a system call.
  */
 #include "dev/chardev.h"
 
@@ -20,14 +23,16 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
-#include <termios.h>
 #include <unistd.h>
 
 #include "base/util.h"
 
-#define WRITE_CHUNK 4096
-#define READ_CHUNK  512
-#define ESCAPE_KEY  0x01
+#define WRITE_CHUNK     4096
+#define READ_CHUNK      512
+#define OUTPUT_ENOUGH   256
+#define OUTPUT_DELAY_NS 4000000
+#define LAST_WORDS_MS   1000
+#define ESCAPE_KEY      0x01
 
 struct fd_chardev {
 	struct chardev c;
@@ -38,7 +43,7 @@ struct fd_chardev {
 	bool hung_up;   /* the client left; what it sent may still wait */
 	bool in_plain;  /* epoll does not take it: read by the timer */
 	struct loop_watch in_watch, out_watch, listen_watch;
-	struct loop_timer timer;
+	struct loop_timer timer, out_timer;
 
 	uint8_t buffer[CHARDEV_BUFFER]; /* ring */
 	size_t head, used;
@@ -47,8 +52,6 @@ struct fd_chardev {
 	void (*escape)(void *opaque, uint8_t c);
 	void *escape_opaque;
 	bool escape_seen;
-	bool raw;
-	struct termios termios;
 	char path[sizeof(((struct sockaddr_un *)0)->sun_path)];
 };
 
@@ -195,8 +198,12 @@ static size_t fd_write(struct chardev *c, const uint8_t *buf, size_t len)
 		f->refused = true;
 	}
 	put(f, buf, len);
-	flush(f);
-	update_watches(f);
+	if (f->used >= OUTPUT_ENOUGH || memchr(buf, '\n', len)) {
+		flush(f);
+		update_watches(f);
+	} else if (!f->out_timer.armed) {
+		loop_timer_arm(&f->out_timer, clock_now_ns(loop_clock(f->loop)) + OUTPUT_DELAY_NS);
+	}
 	return len;
 }
 
@@ -277,6 +284,11 @@ static void out_event(void *opaque, uint32_t events)
 	update_watches(f);
 }
 
+static void out_timer(void *opaque)
+{
+	out_event(opaque, 0);
+}
+
 static void fd_timer(void *opaque)
 {
 	fd_event(opaque, 0);
@@ -335,12 +347,13 @@ static void fd_free(struct chardev *c)
 {
 	struct fd_chardev *f = (struct fd_chardev *)c;
 
-	flush(f);
+	/* What the guest said last is often why it ended: a slow reader gets a moment for it. */
+	struct pollfd p = { .fd = f->out, .events = POLLOUT };
+	while (f->used && f->out >= 0 && poll(&p, 1, LAST_WORDS_MS) > 0)
+		flush(f);
 	loop_watch_del(f->loop, &f->in_watch);
 	loop_watch_del(f->loop, &f->out_watch);
 	loop_watch_del(f->loop, &f->listen_watch);
-	if (f->raw)
-		tcsetattr(STDIN_FILENO, TCSANOW, &f->termios);
 	if (f->close_fds || f->is_socket) {
 		if (f->in >= 0)
 			close(f->in);
@@ -352,6 +365,7 @@ static void fd_free(struct chardev *c)
 		unlink(f->path);
 	}
 	loop_timer_cancel(&f->timer);
+	loop_timer_cancel(&f->out_timer);
 	free(f);
 }
 
@@ -372,6 +386,7 @@ static struct fd_chardev *fd_alloc(struct loop *l, struct error *err)
 	f->out_watch = (struct loop_watch){ .fd = -1, .fn = out_event, .opaque = f };
 	f->listen_watch = (struct loop_watch){ .fd = -1, .fn = listen_event, .opaque = f };
 	loop_timer_init(l, &f->timer, fd_timer, f);
+	loop_timer_init(l, &f->out_timer, out_timer, f);
 	return f;
 }
 
@@ -398,12 +413,7 @@ int chardev_stdio_new(struct loop *l, void (*escape)(void *opaque, uint8_t c), v
 		return -ENOMEM;
 	f->in = STDIN_FILENO;
 	f->out = STDOUT_FILENO;
-	if (tcgetattr(f->in, &f->termios) == 0) {
-		struct termios raw = f->termios;
-
-		cfmakeraw(&raw);
-		raw.c_oflag |= OPOST; /* our own messages end in a plain newline */
-		f->raw = tcsetattr(f->in, TCSANOW, &raw) == 0;
+	if (isatty(f->in)) {
 		f->escape = escape;
 		f->escape_opaque = opaque;
 	}

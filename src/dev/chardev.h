@@ -28,7 +28,8 @@ struct chardev;
 struct chardev_ops {
 	/* Takes up to len bytes; how many. */
 	size_t (*write)(struct chardev *c, const uint8_t *buf, size_t len);
-	/* The reader may have room again; fresh: it is there for the first time, tell it whether it is connected. */
+	/* The reader may have room again; fresh: it is there for the first time, tell it whether it is
+	 * connected. */
 	void (*reader_ready)(struct chardev *c, bool fresh);
 	void (*free)(struct chardev *c);
 };
@@ -61,8 +62,9 @@ void chardev_free(struct chardev *c);
 int chardev_fd_new(struct loop *l, int in_fd, int out_fd, bool close_fds, struct chardev **ret,
 		   struct error *err);
 /*
- * Standard input and output. A terminal is put into raw mode until chardev_free; escape(opaque, c) is called
- * for Ctrl-A followed by c (Ctrl-A twice sends one). escape may be NULL: then Ctrl-A is an ordinary byte.
+ * Standard input and output. If the input is a terminal, escape(opaque, c) is called for Ctrl-A followed by c
+ * (Ctrl-A twice sends one); escape may be NULL: then Ctrl-A is an ordinary byte. The terminal's mode is the
+ * program's business.
  */
 int chardev_stdio_new(struct loop *l, void (*escape)(void *opaque, uint8_t c), void *opaque,
 		      struct chardev **ret, struct error *err);

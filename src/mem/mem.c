@@ -15,50 +15,19 @@
  */
 #include <errno.h>
 #include <sched.h>
-#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
 #include "base/util.h"
-#include "mem/mem.h"
+#include "mem/mem_internal.h"
 
 #ifndef MFD_EXEC
 #define MFD_EXEC 0x0010U
 #endif
 
-#define HIGH_BASE 0x100000000ull
 #define HUGE_SIZE MIB(2)
-
-struct interval {
-	uint64_t first, last; /* inclusive: a region may end at the top of the address space */
-	struct io_region *r;
-};
-
-struct snapshot {
-	unsigned nr;
-	struct interval at[];
-};
-
-struct space {
-	struct io_region *regions; /* latest first; [io lock] */
-	_Atomic(struct snapshot *) snap;
-	atomic_uint readers;
-	uint8_t max_size;
-};
-
-struct mem {
-	struct mutex *io_lock;
-	uint64_t ram_size, low_size;
-	int fd;
-	uint8_t *ram;
-	void *reserved; /* the address range that holds ram, guards included */
-	size_t reserved_size;
-	uint8_t *flags; /* one byte per page of ram; updated atomically */
-	struct space mmio, pio;
-	struct mem_notifier notifier;
-};
 
 /* ---- construction ---- */
 
@@ -177,39 +146,6 @@ void mem_set_notifier(struct mem *m, const struct mem_notifier *n)
 
 /* ---- RAM ---- */
 
-/* The offset in the mapping of [gpa, gpa+len), or UINT64_MAX if that is not all RAM in one piece. */
-static uint64_t ram_offset(const struct mem *m, uint64_t gpa, uint64_t len)
-{
-	if (gpa < m->low_size)
-		return len <= m->low_size - gpa ? gpa : UINT64_MAX;
-	uint64_t high = m->ram_size - m->low_size;
-	if (gpa >= HIGH_BASE && gpa - HIGH_BASE < high && len <= high - (gpa - HIGH_BASE))
-		return m->low_size + (gpa - HIGH_BASE);
-	return UINT64_MAX;
-}
-
-bool mem_is_ram(const struct mem *m, gpa_t gpa)
-{
-	return ram_offset(m, gpa.v, 1) != UINT64_MAX;
-}
-
-void *mem_ram_ptr(struct mem *m, gpa_t gpa, uint64_t len)
-{
-	uint64_t off = ram_offset(m, gpa.v, len);
-	return off == UINT64_MAX ? NULL : m->ram + off;
-}
-
-uint8_t *mem_page_flags(struct mem *m, const void *p)
-{
-	return &m->flags[(uint64_t)((const uint8_t *)p - m->ram) / PAGE_SIZE];
-}
-
-gpa_t mem_ptr_to_gpa(struct mem *m, const void *p)
-{
-	uint64_t off = (uint64_t)((const uint8_t *)p - m->ram);
-	return GPA(off < m->low_size ? off : off - m->low_size + HIGH_BASE);
-}
-
 /*
  * Copies as the guest's processor would access: an aligned 2, 4 or 8 bytes in
  * one piece, since a vCPU may look at a ring's index at the same moment.
@@ -251,7 +187,7 @@ static void copy_out(void *dst, const void *src, uint64_t len)
 
 int mem_read(struct mem *m, gpa_t gpa, void *buf, uint64_t len)
 {
-	uint64_t off = ram_offset(m, gpa.v, len);
+	uint64_t off = mem_ram_offset(m, gpa.v, len);
 	if (off == UINT64_MAX)
 		return -EFAULT;
 	copy_in(buf, m->ram + off, len);
@@ -280,7 +216,7 @@ static void written(struct mem *m, uint64_t off, uint64_t len)
 
 int mem_write(struct mem *m, gpa_t gpa, const void *buf, uint64_t len)
 {
-	uint64_t off = ram_offset(m, gpa.v, len);
+	uint64_t off = mem_ram_offset(m, gpa.v, len);
 	if (off == UINT64_MAX)
 		return -EFAULT;
 	copy_out(m->ram + off, buf, len);
@@ -290,7 +226,7 @@ int mem_write(struct mem *m, gpa_t gpa, const void *buf, uint64_t len)
 
 void mem_written(struct mem *m, gpa_t gpa, uint64_t len)
 {
-	uint64_t off = ram_offset(m, gpa.v, len);
+	uint64_t off = mem_ram_offset(m, gpa.v, len);
 	if (off != UINT64_MAX)
 		written(m, off, len);
 }

@@ -123,7 +123,7 @@ static uint8_t gpr_number(ZydisRegister r, bool *high8)
 	ZyanI8 id = ZydisRegisterGetId(r);
 
 	if (r == ZYDIS_REGISTER_RIP || r == ZYDIS_REGISTER_EIP || r == ZYDIS_REGISTER_IP)
-		return REG_RIP;
+		return REG_PC;
 	switch (c) {
 	case ZYDIS_REGCLASS_GPR8:
 		if (r >= ZYDIS_REGISTER_AH && r <= ZYDIS_REGISTER_BH) {

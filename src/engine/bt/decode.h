@@ -35,7 +35,7 @@ enum {
 };
 
 #define REG_NONE 0xff
-#define REG_RIP  16
+#define REG_PC  16
 
 struct insn {
 	uint8_t bytes[15];

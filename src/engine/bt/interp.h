@@ -20,8 +20,10 @@
 
 /* Executes one instruction at RIP, delivering the exception it raises, if any, and traps due after it. */
 void interp_step(struct vcpu *v);
-/* Runs interp_step until at least n instructions, a kick, HLT or shutdown. */
-void interp_run(struct vcpu *v, unsigned n);
+/* Runs until a kick, HLT, shutdown, or an event can be delivered. */
+void interp_run_until_event(struct vcpu *v);
+/* True if host address rip lies in code that the interpreter generated. Async-signal-safe. */
+bool interp_owns_code(const struct vcpu *v, uint64_t rip);
 
 /* Allocation of the decoded-instruction cache. 0 or -ENOMEM. */
 int interp_init(struct vcpu *v);

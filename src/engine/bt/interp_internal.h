@@ -8,6 +8,19 @@
 #include "engine/bt/interp.h"
 #include "engine/bt/native.h"
 
+/*
+ * Called from translated code (v->in_gpr), a semantic function may meet what
+ * needs ordinary C: a device, code in a page that is written.  It then gives up
+ * before it has changed anything, and the instruction is done again by the
+ * interpreter proper.  True: give up, return -1.
+ */
+static inline bool needs_full(struct vcpu *v)
+{
+	if (v->in_gpr)
+		v->bail = true;
+	return v->in_gpr;
+}
+
 /* ---- registers ---- */
 
 static inline uint64_t size_mask(unsigned size)

@@ -86,8 +86,8 @@ static inline void tlb_entry_clear(struct tlb_entry *e, unsigned index)
 {
 	/* Page 0 has index 0, so tag 0 matches nothing at other indices; index 0 takes page 1's. */
 	uint64_t none = index ? 0 : PAGE_SIZE;
-	e->tag_r = e->tag_w = e->tag_x = none;
-	e->addend = 0;
+	e->tag_r = e->tag_w = none;
+	e->addend = e->page = 0;
 }
 
 #endif

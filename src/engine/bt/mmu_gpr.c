@@ -9,7 +9,7 @@
  *  1. tag_r: the page is readable in this table's mode and its A bit is set.
  *  2. tag_w: writable in this mode, D set, no translated code in the page
  *     (MEM_PAGE_CODE clear), no watchpoint on it.
- *  3. tag_x: executable in this mode.
+ *  3. An itlb entry: executable in this mode.
  *  4. Only RAM has entries; MMIO always takes the slow path.
  *  5. Debug breakpoints on data keep their pages out of the table.
  *
@@ -314,16 +314,18 @@ static void fill(struct vcpu *v, uint64_t va, unsigned acc, const struct walk *w
 	uint64_t addend = (uint64_t)host_page - page;
 	unsigned a = acc & ACC_USER;
 
-	if (e->addend != addend || ((e->tag_r ^ page) && (e->tag_w ^ page) && (e->tag_x ^ page)))
-		tlb_entry_clear(e, i);
-	e->addend = addend;
 	if (w->page_size > PAGE_SIZE)
 		large_note(v, va);
 	v->stats.tlb_fills++;
 	if (acc & ACC_X) {
-		e->tag_x = page;
+		v->asid->itlb[!!(acc & ACC_USER)][(va >> 12) & (ITLB_SIZE - 1)] =
+			(struct itlb_entry){ page, (uint64_t)host_page };
 		return;
 	}
+	if (e->addend != addend || ((e->tag_r ^ page) && (e->tag_w ^ page)))
+		tlb_entry_clear(e, i);
+	e->addend = addend;
+	e->page = (uint64_t)host_page;
 	if (watched(v, va)) {
 		tlb_entry_clear(e, i);
 		return;
@@ -342,11 +344,19 @@ int mmu_host(struct vcpu *v, uint64_t va, unsigned acc, void **ret, uint64_t *pa
 	unsigned i = tlb_index(va);
 	struct tlb_entry *e = &v->asid->tlb[mode_of(v, acc)][i];
 	uint64_t page = va & PAGE_MASK;
-	uint64_t tag = (acc & ACC_X) ? e->tag_x : (acc & ACC_W) ? e->tag_w : e->tag_r;
+	uint64_t tag = (acc & ACC_W) ? e->tag_w : e->tag_r;
 	uint8_t *host;
 	uint8_t flags;
 
-	if (tag == page && !(acc & ACC_IMPLICIT)) {
+	if (acc & ACC_X) {
+		struct itlb_entry *x = &v->asid->itlb[!!(acc & ACC_USER)][(va >> 12) & (ITLB_SIZE - 1)];
+
+		if (x->tag == page) {
+			*ret = (void *)(x->page + (va & 0xfff));
+			*code = false;
+			return 0;
+		}
+	} else if (tag == page && !(acc & ACC_IMPLICIT)) {
 		*ret = (void *)(va + e->addend);
 		*code = false;
 		return 0;
@@ -385,8 +395,16 @@ static void clear_jc(struct asid *a)
 		}
 }
 
+static void clear_itlb(struct asid *a)
+{
+	for (int m = 0; m < 2; m++)
+		for (unsigned i = 0; i < ITLB_SIZE; i++)
+			a->itlb[m][i].tag = ~0ull;
+}
+
 static void asid_clear(struct asid *a)
 {
+	clear_itlb(a);
 	for (int m = 0; m < TLB_MODES; m++)
 		clear_table(a->tlb[m]);
 	clear_jc(a);
@@ -404,6 +422,7 @@ void mmu_flush_all(struct vcpu *v)
 	}
 	for (unsigned i = 0; i < 64; i++)
 		v->large_filter[i] = v->exec_filter[i] = 0;
+	v->global_gen++;
 	v->stats.flushes++;
 }
 
@@ -430,9 +449,12 @@ static void invlpg_slot(const struct vcpu *v, struct asid *a, uint64_t va)
 	for (int m = 0; m < TLB_MODES; m++) {
 		struct tlb_entry *e = &a->tlb[m][i];
 
-		if (e->tag_r == page || e->tag_w == page || e->tag_x == page)
+		if (e->tag_r == page || e->tag_w == page)
 			tlb_entry_clear(e, i);
 	}
+	for (int m = 0; m < 2; m++)
+		if (a->itlb[m][i & (ITLB_SIZE - 1)].tag == page)
+			a->itlb[m][i & (ITLB_SIZE - 1)].tag = ~0ull;
 	if (!exec_maybe(v, va))
 		return;
 	for (int m = 0; m < 2; m++)
@@ -513,7 +535,7 @@ void mmu_protect_page(struct vcpu *v, const void *host)
 			struct tlb_entry *t = v->asids[s].tlb[m];
 
 			for (unsigned i = 0; i < TLB_SIZE; i++)
-				if (t[i].tag_w + t[i].addend == (uint64_t)host)
+				if (t[i].page == (uint64_t)host)
 					t[i].tag_w = i ? 0 : PAGE_SIZE;
 		}
 	}

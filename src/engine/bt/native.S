@@ -100,4 +100,49 @@ native_host_fpu:
 	xrstor64 [rip + fpu_default]
 	ret
 	.size native_host_fpu, . - native_host_fpu
+
+	/* State images (interp_fpu.c): frame code, so faults between the marks are the guest's. */
+	.globl native_code_start, native_code_end
+native_code_start:
+	.globl native_fxsave
+native_fxsave:
+	fxsave [rdi]
+	ret
+	.globl native_fxsave64
+native_fxsave64:
+	fxsave64 [rdi]
+	ret
+	.globl native_fxrstor
+native_fxrstor:
+	fxrstor [rdi]
+	ret
+	.globl native_fxrstor64
+native_fxrstor64:
+	fxrstor64 [rdi]
+	ret
+	.globl native_xsave
+native_xsave:
+	xsave [rdi]
+	ret
+	.globl native_xsave64
+native_xsave64:
+	xsave64 [rdi]
+	ret
+	.globl native_xsavec
+native_xsavec:
+	xsavec [rdi]
+	ret
+	.globl native_xsavec64
+native_xsavec64:
+	xsavec64 [rdi]
+	ret
+	.globl native_xrstor
+native_xrstor:
+	xrstor [rdi]
+	ret
+	.globl native_xrstor64
+native_xrstor64:
+	xrstor64 [rdi]
+	ret
+native_code_end:
 	.section .note.GNU-stack, "", @progbits

@@ -71,13 +71,15 @@ static bool reencode_legacy(struct emit *e, const struct insn *in, const struct 
 	unsigned base = f->rm_is_mem ? mem->base : f->rm;
 	unsigned index = f->rm_is_mem ? mem->index : EMIT_NO_REG;
 	bool modrm = in->has_modrm || in->moffs || is_incdec(in);
-	bool force = in->reg8 && ((f->reg >= 4 && f->reg < 8 && (in->gpr_where & GPR_IN_REG)) ||
+	/* AH..BH exclude REX, so with them a number of 4..7 is never SPL..DIL. */
+	bool force = in->reg8 && !in->high8 &&
+		     ((f->reg >= 4 && f->reg < 8 && (in->gpr_where & GPR_IN_REG)) ||
 				  (f->rm >= 4 && f->rm < 8 && (in->gpr_where & (GPR_IN_RM | GPR_IN_OPCODE))));
 	uint8_t rex = (uint8_t)(0x40 | in->rex_w << 3 | (modrm ? ((f->reg >> 3) & 1) << 2 : 0) |
 				(index == EMIT_NO_REG ? 0 : ((index >> 3) & 1) << 1) |
 				((modrm || f->low_op) ? (base >> 3) & 1 : 0));
 
-	if (in->high8 && (rex != 0x40 || force))
+	if (in->high8 && rex != 0x40)
 		return false;
 	if (in->lock)
 		emit1(e, 0xf0);

@@ -31,12 +31,19 @@
 /*
  * One 4 KiB page. A tag is the page's virtual address, or an address with other
  * index bits (see tlb_entry_clear), which no lookup at this index matches. A
- * host pointer is guest address + addend.
+ * host pointer is guest address + addend, or page + offset in the page.
  */
 struct tlb_entry {
-	uint64_t tag_r, tag_w, tag_x;
+	uint64_t tag_r, tag_w;
 	uint64_t addend;
+	uint64_t page; /* host address of the page: tag + addend */
 };
+
+/* Instruction fetch, looked at by C code only: tag and host page. */
+struct itlb_entry {
+	uint64_t tag, page;
+};
+#define ITLB_SIZE 256
 
 enum tlb_mode { TLB_U, TLB_K, TLB_KAC, TLB_MODES };
 
@@ -52,7 +59,8 @@ struct jc_entry {
 #define PCID_SLOTS 8
 struct asid {
 	struct tlb_entry tlb[TLB_MODES][TLB_SIZE];
-	struct jc_entry jc[2][JC_SIZE]; /* [CPL 3?] */
+	struct itlb_entry itlb[2][ITLB_SIZE]; /* [CPL 3?] */
+	struct jc_entry jc[2][JC_SIZE];
 	uint64_t last_used;
 	uint16_t pcid;
 	bool valid;
@@ -71,11 +79,11 @@ struct exception {
 
 /* Why translated code came back (values also used in assembly). */
 enum t1_exit {
-	T1_EXIT_LINK = 0,     /* exit_arg: struct block_exit; rip set */
-	T1_EXIT_LOOKUP = 1,   /* jump-cache miss; rip set */
+	T1_EXIT_LINK = 0,     /* no code for rip yet; exit_arg: the struct block_exit that leads there, or 0 */
 	T1_EXIT_INTERP = 2,   /* interpret the instruction at rip */
 	T1_EXIT_KICK = 3,     /* stop at rip */
 	T1_EXIT_DISPATCH = 4, /* state changed; look up rip anew */
+	T1_EXIT_STI = 5,      /* STI with an interrupt waiting: one more instruction, then take it */
 };
 
 struct bt_cache;
@@ -89,14 +97,20 @@ struct vcpu {
 	uint64_t t1_flags;  /* arithmetic flags while "in memory": AH image in bits 15:8, OF in bit 0 */
 	uint64_t scratch[4];
 	uint64_t fault_va;  /* slow path: the address */
+	uint64_t fault_info; /* 1: v->exc is the access's #PF */
 	uint64_t exit_reason, exit_arg;
 	uint64_t host_rsp;
-	uint64_t slow_read, slow_write, slow_exit; /* code addresses of the shared stubs */
-	uint64_t helper_addr[32];
 	uint8_t iflag;      /* RFLAGS.IF while translated code runs */
 	uint8_t acflag;     /* RFLAGS.AC */
 	uint8_t dflag;      /* RFLAGS.DF */
 	uint8_t in_t1;
+	uint8_t needs_sync; /* on the way out: st.rflags is stale (t1_sync_out) */
+	uint64_t t1_code;   /* where to enter */
+	uint64_t sysflags;  /* RFLAGS bits that translated code does not change, for PUSHF */
+	uint64_t xmask;     /* XSAVE components of the guest */
+	uint64_t empty_jc;  /* a jump cache that always misses, for kicks */
+	uint64_t slow_mem, find_thunk, special_thunk; /* asm thunks */
+	_Atomic uint32_t kick; /* set by vcpu_kick, cleared by vcpu_run */
 	uint32_t irq_request; /* nonzero: look for interrupts when IF allows */
 	uint32_t tlb_mode_now;
 	uint64_t tlb_ptr[TLB_MODES]; /* tables of the current asid */
@@ -123,13 +137,22 @@ struct vcpu {
 	struct bt_cache *cache;
 	struct icache *icache;
 	struct block *current;      /* last block entered by the run loop */
-	_Atomic uint32_t kick;      /* set by vcpu_kick, cleared by vcpu_run */
 	_Atomic uint32_t request;   /* BT_REQ_* from other threads */
 	pthread_t thread;
 	int tid;
 	timer_t timer;
 	bool has_timer, timer_passed;
 	int64_t timer_deadline;
+	bool in_gpr, bail;          /* see interp_internal.h: needs_full */
+	uint32_t cur_flags;         /* mode flags of the code that runs */
+	uint32_t global_gen, links_gen; /* counts flushes of global TLB entries; the count that links were checked against */
+	uint32_t jc_flags[2];       /* mode flags of the blocks in the jump caches, by CPL 3 */
+	_Atomic uint32_t inval_lock;
+	uint32_t n_inval;           /* over the array's size: all code */
+	struct {
+		const void *host;
+		uint64_t len;
+	} inval[16];
 	uint64_t dr_watch; /* DR7 has enabled breakpoints */
 	uint64_t fault_signal, fault_trapno, fault_error; /* host fault during a native instruction */
 	uint64_t fault_addr;

@@ -169,12 +169,7 @@ int seg_load(struct vcpu *v, unsigned seg, uint16_t sel)
 		return 0;
 	}
 	if (sel_null(sel)) {
-		uint64_t base = s->base;
-
 		seg_null(s, sel);
-		/* AMD keeps FS and GS bases when a null selector is loaded in 64-bit mode; Intel clears them. */
-		if (seg >= SEG_FS && !v->model->vendor_intel && is_code64(v))
-			s->base = base;
 		return 0;
 	}
 	if (desc_read(v, sel, EXC_GP, &d))
@@ -576,13 +571,8 @@ static void drop_segments(struct vcpu *v, unsigned level)
 		struct x86_seg *s = &v->st.seg[data[i]];
 		bool conforming_code = (s->attr & (SEG_S | 0xc)) == (SEG_S | 0xc);
 
-		if ((s->attr & SEG_P) && !conforming_code && SEG_DPL(s->attr) < level) {
-			uint64_t base = s->base;
-
+		if ((s->attr & SEG_P) && !conforming_code && SEG_DPL(s->attr) < level)
 			seg_null(s, 0);
-			if (data[i] >= SEG_FS && x86_long_mode(&v->st) && !v->model->vendor_intel)
-				s->base = base;
-		}
 	}
 }
 

@@ -52,7 +52,7 @@ uint64_t insn_ea(const struct vcpu *v, const struct insn *in)
 {
 	uint64_t ea = (uint64_t)in->disp;
 
-	if (in->base == REG_RIP)
+	if (in->base == REG_PC)
 		ea += v->insn_rip + in->len;
 	else if (in->base != REG_NONE)
 		ea += v->st.gpr[in->base];
@@ -108,6 +108,9 @@ static int parts(struct vcpu *v, uint64_t lin, unsigned size, unsigned acc, stru
 			next &= 0xffffffffu;
 		if (mmu_host(v, next, acc, &p[1].host, &p[1].pa, &p[1].code))
 			return -1;
+	} else {
+		p[1].host = NULL;
+		p[1].code = false;
 	}
 	return 0;
 }
@@ -117,6 +120,8 @@ int lin_read(struct vcpu *v, uint64_t lin, void *buf, unsigned size, unsigned ac
 	struct part p[2];
 
 	if (parts(v, lin, size, acc, p))
+		return -1;
+	if ((!p[0].host || (p[1].len && !p[1].host)) && needs_full(v))
 		return -1;
 	for (int i = 0; i < 2 && p[i].len; i++) {
 		uint8_t *b = (uint8_t *)buf + (i ? p[0].len : 0);
@@ -158,6 +163,8 @@ int lin_write(struct vcpu *v, uint64_t lin, const void *buf, unsigned size, unsi
 	struct part p[2];
 
 	if (parts(v, lin, size, acc | ACC_W, p))
+		return -1;
+	if ((!p[0].host || p[0].code || (p[1].len && (!p[1].host || p[1].code))) && needs_full(v))
 		return -1;
 	for (int i = 0; i < 2 && p[i].len; i++)
 		store_part(v, &p[i], (const uint8_t *)buf + (i ? p[0].len : 0));

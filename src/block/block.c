@@ -1,0 +1,397 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Opening, locking, and the pool of I/O threads.
+ *
+ * A request moves: submitted -> todo list -> a worker's hands -> done list ->
+ * its callback.  `lock` guards the two lists and the counters; callbacks run
+ * without it but under the I/O lock, so a callback may submit again.  The
+ * number in flight counts from submission to just before the callback, and
+ * only changes under the I/O lock.
+ */
+#include "block/block.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+
+#include "base/log.h"
+#include "base/util.h"
+#include "block/block_internal.h"
+
+#define MAX_THREADS 4u
+/* Bigger transfers go to a thread even if cached: copying them would hold the I/O lock for too long. */
+#define MAX_INLINE KIB(64)
+
+struct req_list {
+	struct block_req *head, **tail;
+};
+
+struct block {
+	const struct block_driver *drv;
+	void *state;
+	struct loop *loop;
+	int fd;
+	bool readonly;
+	uint64_t size;
+	unsigned in_flight; /* I/O lock */
+
+	struct mutex lock;
+	pthread_cond_t todo_cond;   /* something in todo, or stop */
+	pthread_cond_t done_cond;   /* something in done */
+	struct req_list todo, done; /* lock */
+	unsigned ntodo;             /* lock */
+	unsigned nthreads, idle;    /* lock; nthreads written under the I/O lock */
+	bool stop;                  /* lock */
+	pthread_t threads[MAX_THREADS];
+	struct loop_work work; /* runs the callbacks of the done list */
+};
+
+static void list_init(struct req_list *l)
+{
+	l->head = NULL;
+	l->tail = &l->head;
+}
+
+static void list_add(struct req_list *l, struct block_req *r)
+{
+	r->next = NULL;
+	*l->tail = r;
+	l->tail = &r->next;
+}
+
+static struct block_req *list_take(struct req_list *l)
+{
+	struct block_req *r = l->head;
+
+	if (r) {
+		l->head = r->next;
+		if (!l->head)
+			l->tail = &l->head;
+	}
+	return r;
+}
+
+/* ---- the threads ---- */
+
+static void *worker(void *opaque)
+{
+	struct block *b = opaque;
+
+	mutex_lock(&b->lock);
+	for (;;) {
+		struct block_req *r = list_take(&b->todo);
+
+		if (!r) {
+			if (b->stop)
+				break;
+			b->idle++;
+			pthread_cond_wait(&b->todo_cond, &b->lock.m);
+			b->idle--;
+			continue;
+		}
+		b->ntodo--;
+		mutex_unlock(&b->lock);
+		r->result = b->drv->run(b->state, r);
+		mutex_lock(&b->lock);
+		list_add(&b->done, r);
+		pthread_cond_signal(&b->done_cond);
+		mutex_unlock(&b->lock);
+		loop_post(b->loop, &b->work);
+		mutex_lock(&b->lock);
+	}
+	mutex_unlock(&b->lock);
+	return NULL;
+}
+
+/* One more thread, if the host gives it. Signals belong to the threads that the machine made for them. */
+static void start_thread(struct block *b)
+{
+	pthread_attr_t attr;
+	sigset_t all, old;
+
+	if (pthread_attr_init(&attr))
+		return;
+	pthread_attr_setstacksize(&attr, 256 << 10);
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &old);
+	if (!pthread_create(&b->threads[b->nthreads], &attr, worker, b)) {
+		pthread_setname_np(b->threads[b->nthreads], "sill-block");
+		b->nthreads++;
+	}
+	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	pthread_attr_destroy(&attr);
+}
+
+/* Runs the callbacks of what is done; true if there was something. One at a time: a callback may drain. [io]
+ */
+static bool run_done(struct block *b)
+{
+	bool any = false;
+
+	for (;;) {
+		struct block_req *r;
+
+		mutex_lock(&b->lock);
+		r = list_take(&b->done);
+		mutex_unlock(&b->lock);
+		if (!r)
+			return any;
+		any = true;
+		b->in_flight--;
+		r->done(r, r->result);
+	}
+}
+
+static void done_work(void *opaque)
+{
+	run_done(opaque);
+}
+
+/* ---- requests ---- */
+
+static int check(const struct block *b, const struct block_req *r)
+{
+	if (r->op == BLOCK_FLUSH)
+		return 0;
+	if (r->offset > b->size || r->len > b->size - r->offset)
+		return -EINVAL;
+	if (r->op != BLOCK_READ && b->readonly)
+		return -EROFS;
+	return 0;
+}
+
+void block_submit(struct block *b, struct block_req *r)
+{
+	int rc = check(b, r);
+	bool todo_only = false;
+
+	if (!rc && r->len == 0 && r->op != BLOCK_FLUSH) {
+		r->done(r, 0);
+		return;
+	}
+	if (!rc) {
+		rc = -EAGAIN;
+		if (b->drv->try_now && r->len <= MAX_INLINE)
+			rc = b->drv->try_now(b->state, r);
+	}
+	if (rc != -EAGAIN) {
+		r->done(r, rc);
+		return;
+	}
+
+	b->in_flight++;
+	mutex_lock(&b->lock);
+	/* An idle thread that was just given something may not have woken yet: hence the comparison. */
+	if (b->idle <= b->ntodo && b->nthreads < MAX_THREADS)
+		start_thread(b);
+	if (b->nthreads) {
+		list_add(&b->todo, r);
+		b->ntodo++;
+		pthread_cond_signal(&b->todo_cond);
+		todo_only = true;
+	}
+	mutex_unlock(&b->lock);
+	if (todo_only)
+		return;
+	/* No thread to be had at all: slow, but right. */
+	r->result = b->drv->run(b->state, r);
+	b->in_flight--;
+	r->done(r, r->result);
+}
+
+void block_drain(struct block *b)
+{
+	while (b->in_flight) {
+		if (run_done(b))
+			continue;
+		mutex_lock(&b->lock);
+		while (!b->done.head)
+			pthread_cond_wait(&b->done_cond, &b->lock.m);
+		mutex_unlock(&b->lock);
+	}
+}
+
+unsigned block_in_flight(const struct block *b)
+{
+	return b->in_flight;
+}
+
+uint64_t block_size(const struct block *b)
+{
+	return b->size;
+}
+
+bool block_readonly(const struct block *b)
+{
+	return b->readonly;
+}
+
+/* ---- opening ---- */
+
+static int lock_file(int fd, const char *path, bool readonly, struct error *err)
+{
+	/* An open-file-description lock: goes away with the file, and works between VMs of one process too.
+	 */
+	struct flock fl = { .l_type = readonly ? F_RDLCK : F_WRLCK, .l_whence = SEEK_SET };
+
+	if (fcntl(fd, F_OFD_SETLK, &fl) == 0)
+		return 0;
+	if (errno != EAGAIN && errno != EACCES) {
+		/* Some network file systems have only the other kind. */
+		if (flock(fd, (readonly ? LOCK_SH : LOCK_EX) | LOCK_NB) == 0)
+			return 0;
+		if (errno != EWOULDBLOCK) {
+			log_warn(
+			    "the file system of disk '%s' has no locks: take care to use it in one VM only",
+			    path);
+			return 0;
+		}
+	}
+	if (readonly)
+		return error_set(
+		    err, EBUSY, "disk '%s' is being written to by another VM or program: stop that one first",
+		    path);
+	return error_set(
+	    err, EBUSY,
+	    "disk '%s' is in use by another VM or program: stop that one, or open it read-only in both",
+	    path);
+}
+
+static int open_file(const char *path, bool readonly, int *ret_fd, struct error *err)
+{
+	/* O_NONBLOCK: so that a FIFO by mistake does not hang; it changes nothing for files and disks. */
+	int fd = open(path, (readonly ? O_RDONLY : O_RDWR) | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+	struct stat st;
+
+	if (fd < 0) {
+		int code = errno;
+
+		switch (code) {
+		case ENOENT:
+			return error_set(
+			    err, code, "disk '%s' does not exist: check the path, or create the image first",
+			    path);
+		case EISDIR:
+			return error_set(
+			    err, code, "disk '%s' is a directory: give the path of a disk image file", path);
+		case EACCES:
+		case EPERM:
+		case EROFS:
+			if (!readonly && access(path, R_OK) == 0)
+				return error_set(
+				    err, code,
+				    "disk '%s' cannot be written to: make the file writable, or open it "
+				    "read-only (readonly=on)",
+				    path);
+			return error_set(err, code,
+					 "no permission to read disk '%s': change the file's mode or owner",
+					 path);
+		default:
+			return error_set(err, code, "cannot open disk '%s': %s", path, strerror(code));
+		}
+	}
+	if (fstat(fd, &st) < 0) {
+		int code = errno;
+
+		close(fd);
+		return error_set(err, code, "cannot examine disk '%s': %s", path, strerror(code));
+	}
+	if (S_ISDIR(st.st_mode)) {
+		close(fd);
+		return error_set(err, EISDIR, "disk '%s' is a directory: give the path of a disk image file",
+				 path);
+	}
+	if (!S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode)) {
+		close(fd);
+		return error_set(
+		    err, EINVAL,
+		    "disk '%s' is neither a file nor a block device: give the path of a disk image file",
+		    path);
+	}
+	*ret_fd = fd;
+	return 0;
+}
+
+static const struct block_driver *find_driver(enum block_format format)
+{
+	switch (format) {
+	case BLOCK_FORMAT_RAW:
+		return &block_raw;
+	}
+	return NULL;
+}
+
+int block_open(struct loop *loop, const char *path, bool readonly, enum block_format format,
+	       struct block **ret, struct error *err)
+{
+	const struct block_driver *drv = find_driver(format);
+	struct block *b;
+	int rc;
+
+	if (!drv)
+		return error_set(err, EINVAL, "disk '%s': unknown format %d: the known one is raw", path,
+				 (int)format);
+	b = calloc(1, sizeof(*b));
+	if (!b)
+		return error_set(err, ENOMEM, "not enough memory to open disk '%s'", path);
+	b->fd = -1;
+	b->drv = drv;
+	b->loop = loop;
+	b->readonly = readonly;
+	rc = open_file(path, readonly, &b->fd, err);
+	if (!rc)
+		rc = lock_file(b->fd, path, readonly, err);
+	if (!rc)
+		rc = drv->open(b->fd, path, readonly, &b->state, &b->size, err);
+	if (!rc && b->size < BLOCK_SECTOR) {
+		rc = error_set(
+		    err, EINVAL,
+		    "disk '%s' has %llu bytes, less than one sector of 512: enlarge it (truncate -s 1G)",
+		    path, (unsigned long long)b->size);
+		drv->close(b->state);
+	}
+	if (rc) {
+		if (b->fd >= 0)
+			close(b->fd);
+		free(b);
+		return rc;
+	}
+	if (b->size % BLOCK_SECTOR) {
+		log_warn("disk '%s': its size of %llu bytes is not a multiple of 512; the guest does not see "
+			 "the last %llu",
+			 path, (unsigned long long)b->size, (unsigned long long)(b->size % BLOCK_SECTOR));
+		b->size = align_down(b->size, BLOCK_SECTOR);
+	}
+	mutex_init(&b->lock, LOCK_RANK_LEAF, "block");
+	pthread_cond_init(&b->todo_cond, NULL);
+	pthread_cond_init(&b->done_cond, NULL);
+	list_init(&b->todo);
+	list_init(&b->done);
+	b->work = (struct loop_work){ .fn = done_work, .opaque = b };
+	*ret = b;
+	return 0;
+}
+
+void block_close(struct block *b)
+{
+	if (!b)
+		return;
+	block_drain(b);
+	mutex_lock(&b->lock);
+	b->stop = true;
+	pthread_cond_broadcast(&b->todo_cond);
+	mutex_unlock(&b->lock);
+	for (unsigned i = 0; i < b->nthreads; i++)
+		pthread_join(b->threads[i], NULL);
+	loop_unpost(b->loop, &b->work);
+	pthread_cond_destroy(&b->todo_cond);
+	pthread_cond_destroy(&b->done_cond);
+	mutex_destroy(&b->lock);
+	b->drv->close(b->state);
+	close(b->fd);
+	free(b);
+}

@@ -1,0 +1,30 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* ACPI tables that describe the machine to the guest (ACPI 6.4 chapter 5). */
+#ifndef SILL_BOOT_ACPI_H
+#define SILL_BOOT_ACPI_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/error.h"
+#include "mem/mem.h"
+
+/* What the machine consists of, as far as the tables say so. */
+struct acpi_config {
+	unsigned nr_cpus;         /* local APIC ids are 0..nr_cpus-1 */
+	uint64_t pci_mem_start;   /* first address of the 32-bit PCI window; it ends at 0xfebfffff */
+	uint64_t pci_mem64_start; /* 64-bit PCI window; size 0: none */
+	uint64_t pci_mem64_size;
+	bool pvpanic, fw_cfg; /* present at ports 505 and 510 */
+};
+
+#define ACPI_RESET_PORT  0xcf9u /* the host bridge's reset control register */
+#define ACPI_RESET_VALUE 0x06
+
+#define ACPI_AREA      0xe0000u /* where the tables lie; reserved in the memory map */
+#define ACPI_AREA_SIZE 0x20000u
+
+/* Writes all tables to guest memory; *rsdp is their root. -ENOSPC only if there are more CPUs than 255. */
+int acpi_build(struct mem *m, const struct acpi_config *c, gpa_t *rsdp, struct error *err);
+
+#endif

@@ -1,0 +1,176 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <elf.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "base/util.h"
+#include "boot/image.h"
+
+#define KERNEL_FILE_MAX GIB(1)
+
+/* Opens a regular file; what: "kernel" or "initrd". Returns the descriptor. */
+static int open_file(const char *what, const char *path, uint64_t *ret_size, struct error *err)
+{
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0) {
+		int e = errno;
+		const char *remedy = e == ENOENT   ? "check the path"
+				     : e == EACCES ? "make it readable (on Debian, kernels may be root's)"
+						   : "choose another file";
+		return error_set(err, e, "cannot open the %s %s: %s; %s", what, path, strerror(e), remedy);
+	}
+	struct stat st;
+	if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode)) {
+		close(fd);
+		return error_set(err, EINVAL, "the %s %s is not a regular file; give the path of a %s file",
+				 what, path, what);
+	}
+	if (st.st_size == 0) {
+		close(fd);
+		return error_set(err, EINVAL, "the %s %s is empty; copy it again", what, path);
+	}
+	*ret_size = (uint64_t)st.st_size;
+	return fd;
+}
+
+static int read_all(int fd, uint8_t *p, uint64_t size)
+{
+	for (uint64_t done = 0; done < size;) {
+		ssize_t n = read(fd, p + done, size - done);
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n <= 0)
+			return n < 0 ? -errno : -EIO;
+		done += (uint64_t)n;
+	}
+	return 0;
+}
+
+static int parse_bzimage(struct boot_image *b, struct error *err)
+{
+	const uint8_t *f = b->file;
+	b->version = (uint16_t)le_get(f + SETUP_VERSION, 2);
+	if (b->version < 0x020c || b->size < SETUP_INIT_SIZE + 4 ||
+	    !(le_get(f + SETUP_XLOADFLAGS, 2) & XLOADFLAG_64))
+		return error_set(
+		    err, ENOEXEC,
+		    "the kernel %s has no 64-bit entry (boot protocol %u.%02u); give an x86-64 kernel "
+		    "of Linux 3.8 or later",
+		    b->name, b->version >> 8, b->version & 0xff);
+	/* The header ends where the jump at its beginning lands. */
+	b->header_end = min_u64(SETUP_MAGIC + f[SETUP_JUMP + 1], SETUP_END_MAX);
+	unsigned sects = f[SETUP_SECTS] ? f[SETUP_SECTS] : 4;
+	b->kernel_off = (sects + 1) * 512;
+	b->payload_size = le_get(f + SETUP_PAYLOAD_SZ, 4);
+	uint64_t payload_off = b->kernel_off + le_get(f + SETUP_PAYLOAD, 4);
+	if (b->size <= b->kernel_off + 0x200 || payload_off > b->size ||
+	    b->payload_size > b->size - payload_off)
+		return error_set(
+		    err, ENOEXEC,
+		    "the kernel %s is truncated: it has %zu bytes, its header announces %llu; copy it again",
+		    b->name, b->size, (unsigned long long)(payload_off + b->payload_size));
+	b->payload_off = payload_off;
+	b->kernel_size = b->size - b->kernel_off;
+	b->pref_addr = le_get(f + SETUP_PREF_ADDR, 8);
+	b->init_size = max_u64(le_get(f + SETUP_INIT_SIZE, 4), b->kernel_size);
+	b->cmdline_max = (uint32_t)le_get(f + SETUP_CMDLINE_SZ, 4);
+	b->initrd_max = (uint32_t)le_get(f + SETUP_INITRD_MAX, 4);
+	return 0;
+}
+
+static int parse_kernel(struct boot_image *b, struct error *err)
+{
+	if (b->size >= 4 && !memcmp(b->file, ELFMAG, SELFMAG)) {
+		struct elf_program p;
+		b->is_elf = true;
+		b->cmdline_max = 2047; /* COMMAND_LINE_SIZE of x86 Linux, less its NUL */
+		b->initrd_max = 0x7fffffff;
+		return elf_parse(b->name, b->file, b->size, &p, err);
+	}
+	if (b->size >= SETUP_VERSION + 2 && !memcmp(b->file + SETUP_MAGIC, "HdrS", 4) &&
+	    le_get(b->file + SETUP_BOOT_FLAG, 2) == 0xaa55)
+		return parse_bzimage(b, err);
+	return error_set(
+	    err, ENOEXEC,
+	    "%s is not a Linux kernel (neither bzImage nor ELF); give a file such as /boot/vmlinuz-*",
+	    b->name);
+}
+
+static struct boot_image *image_new(const char *name, size_t size)
+{
+	struct boot_image *b = calloc(1, sizeof(*b));
+	if (!b)
+		return NULL;
+	b->initrd_fd = -1;
+	b->name = strdup(name);
+	b->file = malloc(size ? size : 1);
+	b->size = size;
+	if (b->name && b->file)
+		return b;
+	boot_image_free(b);
+	return NULL;
+}
+
+void boot_image_free(struct boot_image *b)
+{
+	if (!b)
+		return;
+	if (b->initrd_fd >= 0)
+		close(b->initrd_fd);
+	free(b->initrd_name);
+	free(b->name);
+	free(b->file);
+	free(b);
+}
+
+int boot_image_parse(const char *name, const uint8_t *data, size_t size, struct boot_image **ret,
+		     struct error *err)
+{
+	struct boot_image *b = image_new(name, size);
+	if (!b)
+		return error_set(err, ENOMEM, "no memory for the kernel %s; free some and try again", name);
+	memcpy(b->file, data, size);
+	int r = parse_kernel(b, err);
+	if (r)
+		boot_image_free(b);
+	else
+		*ret = b;
+	return r;
+}
+
+int boot_image_open(const char *kernel_path, const char *initrd_path, struct boot_image **ret,
+		    struct error *err)
+{
+	uint64_t size;
+	_cleanup_close_ int fd = open_file("kernel", kernel_path, &size, err);
+	if (fd < 0)
+		return fd;
+	if (size > KERNEL_FILE_MAX)
+		return error_set(err, EFBIG,
+				 "the kernel %s has %llu MiB, too much for a kernel; check the path",
+				 kernel_path, (unsigned long long)(size >> 20));
+	struct boot_image *b = image_new(kernel_path, size);
+	if (!b)
+		return error_set(err, ENOMEM, "no memory for the kernel %s; free some and try again",
+				 kernel_path);
+	int r = read_all(fd, b->file, size);
+	if (r)
+		error_set(err, -r, "cannot read the kernel %s: %s; copy it again", kernel_path, strerror(-r));
+	else
+		r = parse_kernel(b, err);
+	if (!r && initrd_path) {
+		b->initrd_fd = open_file("initrd", initrd_path, &b->initrd_size, err);
+		b->initrd_name = strdup(initrd_path);
+		if (b->initrd_fd < 0)
+			r = b->initrd_fd;
+		else if (!b->initrd_name)
+			r = error_set(err, ENOMEM, "no memory; free some and try again");
+	}
+	if (r)
+		boot_image_free(b);
+	else
+		*ret = b;
+	return r;
+}

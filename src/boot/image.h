@@ -1,0 +1,90 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What a kernel file says of itself; the parser does not touch the guest. */
+#ifndef SILL_BOOT_IMAGE_H
+#define SILL_BOOT_IMAGE_H
+
+#include "boot/boot.h"
+
+/* Linux setup header (Documentation/arch/x86/boot.rst), as offsets in the file and in boot_params. */
+#define SETUP_SECTS      0x1f1
+#define SETUP_BOOT_FLAG  0x1fe
+#define SETUP_JUMP       0x200
+#define SETUP_MAGIC      0x202 /* "HdrS" */
+#define SETUP_VERSION    0x206
+#define SETUP_LOADER     0x210
+#define SETUP_LOADFLAGS  0x211
+#define SETUP_RAMDISK    0x218
+#define SETUP_RAMDISK_SZ 0x21c
+#define SETUP_CMDLINE    0x228
+#define SETUP_INITRD_MAX 0x22c
+#define SETUP_RELOC      0x234
+#define SETUP_XLOADFLAGS 0x236
+#define SETUP_CMDLINE_SZ 0x238
+#define SETUP_PAYLOAD    0x248
+#define SETUP_PAYLOAD_SZ 0x24c
+#define SETUP_PREF_ADDR  0x258
+#define SETUP_INIT_SIZE  0x260
+#define SETUP_END_MAX    0x290 /* where the header may reach at most: edd_mbr_sig_buffer follows */
+
+#define LOADFLAG_KASLR 0x02
+#define XLOADFLAG_64   0x0001
+#define XLOADFLAG_HIGH 0x0002 /* may be given an initrd above 4 GiB */
+
+struct boot_image {
+	char *name; /* of the kernel file, for messages */
+	char *initrd_name;
+	int initrd_fd; /* -1: none */
+	uint64_t initrd_size;
+
+	uint8_t *file;
+	size_t size;
+
+	bool is_elf;
+	/* bzImage */
+	uint16_t version;
+	size_t kernel_off, kernel_size;   /* the protected-mode part */
+	size_t payload_off, payload_size; /* in file; size 0: none known */
+	uint64_t pref_addr, init_size;
+	size_t header_end;
+	/* both; ELF: defaults of a 64-bit Linux */
+	uint32_t cmdline_max, initrd_max;
+};
+
+/* A program to load, pointing into an ELF file in memory. */
+#define ELF_MAX_SEGMENTS 16
+struct elf_program {
+	struct elf_segment {
+		uint64_t paddr, memsz;
+		const uint8_t *data;
+		uint64_t filesz;
+	} seg[ELF_MAX_SEGMENTS];
+	unsigned nr;
+	uint64_t start, end; /* physical, [start, end) */
+	uint64_t entry;      /* 64-bit entry, physical */
+	uint32_t pvh_entry;  /* 0: no note */
+};
+
+/* 0 or -ENOEXEC with why. name: for the message. */
+int elf_parse(const char *name, const uint8_t *data, size_t size, struct elf_program *ret, struct error *err);
+
+/*
+ * Decompresses a bzImage's payload, which names its own size in its last four
+ * bytes. *ret is malloc'd. 0, -ENOTSUP (unknown compression) or -EINVAL (damaged) or -ENOMEM.
+ */
+int boot_decompress(const uint8_t *data, size_t size, uint8_t **ret, size_t *ret_size);
+
+static inline uint64_t le_get(const uint8_t *p, unsigned size)
+{
+	uint64_t v = 0;
+	for (unsigned i = 0; i < size; i++)
+		v |= (uint64_t)p[i] << (8 * i);
+	return v;
+}
+
+static inline void le_put(uint8_t *p, uint64_t v, unsigned size)
+{
+	for (unsigned i = 0; i < size; i++)
+		p[i] = (uint8_t)(v >> (8 * i));
+}
+
+#endif

@@ -1,0 +1,283 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <ctype.h>
+#include <errno.h>
+#include <string.h>
+
+#include "base/util.h"
+#include "cli/options.h"
+
+struct option {
+	const char *name;     /* without the dashes */
+	const char *argument; /* for the help; NULL: a flag */
+	const char *help;
+	const char *const *choices; /* NULL: anything that parse takes */
+	size_t string;              /* offset in struct options of a const char *, if there is no parse */
+	int (*parse)(struct options *o, const char *value, struct error *err);
+	bool repeatable;
+};
+
+int options_parse_size(const char *text, uint64_t *ret)
+{
+	static const char suffixes[] = "KMG";
+	char *end;
+	if (!isdigit((unsigned char)*text))
+		return -EINVAL;
+	errno = 0;
+	unsigned long long n = strtoull(text, &end, 10);
+	const char *suffix = *end ? strchr(suffixes, toupper((unsigned char)*end)) : NULL;
+	if (errno || !suffix || end[1])
+		return -EINVAL;
+	unsigned shift = 10 * (unsigned)(suffix - suffixes + 1);
+	if (n > UINT64_MAX >> shift)
+		return -EINVAL;
+	*ret = (uint64_t)n << shift;
+	return 0;
+}
+
+static int parse_memory(struct options *o, const char *value, struct error *err)
+{
+	uint64_t size;
+	if (options_parse_size(value, &size) < 0)
+		return error_set(err, EINVAL,
+				 "--memory %s: not a size; give a number with K, M or G, such as 1G", value);
+	if (size < VM_MIN_MEMORY || size > VM_MAX_MEMORY || size % MIB(1))
+		return error_set(err, EINVAL,
+				 "--memory %s: not possible; give whole megabytes from 16M to 1024G", value);
+	o->vm.memory = size;
+	return 0;
+}
+
+static int parse_cpus(struct options *o, const char *value, struct error *err)
+{
+	char *end;
+	errno = 0;
+	unsigned long n = strtoul(value, &end, 10);
+	if (errno || *end || !isdigit((unsigned char)*value) || n < 1 || n > VM_MAX_CPUS)
+		return error_set(err, EINVAL, "--cpus %s: not possible; give a number from 1 to %d", value,
+				 VM_MAX_CPUS);
+	o->vm.nr_cpus = (unsigned)n;
+	return 0;
+}
+
+/* FILE[,readonly][,format=raw]: what follows the first comma is options, so a FILE cannot contain one. */
+static int parse_disk(struct options *o, const char *value, struct error *err)
+{
+	if (o->vm.nr_disks == VM_MAX_DISKS)
+		return error_set(err, EINVAL, "--disk %s: too many; give at most %d disks", value,
+				 VM_MAX_DISKS);
+	struct vm_disk *d = &o->vm.disks[o->vm.nr_disks];
+	size_t len = strcspn(value, ",");
+	if (!len)
+		return error_set(err, EINVAL, "--disk %s: names no file; give FILE[,readonly][,format=raw]",
+				 value);
+	bool readonly = false;
+	for (const char *p = value + len; *p;) {
+		p++;
+		size_t n = strcspn(p, ",");
+		if (n == 8 && !strncmp(p, "readonly", n))
+			readonly = true;
+		else if (!(n == 10 && !strncmp(p, "format=raw", n)))
+			return error_set(
+			    err, EINVAL,
+			    "--disk %s: \"%.*s\" is not an option; use readonly and format=raw (a file "
+			    "name with a comma needs a link without)",
+			    value, (int)n, p);
+		p += n;
+	}
+	d->path = strndup(value, len);
+	if (!d->path)
+		return error_set(err, ENOMEM, "no memory; free some and try again");
+	d->readonly = readonly;
+	o->vm.nr_disks++;
+	return 0;
+}
+
+static int parse_net(struct options *o, const char *value, struct error *err)
+{
+	if (!strcmp(value, "none")) {
+		o->vm.net = false;
+		return 0;
+	}
+	int r = net_user_parse(value, &o->vm.net_user, err);
+	if (!r)
+		o->vm.net = true;
+	return r;
+}
+
+static int parse_serial(struct options *o, const char *value, struct error *err)
+{
+	static const struct {
+		const char *prefix;
+		enum vm_serial kind;
+	} kinds[] = { { "file:", VM_SERIAL_FILE }, { "unix:", VM_SERIAL_UNIX } };
+	if (!strcmp(value, "stdio")) {
+		o->vm.serial = VM_SERIAL_STDIO;
+		return 0;
+	}
+	if (!strcmp(value, "none")) {
+		o->vm.serial = VM_SERIAL_NONE;
+		return 0;
+	}
+	for (size_t i = 0; i < ARRAY_SIZE(kinds); i++) {
+		size_t n = strlen(kinds[i].prefix);
+		if (strncmp(value, kinds[i].prefix, n) != 0 || !value[n])
+			continue;
+		o->vm.serial = kinds[i].kind;
+		o->vm.serial_path = value + n;
+		return 0;
+	}
+	return error_set(err, EINVAL, "--serial %s: not possible; give stdio, none, file:PATH or unix:PATH",
+			 value);
+}
+
+static int parse_stats(struct options *o, const char *value, struct error *err)
+{
+	(void)value;
+	(void)err;
+	o->stats = true;
+	return 0;
+}
+
+static int parse_help(struct options *o, const char *value, struct error *err)
+{
+	(void)value;
+	(void)err;
+	o->help = true;
+	return 0;
+}
+
+static const char *const engines[] = { "auto", "bt", NULL };
+static const char *const tiers[] = { "auto", "interp", "t1", NULL };
+static const char *const cpus[] = { "host", "v2", "v3", NULL };
+
+#define STRING(member) offsetof(struct options, vm.member)
+
+/* clang-format off */
+static const struct option table[] = {
+	{ "kernel", "FILE", "Linux kernel: bzImage, or ELF vmlinux (required)", NULL, STRING(kernel), NULL, false },
+	{ "initrd", "FILE", "initial RAM disk for it", NULL, STRING(initrd), NULL, false },
+	{ "append", "STRING", "kernel command line", NULL, STRING(cmdline), NULL, false },
+	{ "memory", "SIZE", "memory, with suffix K, M or G (default 1G)", NULL, 0, parse_memory, false },
+	{ "cpus", "N", "virtual processors, 1 to 16 (default 1)", NULL, 0, parse_cpus, false },
+	{ "cpu", "MODEL", "what they look like: host, v2 or v3 (default host)", cpus, STRING(cpu), NULL, false },
+	{ "disk", "FILE[,readonly][,format=raw]", "disk image; repeat for more", NULL, 0, parse_disk, true },
+	{ "net", "user[,hostfwd=tcp:ADDR:PORT-:PORT]|none", "network (default user: NAT)", NULL, 0, parse_net, false },
+	{ "serial", "stdio|none|file:PATH|unix:PATH", "where COM1 goes (default stdio)", NULL, 0, parse_serial, false },
+	{ "engine", "ENGINE", "what runs the processors: auto or bt (default auto)", engines, STRING(engine), NULL, false },
+	{ "tier", "TIER", "highest tier of the bt engine: auto, interp or t1", tiers, STRING(tier), NULL, false },
+	{ "name", "NAME", "name of the VM, for messages", NULL, STRING(name), NULL, false },
+	{ "stats", NULL, "print what the engine did when the VM ends", NULL, 0, parse_stats, false },
+	{ "help", NULL, "this", NULL, 0, parse_help, false },
+};
+/* clang-format on */
+
+void options_print_help(FILE *f)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(table); i++) {
+		char left[80];
+		snprintf(left, sizeof(left), "--%s%s%s", table[i].name, table[i].argument ? " " : "",
+			 table[i].argument ? table[i].argument : "");
+		/* A long left column gets a line of its own. */
+		if (strlen(left) > 24)
+			fprintf(f, "  %s\n  %-24s  %s\n", left, "", table[i].help);
+		else
+			fprintf(f, "  %-24s  %s\n", left, table[i].help);
+	}
+}
+
+static int check_choice(const struct option *opt, const char *value, struct error *err)
+{
+	char all[128] = "";
+	if (!opt->choices)
+		return 0;
+	for (const char *const *c = opt->choices; *c; c++) {
+		if (!strcmp(*c, value))
+			return 0;
+		size_t n = strlen(all);
+		snprintf(all + n, sizeof(all) - n, "%s%s", n ? ", " : "", *c);
+	}
+	return error_set(err, EINVAL, "--%s %s: not known; choose from %s", opt->name, value, all);
+}
+
+static const struct option *find_option(const char *name, size_t len)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(table); i++)
+		if (strlen(table[i].name) == len && !strncmp(table[i].name, name, len))
+			return &table[i];
+	return NULL;
+}
+
+static int apply(const struct option *opt, const char *value, struct options *o, struct error *err)
+{
+	int r = check_choice(opt, value, err);
+	if (r)
+		return r;
+	if (opt->parse)
+		return opt->parse(o, value, err);
+	*(const char **)((char *)o + opt->string) = value;
+	return 0;
+}
+
+static int check_together(const struct options *o, struct error *err)
+{
+	if (o->help)
+		return 0;
+	if (!o->vm.kernel)
+		return error_set(err, EINVAL, "no kernel to run; give --kernel FILE");
+	return 0;
+}
+
+int options_parse(int argc, char *const *argv, struct options *ret, struct error *err)
+{
+	uint32_t seen = 0;
+	*ret = (struct options){
+		.vm = { .name = "vm",
+			.engine = "auto",
+			.tier = "auto",
+			.cpu = "host",
+			.nr_cpus = 1,
+			.memory = GIB(1),
+			.cmdline = "",
+			.net = true,
+			.serial = VM_SERIAL_STDIO },
+	};
+	for (int i = 0; i < argc; i++) {
+		const char *arg = argv[i];
+		if (strncmp(arg, "--", 2) != 0)
+			return error_set(
+			    err, EINVAL,
+			    "\"%s\" is not an option; options begin with --, see sill run --help", arg);
+		size_t len = strcspn(arg + 2, "=");
+		const struct option *opt = find_option(arg + 2, len);
+		if (!opt)
+			return error_set(err, EINVAL, "there is no option %s; see sill run --help", arg);
+		const char *value = arg[2 + len] ? arg + 2 + len + 1 : NULL;
+		if (!opt->argument && value)
+			return error_set(err, EINVAL, "--%s takes no value; leave \"=%s\" out", opt->name,
+					 value);
+		if (opt->argument && !value) {
+			if (i + 1 == argc)
+				return error_set(err, EINVAL, "--%s needs a value: %s", opt->name,
+						 opt->argument);
+			value = argv[++i];
+		}
+		if (opt->argument && !*value && opt->string != STRING(cmdline))
+			return error_set(err, EINVAL, "--%s has an empty value; give %s", opt->name,
+					 opt->argument);
+		uint32_t bit = 1u << (opt - table);
+		if ((seen & bit) && !opt->repeatable)
+			return error_set(err, EINVAL, "--%s is given twice; give it once", opt->name);
+		seen |= bit;
+		int r = apply(opt, value, ret, err);
+		if (r)
+			return r;
+	}
+	return check_together(ret, err);
+}
+
+void options_free(struct options *o)
+{
+	for (unsigned i = 0; i < o->vm.nr_disks; i++)
+		free(o->vm.disks[i].path);
+	o->vm.nr_disks = 0;
+}

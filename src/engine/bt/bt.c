@@ -1,0 +1,377 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The bt engine: creation, the run loop, host signals.
+ *
+ * Memory of a vCPU, one mapping:
+ *
+ *	[ guard page | host stack for helpers | struct vcpu ]
+ *
+ * Translated code runs with RSP = the struct's address, so helpers' frames lie
+ * below it.  Signal handlers run on an alternate stack, because the guest's
+ * code may be interrupted anywhere.
+ *
+ * A kick is a flag and a signal.  The flag is looked at wherever C code runs;
+ * the signal makes translated code, which never looks, reach C code soon
+ * (t1.c, t1_signal).  The vCPU's timer is a POSIX timer that sends the same
+ * signal, so an expiring LAPIC timer needs no other thread.
+ */
+#include <errno.h>
+#include <linux/futex.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <ucontext.h>
+#include <unistd.h>
+
+#include "base/util.h"
+#include "engine/bt/interp.h"
+#include "engine/bt/mmu.h"
+#include "engine/bt/native.h"
+#include "engine/bt/t1.h"
+
+#define HELPER_STACK MIB(1)
+#define KICK_SIGNAL  (SIGRTMIN + 2)
+
+struct engine_vm {
+	struct mem *mem;
+	struct mutex lock;
+	unsigned nr_vcpus;
+	struct vcpu *vcpus[16];
+	bool use_t1;
+	uint64_t code_cache_size;
+};
+
+static __thread struct vcpu *current_vcpu;
+
+/* ---- signals ---- */
+
+static struct sigaction old_action[65];
+static pthread_once_t signals_once = PTHREAD_ONCE_INIT;
+
+static void kick_handler(int sig, siginfo_t *si, void *ctx)
+{
+	struct vcpu *v = current_vcpu;
+
+	(void)sig;
+	if (!v)
+		return;
+	if (si->si_code == SI_TIMER)
+		v->timer_passed = true;
+	atomic_store_explicit(&v->kick, 1, memory_order_relaxed);
+	t1_kick_signal(v, ctx);
+}
+
+/* Not ours: what would have happened without us. */
+static void chain(int sig, siginfo_t *si, void *ctx)
+{
+	struct sigaction *o = &old_action[sig];
+
+	if (o->sa_flags & SA_SIGINFO) {
+		o->sa_sigaction(sig, si, ctx);
+	} else if (o->sa_handler != SIG_DFL && o->sa_handler != SIG_IGN) {
+		o->sa_handler(sig);
+	} else {
+		signal(sig, SIG_DFL);
+		raise(sig);
+	}
+}
+
+static void fault_handler(int sig, siginfo_t *si, void *ctx)
+{
+	ucontext_t *uc = ctx;
+	greg_t *r = uc->uc_mcontext.gregs;
+	struct vcpu *v = current_vcpu;
+	uint64_t rip = (uint64_t)r[REG_RIP];
+
+	if (v) {
+		v->fault_trapno = (uint64_t)r[REG_TRAPNO];
+		v->fault_error = (uint64_t)r[REG_ERR];
+		v->fault_addr = (uint64_t)si->si_addr;
+		if (interp_owns_code(v, rip) ||
+		    (rip >= (uint64_t)native_code_start && rip < (uint64_t)native_code_end)) {
+			r[REG_RIP] = (greg_t)native_fault;
+			r[REG_EFL] &= ~(greg_t)(FLAG_TF | FLAG_DF | FLAG_AC);
+			return;
+		}
+		if (t1_fault_signal(v, uc))
+			return;
+	}
+	chain(sig, si, ctx);
+}
+
+static void install_signals(void)
+{
+	static const int faults[] = { SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP };
+	struct sigaction sa = { .sa_flags = SA_SIGINFO | SA_ONSTACK };
+
+	sigemptyset(&sa.sa_mask);
+	sigaddset(&sa.sa_mask, KICK_SIGNAL);
+	sa.sa_sigaction = fault_handler;
+	for (unsigned i = 0; i < ARRAY_SIZE(faults); i++)
+		sigaction(faults[i], &sa, &old_action[faults[i]]);
+	sa.sa_sigaction = kick_handler;
+	sigaction(KICK_SIGNAL, &sa, &old_action[KICK_SIGNAL]);
+}
+
+/* ---- creation ---- */
+
+static void code_written(void *opaque, gpa_t gpa, uint64_t len)
+{
+	struct engine_vm *vm = opaque;
+	void *p = mem_ram_ptr(vm->mem, gpa, 1);
+
+	/* A device wrote: every vCPU forgets what it translated from there. */
+	for (unsigned i = 0; i < vm->nr_vcpus; i++)
+		if (vm->vcpus[i])
+			t1_request_invalidate(vm->vcpus[i], p, len);
+}
+
+static void layout_changed(void *opaque)
+{
+	struct engine_vm *vm = opaque;
+
+	/* Only RAM has TLB entries and RAM does not move, so there is nothing to forget. */
+	(void)vm;
+}
+
+static int bt_vm_new(struct mem *m, unsigned nr_vcpus, const struct engine_option *o, struct engine_vm **ret,
+		     struct error *err)
+{
+	struct engine_vm *vm = calloc(1, sizeof *vm);
+	struct mem_notifier n = { .code_written = code_written, .layout_changed = layout_changed };
+
+	if (!vm)
+		return error_set(err, ENOMEM, "out of memory for the engine");
+	if (nr_vcpus > ARRAY_SIZE(vm->vcpus)) {
+		free(vm);
+		return error_set(err, EINVAL, "%u vCPUs are more than the %zu that the engine runs: lower --cpus",
+				 nr_vcpus, ARRAY_SIZE(vm->vcpus));
+	}
+	vm->mem = m;
+	mutex_init(&vm->lock, LOCK_RANK_ENGINE, "engine");
+	vm->use_t1 = !(o && o->tier && !strcmp(o->tier, "interp"));
+	vm->code_cache_size = o && o->code_cache_size ? o->code_cache_size : MIB(64);
+	n.opaque = vm;
+	mem_set_notifier(m, &n);
+	pthread_once(&signals_once, install_signals);
+	*ret = vm;
+	return 0;
+}
+
+static void bt_vm_free(struct engine_vm *vm)
+{
+	struct mem_notifier none = { 0 };
+
+	if (!vm)
+		return;
+	mem_set_notifier(vm->mem, &none);
+	mutex_destroy(&vm->lock);
+	free(vm);
+}
+
+static void bt_vcpu_free(struct vcpu *v)
+{
+	if (!v)
+		return;
+	if (v->vm)
+		v->vm->vcpus[v->index] = NULL;
+	if (v->has_timer)
+		timer_delete(v->timer);
+	t1_free(v);
+	interp_free(v);
+	if (v->asids)
+		munmap(v->asids, sizeof(struct asid) * PCID_SLOTS);
+	munmap(v->map, v->map_size);
+}
+
+static int bt_vcpu_new(struct engine_vm *vm, const struct vcpu_config *c, struct vcpu **ret, struct error *err)
+{
+	size_t struct_size = align_up(sizeof(struct vcpu), 4096);
+	size_t size = HELPER_STACK + struct_size;
+	uint8_t *map = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	struct vcpu *v;
+
+	if (map == MAP_FAILED)
+		return error_set(err, ENOMEM, "out of memory for a vCPU");
+	mprotect(map, 4096, PROT_NONE);
+	v = (struct vcpu *)(map + HELPER_STACK);
+	v->map = map;
+	v->map_size = size;
+	v->vm = vm;
+	v->mem = c->mem;
+	v->model = c->model;
+	v->board = c->board;
+	v->apic_id = c->apic_id;
+	v->phys_mask = (1ull << c->model->phys_bits) - 1;
+	v->asids = mmap(NULL, sizeof(struct asid) * PCID_SLOTS, PROT_READ | PROT_WRITE,
+			MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (v->asids == MAP_FAILED)
+		v->asids = NULL;
+	if (!v->asids || interp_init(v) || (vm->use_t1 && t1_init(v, vm->code_cache_size))) {
+		v->vm = NULL;
+		bt_vcpu_free(v);
+		return error_set(err, ENOMEM, "out of memory for a vCPU");
+	}
+	x86_state_reset(&v->st);
+	mmu_select(v, true);
+	while (v->index < 16 && vm->vcpus[v->index])
+		v->index++;
+	vm->vcpus[v->index] = v;
+	if (v->index >= vm->nr_vcpus)
+		vm->nr_vcpus = v->index + 1;
+	*ret = v;
+	return 0;
+}
+
+static int bt_thread_init(struct vcpu *v, struct error *err)
+{
+	struct sigevent ev = { .sigev_notify = SIGEV_THREAD_ID, .sigev_signo = KICK_SIGNAL };
+	stack_t ss = { .ss_size = KIB(64) };
+	sigset_t set;
+
+	ss.ss_sp = mmap(NULL, ss.ss_size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (ss.ss_sp == MAP_FAILED || sigaltstack(&ss, NULL))
+		return error_set(err, ENOMEM, "out of memory for a signal stack");
+	current_vcpu = v;
+	v->thread = pthread_self();
+	v->tid = (int)syscall(SYS_gettid);
+	ev._sigev_un._tid = v->tid;
+	if (timer_create(CLOCK_MONOTONIC, &ev, &v->timer))
+		return error_set(err, errno, "cannot create the vCPU's timer: %s", strerror(errno));
+	v->has_timer = true;
+	v->timer_deadline = INT64_MAX;
+	sigemptyset(&set);
+	sigaddset(&set, KICK_SIGNAL);
+	pthread_sigmask(SIG_UNBLOCK, &set, NULL);
+	return 0;
+}
+
+/* ---- kicks, sleeping, the timer ---- */
+
+static void bt_kick(struct vcpu *v)
+{
+	if (atomic_exchange(&v->kick, 1) == 0 || v->in_t1) {
+		if (v->tid && v != current_vcpu)
+			syscall(SYS_tgkill, getpid(), v->tid, KICK_SIGNAL);
+		syscall(SYS_futex, &v->kick, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
+	}
+}
+
+static void bt_wait(struct vcpu *v)
+{
+	while (!atomic_load(&v->kick))
+		syscall(SYS_futex, &v->kick, FUTEX_WAIT_PRIVATE, 0, NULL, NULL, 0);
+}
+
+static void bt_arm_timer(struct vcpu *v, int64_t host_ns)
+{
+	struct itimerspec it = { 0 };
+
+	v->timer_deadline = host_ns;
+	if (!v->has_timer)
+		return;
+	if (host_ns != INT64_MAX) {
+		if (host_ns < 1)
+			host_ns = 1;
+		it.it_value.tv_sec = host_ns / 1000000000;
+		it.it_value.tv_nsec = host_ns % 1000000000;
+	}
+	timer_settime(v->timer, TIMER_ABSTIME, &it, NULL);
+}
+
+/* ---- running ---- */
+
+static void serve_requests(struct vcpu *v)
+{
+	uint32_t r = atomic_exchange(&v->request, 0);
+
+	if (r & BT_REQ_FLUSH_TLB)
+		mmu_flush_all(v);
+	if (r & BT_REQ_FLUSH_CODE)
+		t1_serve_invalidate(v);
+}
+
+static enum vcpu_exit bt_run(struct vcpu *v)
+{
+	struct x86_state *s = &v->st;
+
+	for (;;) {
+		if (atomic_load_explicit(&v->request, memory_order_relaxed))
+			serve_requests(v);
+		if (event_pending(v))
+			event_deliver(v);
+		v->irq_request = v->board.irq_pending && v->board.irq_pending(v->board.opaque);
+		if (s->shutdown)
+			return VCPU_EXIT_SHUTDOWN;
+		if (v->error[0])
+			return VCPU_EXIT_ERROR;
+		if (atomic_exchange(&v->kick, 0)) {
+			v->stats.kicks++;
+			return VCPU_EXIT_KICKED;
+		}
+		if (s->halted) {
+			v->stats.halts++;
+			return VCPU_EXIT_HALTED;
+		}
+		if (v->vm->use_t1)
+			t1_run(v);
+		else
+			interp_run_until_event(v);
+	}
+}
+
+static struct x86_state *bt_state(struct vcpu *v)
+{
+	return &v->st;
+}
+
+static void bt_state_changed(struct vcpu *v)
+{
+	v->dr_watch = v->st.dr7 & 0xff;
+	if ((v->st.cr0 & CR0_PG) && (v->st.cr4 & CR4_PAE) && !(v->st.efer & EFER_LMA))
+		mmu_load_pdptes(v, v->st.cr3);
+	mmu_flush_all(v);
+	mmu_select(v, true);
+}
+
+static void bt_stats(struct vcpu *v, struct engine_stats *ret)
+{
+	*ret = v->stats;
+}
+
+static const char *bt_error(struct vcpu *v)
+{
+	return v->error;
+}
+
+void bt_code_written(struct vcpu *v, const void *host, uint64_t len);
+void bt_code_written(struct vcpu *v, const void *host, uint64_t len)
+{
+	struct engine_vm *vm = v->vm;
+
+	if (!vm->use_t1)
+		return;
+	t1_invalidate(v, host, len);
+	for (unsigned i = 0; i < vm->nr_vcpus; i++)
+		if (vm->vcpus[i] && vm->vcpus[i] != v)
+			t1_request_invalidate(vm->vcpus[i], host, len);
+}
+
+const struct engine_ops engine_bt = {
+	.name = "bt",
+	.vm_new = bt_vm_new,
+	.vm_free = bt_vm_free,
+	.vcpu_new = bt_vcpu_new,
+	.vcpu_free = bt_vcpu_free,
+	.vcpu_thread_init = bt_thread_init,
+	.vcpu_run = bt_run,
+	.vcpu_kick = bt_kick,
+	.vcpu_wait = bt_wait,
+	.vcpu_arm_timer = bt_arm_timer,
+	.vcpu_state = bt_state,
+	.vcpu_state_changed = bt_state_changed,
+	.vcpu_stats = bt_stats,
+	.vcpu_error = bt_error,
+};

@@ -1,0 +1,267 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "engine/bt/cache.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "base/util.h"
+#include "engine/bt/mmu.h"
+
+#define PAGES_SIZE 16384
+#define CODE_RESERVE 65536 /* no block is larger */
+#define META_RESERVE 65536
+
+struct code_page {
+	const uint8_t *host;
+	struct block *first;
+	uint32_t granules;
+	struct code_page *next;
+};
+
+static unsigned page_hash(const void *host)
+{
+	return (unsigned)(((uint64_t)host >> 12) * 0x9e3779b97f4a7c15ull >> 50);
+}
+
+static struct code_page **page_slot(struct bt_cache *c, const uint8_t *host)
+{
+	struct code_page **p = &c->pages[page_hash(host)];
+
+	while (*p && (*p)->host != host)
+		p = &(*p)->next;
+	return p;
+}
+
+static int map_arena(struct bt_cache *c, size_t size)
+{
+	int fd = memfd_create("sill-code", MFD_CLOEXEC | 0x10u /* MFD_EXEC */);
+
+	if (fd < 0)
+		fd = memfd_create("sill-code", MFD_CLOEXEC);
+	if (fd < 0)
+		return -errno;
+	if (ftruncate(fd, (off_t)size)) {
+		close(fd);
+		return -errno;
+	}
+	c->rw = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	c->rx = mmap(NULL, size, PROT_READ | PROT_EXEC, MAP_SHARED, fd, 0);
+	close(fd);
+	if (c->rw == MAP_FAILED || c->rx == MAP_FAILED)
+		return -ENOMEM;
+	c->size = size;
+	return 0;
+}
+
+int cache_init(struct vcpu *v, uint64_t size)
+{
+	struct bt_cache *c = calloc(1, sizeof *c);
+
+	if (!c)
+		return -ENOMEM;
+	v->cache = c;
+	if (map_arena(c, size))
+		return -ENOMEM;
+	c->meta_size = size;
+	c->max_order = size / 64;
+	c->meta = mmap(NULL, c->meta_size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1,
+		       0);
+	c->order = mmap(NULL, c->max_order * sizeof *c->order, PROT_READ | PROT_WRITE,
+			MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	c->hash = calloc(CACHE_HASH_SIZE, sizeof *c->hash);
+	c->pages = calloc(PAGES_SIZE, sizeof *c->pages);
+	c->empty_jc = calloc(JC_SIZE, sizeof *c->empty_jc);
+	if (c->meta == MAP_FAILED || c->order == MAP_FAILED || !c->hash || !c->pages || !c->empty_jc)
+		return -ENOMEM;
+	for (unsigned i = 0; i < JC_SIZE; i++)
+		c->empty_jc[i].va = ~(uint64_t)i;
+	v->empty_jc = (uint64_t)c->empty_jc;
+	translate_stubs(v);
+	c->start = c->used;
+	return 0;
+}
+
+void cache_free(struct vcpu *v)
+{
+	struct bt_cache *c = v->cache;
+
+	if (!c)
+		return;
+	if (c->rw && c->rw != MAP_FAILED)
+		munmap(c->rw, c->size);
+	if (c->rx && c->rx != MAP_FAILED)
+		munmap(c->rx, c->size);
+	if (c->meta && c->meta != MAP_FAILED)
+		munmap(c->meta, c->meta_size);
+	if (c->order && c->order != MAP_FAILED)
+		munmap(c->order, c->max_order * sizeof *c->order);
+	free(c->hash);
+	free(c->pages);
+	free(c->empty_jc);
+	free(c);
+	v->cache = NULL;
+}
+
+void *cache_alloc(struct bt_cache *c, size_t n)
+{
+	void *p = c->meta + c->meta_used;
+
+	c->meta_used += align_up(n, 16);
+	memset(p, 0, n);
+	return p;
+}
+
+void cache_make_room(struct vcpu *v)
+{
+	struct bt_cache *c = v->cache;
+
+	if (c->used + CODE_RESERVE > c->size || c->meta_used + META_RESERVE > c->meta_size ||
+	    c->n_order + 1 > c->max_order)
+		cache_flush(v);
+}
+
+void cache_add(struct vcpu *v, struct block *b, void *host_page)
+{
+	struct bt_cache *c = v->cache;
+	unsigned h = cache_hash(b->pa, b->va, b->flags);
+	struct code_page **p = page_slot(c, host_page);
+	uint8_t *flags = mem_page_flags(v->mem, host_page);
+
+	b->hash_next = c->hash[h];
+	c->hash[h] = b;
+	c->order[c->n_order++] = b;
+	if (!*p) {
+		*p = cache_alloc(c, sizeof **p);
+		(*p)->host = host_page;
+	}
+	if (!(*p)->first || !(__atomic_load_n(flags, __ATOMIC_RELAXED) & MEM_PAGE_CODE)) {
+		__atomic_or_fetch(flags, MEM_PAGE_CODE, __ATOMIC_SEQ_CST);
+		mmu_protect_page(v, host_page);
+	}
+	b->page_next = (*p)->first;
+	(*p)->first = b;
+	(*p)->granules |= b->granules;
+	v->stats.blocks++;
+	v->stats.guest_insns_translated += b->n_insns;
+	v->stats.code_bytes += b->code_size;
+}
+
+void cache_unlink_exit(struct bt_cache *c, struct block_exit *e)
+{
+	struct block_exit **p;
+
+	if (!e->to)
+		return;
+	for (p = &e->to->in; *p; p = &(*p)->next_in)
+		if (*p == e) {
+			*p = e->next_in;
+			break;
+		}
+	e->to = NULL;
+	cache_patch(c, e, e->cold);
+}
+
+void cache_unlink_all(struct bt_cache *c, struct block *b)
+{
+	for (unsigned i = 0; i < b->n_exits; i++)
+		cache_unlink_exit(c, &b->exits[i]);
+}
+
+/* Takes a block out of everything but its page's list. */
+static void kill_block(struct vcpu *v, struct block *b)
+{
+	struct bt_cache *c = v->cache;
+	struct block **p = &c->hash[cache_hash(b->pa, b->va, b->flags)];
+
+	while (*p && *p != b)
+		p = &(*p)->hash_next;
+	if (*p)
+		*p = b->hash_next;
+	while (b->in)
+		cache_unlink_exit(c, b->in);
+	cache_unlink_all(c, b);
+	b->dead = true;
+	for (int s = 0; s < PCID_SLOTS; s++)
+		for (int m = 0; m < 2; m++) {
+			struct jc_entry *j = &v->asids[s].jc[m][b->va & (JC_SIZE - 1)];
+
+			if (j->code == b->entry_m) {
+				j->va = ~(uint64_t)(b->va & (JC_SIZE - 1));
+				j->code = NULL;
+			}
+		}
+	v->stats.invalidations++;
+}
+
+static void invalidate_page(struct vcpu *v, const uint8_t *page, unsigned off, unsigned len)
+{
+	struct code_page **slot = page_slot(v->cache, page), *cp = *slot;
+	uint32_t first = off / 128, last = (off + len - 1) / 128;
+	uint32_t mask = (uint32_t)((last == 31 ? 0x100000000ull : 1ull << (last + 1)) - (1ull << first));
+	struct block **p;
+	uint32_t left = 0;
+
+	if (!cp || !(cp->granules & mask))
+		return;
+	for (p = &cp->first; *p;) {
+		struct block *b = *p;
+
+		if (b->granules & mask) {
+			*p = b->page_next;
+			kill_block(v, b);
+		} else {
+			left |= b->granules;
+			p = &b->page_next;
+		}
+	}
+	cp->granules = left;
+	if (!cp->first)
+		__atomic_and_fetch(mem_page_flags(v->mem, page), (uint8_t)~MEM_PAGE_CODE, __ATOMIC_SEQ_CST);
+}
+
+void cache_invalidate(struct vcpu *v, const void *host, uint64_t len)
+{
+	const uint8_t *p = host;
+
+	while (len) {
+		unsigned off = (uint64_t)p & 0xfff;
+		unsigned n = (unsigned)min_u64(len, PAGE_SIZE - off);
+
+		invalidate_page(v, p - off, off, n);
+		p += n;
+		len -= n;
+	}
+}
+
+void cache_flush(struct vcpu *v)
+{
+	struct bt_cache *c = v->cache;
+
+	for (unsigned i = 0; i < PAGES_SIZE; i++)
+		for (struct code_page *p = c->pages[i]; p; p = p->next)
+			__atomic_and_fetch(mem_page_flags(v->mem, p->host), (uint8_t)~MEM_PAGE_CODE,
+					   __ATOMIC_SEQ_CST);
+	memset(c->hash, 0, CACHE_HASH_SIZE * sizeof *c->hash);
+	memset(c->pages, 0, PAGES_SIZE * sizeof *c->pages);
+	c->used = c->start;
+	c->meta_used = 0;
+	c->n_order = 0;
+	c->generation++;
+	c->global_links = NULL;
+	mmu_flush_jc(v);
+}
+
+void cache_unlink_global(struct bt_cache *c)
+{
+	while (c->global_links) {
+		struct block_exit *e = c->global_links;
+
+		c->global_links = e->next_global;
+		e->next_global = NULL;
+		e->in_global = false;
+		cache_unlink_exit(c, e);
+	}
+}

@@ -1,0 +1,128 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The block cache: translated blocks, found by where their code lies in guest
+ * memory, and the links between them.
+ *
+ * Each vCPU has a cache of its own, so nothing here is locked: only its thread
+ * touches it (its kick signal too, but only while the thread is in translated
+ * code, hence not in here).
+ *
+ *  1. A block is keyed by the physical and the virtual address of its first
+ *     instruction and by the mode flags that its code depends on.
+ *  2. A page (host RAM page) with blocks has MEM_PAGE_CODE set and no write tag
+ *     in any TLB, so every write to it takes a path that comes to
+ *     cache_invalidate.
+ *  3. An exit that is linked jumps to its target's code; the target knows it
+ *     (the `in` list) and unlinks it when it dies.
+ *  4. Code is handed out in order from one arena; when that is full everything
+ *     is dropped at once.
+ */
+#ifndef SILL_ENGINE_BT_CACHE_H
+#define SILL_ENGINE_BT_CACHE_H
+
+#include "engine/bt/vcpu.h"
+
+/* Mode flags of a block: all that translation looks at besides the bytes. */
+enum {
+	BLOCK_USER = 1,    /* CPL 3 */
+	BLOCK_32 = 2,      /* compat or flat 32-bit code */
+	BLOCK_SSE = 4,     /* x87, MMX and SSE are enabled */
+	BLOCK_AVX = 8,
+	BLOCK_AVX512 = 16,
+	BLOCK_SMAP = 32,
+	BLOCK_TSC = 64,    /* RDTSC is allowed and needs no trap */
+	BLOCK_FSGS = 128,  /* CR4.FSGSBASE */
+	BLOCK_LONG = 256,  /* EFER.LMA */
+	BLOCK_PAGING = 512,
+	BLOCK_NULL_FSGS = 1024, /* 32-bit code with FS or GS null: their use is the interpreter's */
+};
+
+struct block;
+
+/* One direct way out of a block. */
+struct block_exit {
+	uint8_t *patch;        /* writable address of the rel32 to patch */
+	uint8_t *cold;         /* executable address that the rel32 goes to while unlinked */
+	uint64_t target;       /* linear address */
+	struct block *from;
+	struct block *to;      /* NULL: unlinked */
+	struct block_exit *next_in;
+	struct block_exit *next_global;
+	uint8_t *cold_lookup;  /* executable: through the jump cache, for targets that must not be linked */
+	uint8_t flags_in_mem;  /* which entry of the target it takes */
+	bool same_page;        /* may be linked for good: the target lies in the same page */
+	bool in_global;        /* on the list of links that live as long as a global TLB entry */
+};
+
+struct insn_map {
+	uint16_t host_end;  /* code offset where this instruction's hot code ends */
+	uint16_t guest_off; /* from the block's first byte */
+	bool in_host;       /* while it executes, host RFLAGS hold the guest's flags */
+};
+
+struct block {
+	uint64_t pa, va;
+	uint32_t flags;
+	uint16_t guest_len;
+	uint16_t n_insns, n_exits;
+	bool dead;
+	uint32_t granules;     /* 128-byte pieces of the page that it depends on */
+	uint32_t code_size;
+	uint8_t *code;         /* executable start */
+	uint8_t *entry_h, *entry_m; /* entries with the flags in host RFLAGS, in t1_flags */
+	struct block_exit *exits;
+	struct insn_map *map;
+	struct block_exit *in;
+	struct block *hash_next, *page_next;
+};
+
+struct code_page;
+
+struct bt_cache {
+	uint8_t *rw, *rx; /* the arena, twice: writable and executable */
+	size_t size, used, start; /* start: after the shared stubs */
+	struct block **hash;
+	struct code_page **pages;
+	uint8_t *meta;    /* bump-allocated blocks, exits, maps */
+	size_t meta_size, meta_used;
+	struct block **order; /* blocks by code address, for cache_find_host */
+	size_t n_order, max_order;
+	struct block_exit *global_links;
+	struct jc_entry *empty_jc;
+	/* shared stubs, executable addresses */
+	uint8_t *stub_lookup, *stub_lookup_end, *stub_link, *stub_interp, *stub_sti;
+	uint32_t generation; /* counts whole flushes */
+};
+
+int cache_init(struct vcpu *v, uint64_t size);
+void cache_free(struct vcpu *v);
+struct block *cache_find(struct vcpu *v, uint64_t pa, uint64_t va, uint32_t flags);
+/* Space for one more block and its code? If not, everything is flushed first. */
+void cache_make_room(struct vcpu *v);
+/* Metadata for a block; zeroed. Never fails after cache_make_room. */
+void *cache_alloc(struct bt_cache *c, size_t n);
+/* Enters a finished block; host_page is the RAM page that its code comes from. */
+void cache_add(struct vcpu *v, struct block *b, void *host_page);
+#define CACHE_HASH_SIZE 65536
+unsigned cache_hash(uint64_t pa, uint64_t va, uint32_t flags);
+void cache_patch(struct bt_cache *c, struct block_exit *e, const uint8_t *target);
+/* Makes the next way to b shorter: links exit e (may be NULL) where that is allowed, else enters b into the jump cache. */
+void cache_follow(struct vcpu *v, struct block_exit *e, struct block *b);
+void cache_jc_enter(struct vcpu *v, struct block *b);
+/* Unlinks all links that rest on a global page. */
+void cache_unlink_global(struct bt_cache *c);
+void cache_link(struct vcpu *v, struct block_exit *e, struct block *to);
+void cache_unlink_exit(struct bt_cache *c, struct block_exit *e);
+/* Unlinks every exit of b. Async-signal-safe under the rule above. */
+void cache_unlink_all(struct bt_cache *c, struct block *b);
+void cache_invalidate(struct vcpu *v, const void *host, uint64_t len);
+void cache_flush(struct vcpu *v);
+/* The block whose code holds executable address pc, or NULL. */
+struct block *cache_find_host(struct bt_cache *c, uint64_t pc);
+
+/* translate.c: a block for the code at va (host address p, physical pa), entered into the cache. NULL: the first instruction must be interpreted. */
+struct block *translate(struct vcpu *v, uint64_t va, uint64_t pa, const uint8_t *p, uint32_t flags);
+/* Emits the shared stubs at the arena's start. */
+void translate_stubs(struct vcpu *v);
+
+#endif

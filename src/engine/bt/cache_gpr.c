@@ -1,0 +1,129 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Finding and linking blocks, from within translated code: general-regs-only. */
+#include "engine/bt/cache.h"
+#include "engine/bt/mmu.h"
+#include "engine/bt/t1_internal.h"
+
+unsigned cache_hash(uint64_t pa, uint64_t va, uint32_t flags)
+{
+	uint64_t h = (pa ^ (va << 17) ^ flags) * 0x9e3779b97f4a7c15ull;
+
+	return h >> 48;
+}
+
+struct block *cache_find(struct vcpu *v, uint64_t pa, uint64_t va, uint32_t flags)
+{
+	struct block *b = v->cache->hash[cache_hash(pa, va, flags)];
+
+	while (b && (b->pa != pa || b->va != va || b->flags != flags))
+		b = b->hash_next;
+	return b;
+}
+
+void cache_patch(struct bt_cache *c, struct block_exit *e, const uint8_t *target)
+{
+	/* rel32 counts from the end of the field, in the executable view. */
+	int32_t rel = (int32_t)(target - (c->rx + (e->patch - c->rw) + 4));
+
+	*(__attribute__((aligned(1), may_alias)) int32_t *)e->patch = rel;
+}
+
+void cache_link(struct vcpu *v, struct block_exit *e, struct block *to)
+{
+	if (e->to || e->from->dead || to->dead)
+		return;
+	e->to = to;
+	e->next_in = to->in;
+	to->in = e;
+	cache_patch(v->cache, e, e->flags_in_mem ? to->entry_m : to->entry_h);
+}
+
+/* True if both addresses lie in one large global page, whose translation outlives CR3 loads (SDM 3A 4.10.2.4). */
+static bool same_global_page(struct vcpu *v, uint64_t a, uint64_t b)
+{
+	struct walk w;
+
+	if ((a ^ b) & ~0x1fffffull)
+		return false;
+	if (mmu_walk(v, b, ACC_X | ACC_PROBE | mmu_acc(v), &w)) {
+		v->exc.present = false;
+		return false;
+	}
+	return w.global && w.page_size >= 0x200000;
+}
+
+void cache_jc_enter(struct vcpu *v, struct block *b)
+{
+	struct jc_entry *j = &v->asid->jc[!!(b->flags & BLOCK_USER)][b->va & (JC_SIZE - 1)];
+
+	j->va = b->va;
+	j->code = b->entry_m;
+	mmu_note_exec(v, b->va);
+}
+
+void cache_follow(struct vcpu *v, struct block_exit *e, struct block *b)
+{
+	struct bt_cache *c = v->cache;
+
+	if (!e || e->from->flags != b->flags || e->target != b->va || e->from->dead || e->to) {
+		cache_jc_enter(v, b);
+		return;
+	}
+	if (e->same_page) {
+		cache_link(v, e, b);
+	} else if (same_global_page(v, e->from->va, b->va)) {
+		/* As good as a TLB entry of a global page, and forgotten when those are. */
+		cache_link(v, e, b);
+		if (!e->in_global) {
+			e->in_global = true;
+			e->next_global = c->global_links;
+			c->global_links = e;
+		}
+	} else {
+		/* From now on it goes through the jump cache by itself. */
+		e->cold = e->cold_lookup;
+		cache_patch(c, e, e->cold);
+		cache_jc_enter(v, b);
+	}
+}
+
+void *t1_find(struct vcpu *v, uint64_t va, struct block_exit *e)
+{
+	uint64_t pa;
+	struct block *b;
+	void *host;
+	bool dummy;
+
+	if (v->cache->global_links && v->global_gen != v->links_gen)
+		return NULL;
+	if (!(v->cur_flags & BLOCK_32) && !canonical(va))
+		return NULL;
+	if (mmu_host(v, va, ACC_X | mmu_acc(v), &host, &pa, &dummy)) {
+		v->exc.present = false;
+		return NULL;
+	}
+	if (!host)
+		return NULL;
+	b = cache_find(v, mem_ptr_to_gpa(v->mem, host).v, va, v->cur_flags);
+	if (!b)
+		return NULL;
+	cache_follow(v, e, b);
+	return b->entry_m;
+}
+
+struct block *cache_find_host(struct bt_cache *c, uint64_t pc)
+{
+	size_t lo = 0, hi = c->n_order;
+
+	while (lo < hi) {
+		size_t mid = (lo + hi) / 2;
+
+		if ((uint64_t)c->order[mid]->code <= pc)
+			lo = mid + 1;
+		else
+			hi = mid;
+	}
+	if (!lo)
+		return NULL;
+	return pc < (uint64_t)c->order[lo - 1]->code + c->order[lo - 1]->code_size ? c->order[lo - 1] : NULL;
+}

@@ -1,0 +1,442 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The interpreter's core: fetch, decode (cached), execute, and what is due at
+ * the instruction boundary.
+ *
+ * The life of one instruction:
+ *  1. Fetch: linear address from CS:RIP, translated for execution; the bytes
+ *     of a cached decode are compared with memory, so stale entries cannot run.
+ *  2. Is its unit enabled (#UD, #NM)?
+ *  3. Execute: by class (decode.h).
+ *  4. Advance RIP, clear RF, take single-step and data-breakpoint traps.
+ *
+ * Native instructions are re-encoded once into a small code arena and called
+ * through native_call.  In that code guest RSP must not be in host RSP, and the
+ * memory operand needs a register for its host pointer: both get registers that
+ * the instruction does not use.
+ */
+#include "engine/bt/interp_internal.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+
+#include "base/util.h"
+#include "engine/bt/reencode.h"
+
+#define ICACHE_SIZE 4096
+#define ARENA_SIZE  (256u << 10)
+
+struct ientry {
+	uint64_t pa;
+	uint8_t mode; /* code size | real << 4 */
+	struct insn in;
+	void *code;          /* native form, or NULL */
+	uint8_t ptr_reg, sp_reg; /* host registers for the memory pointer and guest RSP; 0xff: unused */
+};
+
+struct icache {
+	struct ientry e[ICACHE_SIZE];
+	uint8_t *arena;
+	size_t used;
+};
+
+int interp_init(struct vcpu *v)
+{
+	v->icache = calloc(1, sizeof *v->icache);
+	if (!v->icache)
+		return -ENOMEM;
+	for (int i = 0; i < ICACHE_SIZE; i++)
+		v->icache->e[i].pa = ~0ull;
+	v->icache->arena = mmap(NULL, ARENA_SIZE, PROT_READ | PROT_WRITE | PROT_EXEC,
+				MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (v->icache->arena == MAP_FAILED) {
+		free(v->icache);
+		v->icache = NULL;
+		return -ENOMEM;
+	}
+	return 0;
+}
+
+void interp_free(struct vcpu *v)
+{
+	if (!v->icache)
+		return;
+	munmap(v->icache->arena, ARENA_SIZE);
+	free(v->icache);
+	v->icache = NULL;
+}
+
+/* ---- fetch ---- */
+
+static int fetch(struct vcpu *v, struct ientry **ret)
+{
+	struct x86_state *s = &v->st;
+	bool c64 = is_code64(v);
+	bool real = !(s->cr0 & CR0_PE) || is_v86(v);
+	unsigned mode = c64 ? 8 : (s->seg[SEG_CS].attr & SEG_DB) ? 4 : 2;
+	unsigned acc = ACC_X | mmu_acc(v);
+	uint64_t lin = c64 ? s->rip : (uint32_t)(s->seg[SEG_CS].base + s->rip);
+	uint64_t pa, pa2;
+	uint8_t buf[16];
+	const uint8_t *code;
+	void *host, *host2;
+	bool dummy;
+	size_t avail;
+	struct ientry *e;
+	int r;
+
+	if (c64 ? !canonical(lin) : s->rip > s->seg[SEG_CS].limit)
+		return exc_gp(v, 0);
+	if (mmu_host(v, lin, acc, &host, &pa, &dummy))
+		return -1;
+	avail = PAGE_SIZE - (lin & 0xfff);
+	if (host) {
+		code = host;
+		pa = mem_ptr_to_gpa(v->mem, host).v;
+	} else {
+		avail = avail > 15 ? 15 : avail;
+		for (size_t i = 0; i < avail; i++)
+			buf[i] = (uint8_t)mem_mmio_read(v->mem, GPA(pa + i), 1);
+		code = buf;
+	}
+	e = &v->icache->e[(pa ^ pa >> 12) & (ICACHE_SIZE - 1)];
+	if (e->pa == pa && e->mode == (mode | real << 4) && e->in.len <= avail &&
+	    memcmp(e->in.bytes, code, e->in.len) == 0)
+		goto found;
+	e->pa = ~0ull;
+	e->code = NULL;
+	r = insn_decode(code, avail, mode, real, &e->in);
+	if (r == DECODE_MORE) {
+		uint64_t next = c64 ? lin + avail : (uint32_t)(lin + avail);
+
+		memmove(buf, code, avail);
+		if (c64 && !canonical(next))
+			return exc_gp(v, 0);
+		if (mmu_host(v, next, acc, &host2, &pa2, &dummy))
+			return -1;
+		for (size_t i = avail; i < 15; i++)
+			buf[i] = host2 ? ((uint8_t *)host2)[i - avail] :
+					 (uint8_t)mem_mmio_read(v->mem, GPA(pa2 + i - avail), 1);
+		r = insn_decode(buf, 15, mode, real, &e->in);
+	} else if (r == DECODE_OK) {
+		e->pa = pa;
+		e->mode = (uint8_t)(mode | real << 4);
+	}
+	if (r == DECODE_UD)
+		return exc_ud(v);
+	if (r != DECODE_OK)
+		return exc_gp(v, 0);
+found:
+	if (!c64 && s->rip + e->in.len - 1 > s->seg[SEG_CS].limit)
+		return exc_gp(v, 0);
+	*ret = e;
+	return 0;
+}
+
+/* ---- is the unit enabled? (SDM 3A 2.5, 13.1) ---- */
+
+static int check_unit(struct vcpu *v, const struct insn *in)
+{
+	const struct x86_state *s = &v->st;
+
+	switch (in->unit) {
+	case UNIT_INT:
+		return 0;
+	case UNIT_X87:
+		if (in->mnemonic == ZYDIS_MNEMONIC_FWAIT) {
+			if ((s->cr0 & (CR0_MP | CR0_TS)) == (CR0_MP | CR0_TS))
+				break;
+			return 0;
+		}
+		if (s->cr0 & (CR0_EM | CR0_TS))
+			break;
+		return 0;
+	case UNIT_FXSAVE:
+		if (s->cr0 & (CR0_EM | CR0_TS))
+			break;
+		return 0;
+	case UNIT_MMX:
+		if (s->cr0 & CR0_EM)
+			return exc_ud(v);
+		if (s->cr0 & CR0_TS)
+			break;
+		return 0;
+	case UNIT_SSE:
+		if ((s->cr0 & CR0_EM) || !(s->cr4 & CR4_OSFXSR))
+			return exc_ud(v);
+		if (s->cr0 & CR0_TS)
+			break;
+		return 0;
+	case UNIT_AVX:
+	case UNIT_AVX512: {
+		uint64_t need = in->unit == UNIT_AVX ? 6 : 0xe6;
+
+		if (!(s->cr4 & CR4_OSXSAVE) || (s->xcr0 & need) != need || !is_protected(v))
+			return exc_ud(v);
+		if (s->cr0 & CR0_TS)
+			break;
+		return 0;
+	}
+	case UNIT_XSAVE:
+		if (!(s->cr4 & CR4_OSXSAVE))
+			return exc_ud(v);
+		if (s->cr0 & CR0_TS)
+			break;
+		return 0;
+	default:
+		return 0;
+	}
+	exc_set(v, EXC_NM, false, 0);
+	return -1;
+}
+
+/* ---- native execution ---- */
+
+static unsigned pick_reg(uint32_t busy, bool low)
+{
+	static const uint8_t order[] = { RSI, RDI, RBX, RBP, RCX, RDX, RAX, R8, R9, R10, R11 };
+
+	for (unsigned i = 0; i < sizeof order; i++)
+		if (!(busy >> order[i] & 1) && (!low || order[i] < 8))
+			return order[i];
+	return R11;
+}
+
+/* Makes e's native code. False where none exists (cannot happen for valid instructions). */
+static bool make_native(struct icache *c, struct ientry *e)
+{
+	const struct insn *in = &e->in;
+	uint8_t map[16];
+	uint32_t busy = 1u << RSP | in->regs_read | in->regs_written;
+	struct host_mem hm = { .index = EMIT_NO_REG, .scale = 1 };
+	struct emit em;
+
+	if (in->high8)
+		for (int i = 0; i < 3; i++)
+			if (in->ops[i].high8)
+				busy |= 1u << in->ops[i].reg;
+	for (unsigned i = 0; i < 16; i++)
+		map[i] = (uint8_t)i;
+	e->ptr_reg = e->sp_reg = 0xff;
+	if ((in->regs_read | in->regs_written) & 1u << RSP) {
+		/* SPL and AH..BH cannot meet in one instruction, so any register will do. */
+		e->sp_reg = (uint8_t)pick_reg(busy, in->reg8);
+		busy |= 1u << e->sp_reg;
+		map[RSP] = e->sp_reg;
+	}
+	if (in->has_mem) {
+		e->ptr_reg = (uint8_t)pick_reg(busy, true);
+		hm.base = e->ptr_reg;
+	}
+	if (c->used + REENCODE_MAX + 16 > ARENA_SIZE) {
+		for (int i = 0; i < ICACHE_SIZE; i++)
+			c->e[i].code = NULL;
+		c->used = 0;
+	}
+	em = (struct emit){ .p = c->arena + c->used };
+	e->code = NULL;
+	if (!reencode(&em, in, map, &hm))
+		return false;
+	emit1(&em, 0xc3);
+	e->code = c->arena + c->used;
+	c->used = align_up((uint64_t)(em.p - c->arena), 16);
+	return true;
+}
+
+/* A host fault in a native instruction is the guest's exception. */
+static int native_exception(struct vcpu *v)
+{
+	switch (v->fault_trapno) {
+	case EXC_DE:
+	case EXC_MF:
+	case EXC_XM:
+	case EXC_UD:
+		exc_set(v, (uint8_t)v->fault_trapno, false, 0);
+		return -1;
+	case EXC_GP:
+	case EXC_AC:
+		return exc_err(v, (uint8_t)v->fault_trapno, 0);
+	default:
+		snprintf(v->error, sizeof v->error,
+			 "host fault %llu at address %#llx while executing a guest instruction at %#llx (is the "
+			 "host out of memory?)",
+			 (unsigned long long)v->fault_trapno, (unsigned long long)v->fault_addr,
+			 (unsigned long long)v->insn_rip);
+		return exc_ud(v);
+	}
+}
+
+/* BT/BTS/BTR/BTC with a register offset address a bit string (SDM 2A). */
+static bool is_bit_string(const struct insn *in)
+{
+	if (!in->has_mem || in->map != ZYDIS_OPCODE_MAP_0F || in->enc != ZYDIS_INSTRUCTION_ENCODING_LEGACY)
+		return false;
+	return in->opcode == 0xa3 || in->opcode == 0xab || in->opcode == 0xb3 || in->opcode == 0xbb;
+}
+
+static int execute_native(struct vcpu *v, struct ientry *e)
+{
+	const struct insn *in = &e->in;
+	struct native_frame f;
+	struct mref m;
+	unsigned bit_reg = REG_NONE;
+	uint64_t bit_val = 0;
+
+	if (!e->code && !make_native(v->icache, e))
+		return exc_ud(v);
+	if (in->has_mem) {
+		uint64_t off = insn_ea(v, in), lin;
+
+		if (is_bit_string(in)) {
+			int64_t bit = (int64_t)sign_extend(v->st.gpr[in->ops[1].reg], in->opsize);
+
+			off += (uint64_t)((bit >> (in->opsize == 8 ? 6 : in->opsize == 4 ? 5 : 4)) * in->opsize);
+			off &= size_mask(in->addrsize);
+			bit_reg = in->ops[1].reg;
+			bit_val = (uint64_t)bit & (in->opsize * 8 - 1);
+		}
+		if (seg_linear(v, in->seg, off, in->mem_size ? in->mem_size : 1,
+			       in->mem_write ? ACC_W : ACC_R, &lin))
+			return -1;
+		if (mref_open(v, lin, in->mem_size, in->mem_read, in->mem_write, &m))
+			return -1;
+	}
+	memcpy(f.r, v->st.gpr, sizeof f.r);
+	if (e->sp_reg != 0xff)
+		f.r[e->sp_reg] = v->st.gpr[RSP];
+	if (e->ptr_reg != 0xff)
+		f.r[e->ptr_reg] = (uint64_t)m.host;
+	if (bit_reg != REG_NONE)
+		f.r[bit_reg == RSP ? e->sp_reg : bit_reg] = bit_val;
+	f.flags = (v->st.rflags & FLAGS_ARITH) | FLAG_R1;
+	f.code = e->code;
+	f.xsave = in->unit == UNIT_INT ? NULL : v->st.xsave;
+	f.xmask = v->model->xcr0_mask;
+	if (native_call(&f))
+		return native_exception(v);
+	if (in->has_mem)
+		mref_close(v, &m);
+	if (bit_reg != REG_NONE) {
+		v->st.rflags = (v->st.rflags & ~(uint64_t)FLAGS_ARITH) | (f.flags & FLAGS_ARITH);
+		return 0;
+	}
+	for (unsigned i = 0; i < 16; i++) {
+		if (!(in->regs_written >> i & 1))
+			continue;
+		v->st.gpr[i] = i == RSP ? f.r[e->sp_reg] : f.r[i];
+	}
+	v->st.rflags = (v->st.rflags & ~(uint64_t)FLAGS_ARITH) | (f.flags & FLAGS_ARITH);
+	if (v->dr_watch && in->has_mem)
+		return interp_check_watch(v, m.lin, m.size, in->mem_write);
+	return 0;
+}
+
+/* ---- debug ---- */
+
+static bool code_breakpoint(struct vcpu *v)
+{
+	uint64_t lin = v->st.rip + (is_code64(v) ? 0 : v->st.seg[SEG_CS].base);
+	bool hit = false;
+
+	if (!v->dr_watch || (v->st.rflags & FLAG_RF))
+		return false;
+	for (int i = 0; i < 4; i++)
+		if ((v->st.dr7 >> (2 * i) & 3) && !(v->st.dr7 >> (16 + 4 * i) & 3) && v->st.dr[i] == lin) {
+			v->exc.dr6 |= 1ull << i;
+			hit = true;
+		}
+	if (hit) {
+		v->exc.vector = EXC_DB;
+		v->exc.has_error = false;
+		v->exc.soft = false;
+		v->exc.present = true;
+	}
+	return hit;
+}
+
+/* ---- one instruction ---- */
+
+static int execute(struct vcpu *v, struct ientry *e)
+{
+	struct insn *in = &e->in;
+	int r;
+
+	if (in->cls == INSN_UD)
+		return exc_ud(v);
+	if (check_unit(v, in))
+		return -1;
+	switch (in->cls) {
+	case INSN_NOP:
+		return 0;
+	case INSN_NATIVE:
+		return execute_native(v, e);
+	default:
+		break;
+	}
+	r = interp_control(v, in);
+	if (r == 1)
+		r = interp_string(v, in);
+	if (r == 1)
+		r = interp_system(v, in);
+	if (r == 1)
+		r = interp_fpstate(v, in);
+	if (r == 1)
+		return exc_ud(v);
+	return r;
+}
+
+void interp_step(struct vcpu *v)
+{
+	struct x86_state *s = &v->st;
+	uint64_t tf = s->rflags & FLAG_TF;
+	struct ientry *e;
+
+	v->insn_rip = s->rip;
+	v->exc.present = false;
+	v->exc.dr6 = 0;
+	v->stats.interp_insns++;
+	if (code_breakpoint(v)) {
+		event_exception(v);
+		return;
+	}
+	if (fetch(v, &e)) {
+		event_exception(v);
+		return;
+	}
+	/* Default: fall through. Control flow overwrites RIP; a fault puts it back. */
+	s->shadow = 0;
+	s->rip += e->in.len;
+	if (!is_code64(v))
+		s->rip = (uint32_t)s->rip;
+	if (execute(v, e)) {
+		/* A task switch faults in the new task: its RIP stands. */
+		if (!v->exc.soft)
+			s->rip = v->exc.vector == EXC_DB && v->exc.dr6 == 1u << 15 ? s->rip : v->insn_rip;
+		event_exception(v);
+		return;
+	}
+	s->rflags &= ~(uint64_t)FLAG_RF;
+	if (tf && e->in.mnemonic != ZYDIS_MNEMONIC_INT && e->in.mnemonic != ZYDIS_MNEMONIC_INT3)
+		v->exc.dr6 |= 1u << 14;
+	if (v->exc.dr6 && !s->shadow) {
+		v->exc = (struct exception){ .vector = EXC_DB, .dr6 = v->exc.dr6, .present = true };
+		event_exception(v);
+	}
+}
+
+void interp_run_until_event(struct vcpu *v)
+{
+	do {
+		interp_step(v);
+		if (v->st.halted || v->st.shutdown || v->error[0] || atomic_load_explicit(&v->kick, memory_order_relaxed))
+			return;
+	} while (!event_pending(v));
+}
+
+bool interp_owns_code(const struct vcpu *v, uint64_t rip)
+{
+	uint64_t base = (uint64_t)v->icache->arena;
+
+	return rip >= base && rip < base + ARENA_SIZE;
+}

@@ -1,0 +1,257 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Running translated code: finding blocks, linking them, and what comes back.
+ *
+ * State crosses here.  In translated code the arithmetic flags, IF, DF and AC
+ * live in fields of their own; st.rflags is whole again whenever other C code
+ * runs (sync_out).
+ *
+ * Kicks.  Translated code never looks at the kick flag.  The signal's handler
+ * finds out where the thread is: in a block, it unlinks that block's exits, so
+ * that the next jump out of it comes here; the jump cache is swapped for one
+ * that always misses.  In one of the few stretches between C and blocks, it
+ * sends the thread back to that stretch's own look at the flag.
+ */
+#include "engine/bt/t1.h"
+
+#include <string.h>
+
+#include "base/util.h"
+#include "engine/bt/cache.h"
+#include "engine/bt/interp.h"
+#include "engine/bt/mmu.h"
+#include "engine/bt/t1_internal.h"
+#include "engine/bt/t1_offsets.h"
+
+_Static_assert(V_GPR == offsetof(struct vcpu, st.gpr), "t1_offsets.h");
+_Static_assert(V_XSAVE == offsetof(struct vcpu, st.xsave), "t1_offsets.h");
+_Static_assert(V_KICK == offsetof(struct vcpu, kick), "t1_offsets.h");
+_Static_assert(V_HOST_RSP == offsetof(struct vcpu, host_rsp), "t1_offsets.h");
+_Static_assert(V_IN_T1 == offsetof(struct vcpu, in_t1), "t1_offsets.h");
+_Static_assert(V_XMASK == offsetof(struct vcpu, xmask), "t1_offsets.h");
+_Static_assert(V_T1_CODE == offsetof(struct vcpu, t1_code), "t1_offsets.h");
+_Static_assert(V_EXIT_REASON == offsetof(struct vcpu, exit_reason), "t1_offsets.h");
+_Static_assert(V_EXIT_ARG == offsetof(struct vcpu, exit_arg), "t1_offsets.h");
+_Static_assert(V_SCRATCH == offsetof(struct vcpu, scratch), "t1_offsets.h");
+_Static_assert(V_NEEDS_SYNC == offsetof(struct vcpu, needs_sync), "t1_offsets.h");
+_Static_assert(V_RIP == offsetof(struct vcpu, st.rip), "t1_offsets.h");
+_Static_assert(T1_LINK == T1_EXIT_LINK && T1_KICK == T1_EXIT_KICK && T1_DISPATCH == T1_EXIT_DISPATCH, "t1_offsets.h");
+
+int t1_init(struct vcpu *v, uint64_t code_size)
+{
+	int r;
+
+	v->slow_mem = (uint64_t)t1_slow_thunk;
+	v->find_thunk = (uint64_t)t1_find_thunk;
+	v->special_thunk = (uint64_t)t1_special_thunk;
+	v->xmask = v->model->xcr0_mask ? v->model->xcr0_mask : 3;
+	r = cache_init(v, code_size);
+	return r;
+}
+
+void t1_free(struct vcpu *v)
+{
+	cache_free(v);
+}
+
+/* The block at RIP. NULL with v->exc.present: fetch fault; NULL without: interpret one instruction. */
+static struct block *find_block(struct vcpu *v, uint32_t flags)
+{
+	uint64_t va = v->st.rip, pa;
+	unsigned acc = ACC_X | mmu_acc(v);
+	struct block *b;
+	void *host;
+	bool dummy;
+
+	v->exc.present = false;
+	if (x86_code64(&v->st) && !canonical(va))
+		return NULL;
+	if (mmu_host(v, va, acc, &host, &pa, &dummy)) {
+		v->exc.present = false; /* the interpreter raises it */
+		return NULL;
+	}
+	if (!host)
+		return NULL;
+	pa = mem_ptr_to_gpa(v->mem, host).v;
+	b = cache_find(v, pa, va, flags);
+	return b ? b : translate(v, va, pa, host, flags);
+}
+
+/* Executes one instruction by interpretation; true if the run loop must look at events. */
+static bool interpret(struct vcpu *v)
+{
+	interp_step(v);
+	return v->st.halted || v->st.shutdown || v->error[0] || event_pending(v);
+}
+
+void t1_run(struct vcpu *v)
+{
+	struct block_exit *link = NULL;
+	uint32_t flags, last_flags = ~0u, generation = 0;
+
+	for (;;) {
+		struct block *b;
+
+		if (atomic_load_explicit(&v->kick, memory_order_relaxed))
+			return;
+		if (!v->dr_watch)
+			v->st.rflags &= ~(uint64_t)FLAG_RF;
+		if (!t1_mode_flags(v, &flags)) {
+			link = NULL;
+			if (interpret(v))
+				return;
+			continue;
+		}
+		if (flags != last_flags) {
+			/* Jump-cache entries and links belong to one set of mode flags. */
+			if (flags != v->jc_flags[!!(flags & BLOCK_USER)]) {
+				mmu_flush_jc(v);
+				v->jc_flags[!!(flags & BLOCK_USER)] = flags;
+			}
+			last_flags = flags;
+		}
+		b = find_block(v, flags);
+		if (generation != v->cache->generation) {
+			generation = v->cache->generation;
+			link = NULL;
+		}
+		if (!b) {
+			link = NULL;
+			if (interpret(v))
+				return;
+			continue;
+		}
+		if (v->links_gen != v->global_gen) {
+			cache_unlink_global(v->cache);
+			v->links_gen = v->global_gen;
+		}
+		cache_follow(v, link, b);
+		link = NULL;
+		v->cur_flags = flags;
+		t1_sync_in(v);
+		mmu_set_mode(v);
+		v->t1_code = (uint64_t)b->entry_m;
+		t1_enter(v);
+		v->stats.exits++;
+		if (v->needs_sync)
+			t1_sync_out(v);
+		switch (v->exit_reason) {
+		case T1_EXIT_LINK:
+			link = (struct block_exit *)v->exit_arg;
+			break;
+		case T1_EXIT_INTERP:
+			if (interpret(v))
+				return;
+			break;
+		case T1_EXIT_STI:
+			/* The instruction after STI, in its shadow, then the interrupt. */
+			v->st.shadow = 1;
+			if (interpret(v))
+				return;
+			break;
+		case T1_EXIT_KICK:
+			return;
+		default:
+			break;
+		}
+	}
+}
+
+/* ---- signals ---- */
+
+static bool within(uint64_t x, const void *lo, const void *hi)
+{
+	return x >= (uint64_t)lo && x < (uint64_t)hi;
+}
+
+void t1_kick_signal(struct vcpu *v, ucontext_t *uc)
+{
+	greg_t *r = uc->uc_mcontext.gregs;
+	uint64_t rip = (uint64_t)r[REG_RIP];
+	struct bt_cache *c = v->cache;
+	struct block *b;
+
+	if (!v->in_t1 || !c)
+		return;
+	v->jc_base = v->empty_jc;
+	if (within(rip, t1_enter_check, t1_enter_end)) {
+		r[REG_RIP] = (greg_t)t1_enter_check;
+	} else if (within(rip, t1_special_check, t1_special_end)) {
+		r[REG_RIP] = (greg_t)t1_special_check;
+	} else if (within(rip, t1_slow_check, t1_slow_end)) {
+		r[REG_RIP] = (greg_t)t1_slow_check;
+	} else if (within(rip, t1_find_check, t1_find_end)) {
+		r[REG_RIP] = (greg_t)t1_find_check;
+	} else if (within(rip, c->stub_lookup, c->stub_lookup_end)) {
+		r[REG_RIP] = (greg_t)c->stub_lookup;
+	} else if (within(rip, c->rx, c->rx + c->size)) {
+		b = cache_find_host(c, rip);
+		if (b)
+			cache_unlink_all(c, b);
+	}
+}
+
+bool t1_fault_signal(struct vcpu *v, ucontext_t *uc)
+{
+	greg_t *r = uc->uc_mcontext.gregs;
+	uint64_t rip = (uint64_t)r[REG_RIP], off;
+	struct bt_cache *c = v->cache;
+	struct block *b;
+
+	if (!v->in_t1 || !c || !within(rip, c->rx, c->rx + c->size))
+		return false;
+	b = cache_find_host(c, rip);
+	if (!b)
+		return false;
+	off = rip - (uint64_t)b->code;
+	for (unsigned i = 0; i < b->n_insns; i++)
+		if (off < b->map[i].host_end) {
+			/* The copied instruction changed nothing; flags that were in RFLAGS go where the exit expects them. */
+			if (b->map[i].in_host)
+				v->t1_flags = ((uint64_t)r[REG_EFL] & 0xff) << 8 | ((uint64_t)r[REG_EFL] >> 11 & 1);
+			v->st.rip = b->va + b->map[i].guest_off;
+			v->exit_reason = T1_EXIT_INTERP;
+			r[REG_RIP] = (greg_t)t1_exit;
+			r[REG_EFL] &= ~(greg_t)(FLAG_TF | FLAG_DF | FLAG_AC);
+			return true;
+		}
+	return false;
+}
+
+/* ---- invalidation ---- */
+
+void t1_invalidate(struct vcpu *v, const void *host, uint64_t len)
+{
+	cache_invalidate(v, host, len);
+}
+
+void t1_request_invalidate(struct vcpu *v, const void *host, uint64_t len)
+{
+	uint32_t n;
+
+	/* A short list under a spin flag; when it overflows, everything goes. */
+	while (atomic_exchange_explicit(&v->inval_lock, 1, memory_order_acquire))
+		__builtin_ia32_pause();
+	n = v->n_inval;
+	if (n < ARRAY_SIZE(v->inval)) {
+		v->inval[n].host = host;
+		v->inval[n].len = len;
+	}
+	v->n_inval = n + 1;
+	atomic_store_explicit(&v->inval_lock, 0, memory_order_release);
+	atomic_fetch_or(&v->request, BT_REQ_FLUSH_CODE);
+	engine_bt.vcpu_kick(v);
+}
+
+void t1_serve_invalidate(struct vcpu *v)
+{
+	while (atomic_exchange_explicit(&v->inval_lock, 1, memory_order_acquire))
+		__builtin_ia32_pause();
+	if (v->n_inval > ARRAY_SIZE(v->inval))
+		cache_flush(v);
+	else
+		for (uint32_t i = 0; i < v->n_inval; i++)
+			cache_invalidate(v, v->inval[i].host, v->inval[i].len);
+	v->n_inval = 0;
+	atomic_store_explicit(&v->inval_lock, 0, memory_order_release);
+}

@@ -1,0 +1,242 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The way in and out of translated code.
+ *
+ * Inside, host registers hold the guest's: RAX..R12 their namesakes (but RSP),
+ * R15 the guest's RSP; guest R13..R15 are in memory; host R13 and R14 are
+ * scratch; RSP points at struct vcpu.  Flags are in memory (t1_flags) at every
+ * crossing.  Offsets come from t1_offsets.h, which asserts them in C.
+ */
+#include "engine/bt/t1_offsets.h"
+	.intel_syntax noprefix
+
+	.section .rodata
+	.balign 64
+fpu_default:
+	.zero 24
+	.long 0x1f80
+	.zero 512 - 28
+	.zero 64
+
+	.text
+/* void t1_enter(struct vcpu *v): from v->t1_code until an exit. */
+	.globl t1_enter, t1_enter_check, t1_enter_end
+	.type t1_enter, @function
+t1_enter:
+	push rbx
+	push rbp
+	push r12
+	push r13
+	push r14
+	push r15
+	mov [rdi + V_HOST_RSP], rsp
+	mov rsp, rdi
+	mov byte ptr [rsp + V_IN_T1], 1
+	/* A kick before this point is seen here; one between here and the jump is sent back here by the handler. */
+t1_enter_check:
+	cmp dword ptr [rsp + V_KICK], 0
+	jne 1f
+	mov eax, [rsp + V_XMASK]
+	mov edx, [rsp + V_XMASK + 4]
+	xrstor64 [rsp + V_XSAVE]
+	mov rax, [rsp + V_GPR]
+	mov rcx, [rsp + V_GPR + 8]
+	mov rdx, [rsp + V_GPR + 16]
+	mov rbx, [rsp + V_GPR + 24]
+	mov r15, [rsp + V_GPR + 32]
+	mov rbp, [rsp + V_GPR + 40]
+	mov rsi, [rsp + V_GPR + 48]
+	mov rdi, [rsp + V_GPR + 56]
+	mov r8, [rsp + V_GPR + 64]
+	mov r9, [rsp + V_GPR + 72]
+	mov r10, [rsp + V_GPR + 80]
+	mov r11, [rsp + V_GPR + 88]
+	mov r12, [rsp + V_GPR + 96]
+	jmp [rsp + V_T1_CODE]
+t1_enter_end:
+1:	mov qword ptr [rsp + V_EXIT_REASON], T1_KICK
+	mov byte ptr [rsp + V_NEEDS_SYNC], 1
+	jmp 2f
+
+/* Exits jump here with everything but the registers in its place. */
+	.globl t1_exit
+t1_exit:
+	mov [rsp + V_GPR], rax
+	mov [rsp + V_GPR + 8], rcx
+	mov [rsp + V_GPR + 16], rdx
+	mov [rsp + V_GPR + 24], rbx
+	mov [rsp + V_GPR + 32], r15
+	mov [rsp + V_GPR + 40], rbp
+	mov [rsp + V_GPR + 48], rsi
+	mov [rsp + V_GPR + 56], rdi
+	mov [rsp + V_GPR + 64], r8
+	mov [rsp + V_GPR + 72], r9
+	mov [rsp + V_GPR + 80], r10
+	mov [rsp + V_GPR + 88], r11
+	mov [rsp + V_GPR + 96], r12
+	mov byte ptr [rsp + V_NEEDS_SYNC], 1
+	jmp t1_exit_live
+	/* Registers are in st already, st.rflags is whole. */
+t1_exit_saved:
+	mov byte ptr [rsp + V_NEEDS_SYNC], 0
+t1_exit_live:
+	mov eax, [rsp + V_XMASK]
+	mov edx, [rsp + V_XMASK + 4]
+	xsave64 [rsp + V_XSAVE]
+	xrstor64 [rip + fpu_default]
+2:	mov byte ptr [rsp + V_IN_T1], 0
+	mov rsp, [rsp + V_HOST_RSP]
+	pop r15
+	pop r14
+	pop r13
+	pop r12
+	pop rbp
+	pop rbx
+	ret
+	.size t1_enter, . - t1_enter
+
+/*
+ * The slow path of a memory access, called from a block's cold part: R13 the
+ * address, R14d what t1_slow_mem takes. Returns there if the TLB now has the
+ * page, else leaves with T1_EXIT_FAULT.
+ */
+	.globl t1_slow_thunk
+t1_slow_thunk:
+	mov [rsp + 8 + V_GPR], rax
+	mov [rsp + 8 + V_GPR + 8], rcx
+	mov [rsp + 8 + V_GPR + 16], rdx
+	mov [rsp + 8 + V_GPR + 48], rsi
+	mov [rsp + 8 + V_GPR + 56], rdi
+	mov [rsp + 8 + V_GPR + 64], r8
+	mov [rsp + 8 + V_GPR + 72], r9
+	mov [rsp + 8 + V_GPR + 80], r10
+	mov [rsp + 8 + V_GPR + 88], r11
+	lea rdi, [rsp + 8]
+	mov rsi, r13
+	mov edx, r14d
+	sub rsp, 8
+	call t1_slow_mem
+	add rsp, 8
+	/* R13 is the verdict: nonzero leaves. A kick leaves too; one after this look is sent back to it. */
+	mov r13d, eax
+	.globl t1_slow_check, t1_slow_end
+t1_slow_check:
+	or r13d, [rsp + 8 + V_KICK]
+	mov rax, [rsp + 8 + V_GPR]
+	mov rcx, [rsp + 8 + V_GPR + 8]
+	mov rdx, [rsp + 8 + V_GPR + 16]
+	mov rsi, [rsp + 8 + V_GPR + 48]
+	mov rdi, [rsp + 8 + V_GPR + 56]
+	mov r8, [rsp + 8 + V_GPR + 64]
+	mov r9, [rsp + 8 + V_GPR + 72]
+	mov r10, [rsp + 8 + V_GPR + 80]
+	mov r11, [rsp + 8 + V_GPR + 88]
+	test r13d, r13d
+	jnz 3f
+	ret
+t1_slow_end:
+3:	pop r13
+	shr r14d, 16
+	mov [rsp + V_SCRATCH], r13
+	mov [rsp + V_SCRATCH + 16], r14
+	mov [rsp + V_GPR + 24], rbx
+	mov [rsp + V_GPR + 32], r15
+	mov [rsp + V_GPR + 40], rbp
+	mov [rsp + V_GPR + 96], r12
+	mov rdi, rsp
+	mov rsi, [rsp + V_SCRATCH]
+	mov rdx, [rsp + V_SCRATCH + 16]
+	call t1_fault
+	jmp t1_special_done
+
+/*
+ * A special instruction, jumped to from a block that ends with it: R13 points
+ * at struct special; flags in memory.
+ */
+	.globl t1_special_thunk, t1_special_check, t1_special_end
+t1_special_thunk:
+	mov [rsp + V_GPR], rax
+	mov [rsp + V_GPR + 8], rcx
+	mov [rsp + V_GPR + 16], rdx
+	mov [rsp + V_GPR + 24], rbx
+	mov [rsp + V_GPR + 32], r15
+	mov [rsp + V_GPR + 40], rbp
+	mov [rsp + V_GPR + 48], rsi
+	mov [rsp + V_GPR + 56], rdi
+	mov [rsp + V_GPR + 64], r8
+	mov [rsp + V_GPR + 72], r9
+	mov [rsp + V_GPR + 80], r10
+	mov [rsp + V_GPR + 88], r11
+	mov [rsp + V_GPR + 96], r12
+	mov rdi, rsp
+	mov rsi, r13
+	call t1_special
+t1_special_done:
+	mov r13, rax
+	test r13, r13
+	jz t1_exit_saved
+	/* From here st.rip is where to go on, and fields are those of translated code. */
+t1_special_check:
+	cmp dword ptr [rsp + V_KICK], 0
+	jne 5f
+	mov rax, [rsp + V_GPR]
+	mov rcx, [rsp + V_GPR + 8]
+	mov rdx, [rsp + V_GPR + 16]
+	mov rbx, [rsp + V_GPR + 24]
+	mov r15, [rsp + V_GPR + 32]
+	mov rbp, [rsp + V_GPR + 40]
+	mov rsi, [rsp + V_GPR + 48]
+	mov rdi, [rsp + V_GPR + 56]
+	mov r8, [rsp + V_GPR + 64]
+	mov r9, [rsp + V_GPR + 72]
+	mov r10, [rsp + V_GPR + 80]
+	mov r11, [rsp + V_GPR + 88]
+	mov r12, [rsp + V_GPR + 96]
+	jmp r13
+t1_special_end:
+5:	mov qword ptr [rsp + V_EXIT_REASON], T1_DISPATCH
+	mov byte ptr [rsp + V_NEEDS_SYNC], 1
+	jmp t1_exit_live
+
+/*
+ * Jumped to from a block: R13 the guest address to go to, R14 the exit that
+ * leads there or 0. Finds its code or leaves with T1_EXIT_LINK.
+ */
+	.globl t1_find_thunk, t1_find_check, t1_find_end
+t1_find_thunk:
+	mov [rsp + V_RIP], r13
+	mov [rsp + V_EXIT_ARG], r14
+	mov [rsp + V_GPR], rax
+	mov [rsp + V_GPR + 8], rcx
+	mov [rsp + V_GPR + 16], rdx
+	mov [rsp + V_GPR + 48], rsi
+	mov [rsp + V_GPR + 56], rdi
+	mov [rsp + V_GPR + 64], r8
+	mov [rsp + V_GPR + 72], r9
+	mov [rsp + V_GPR + 80], r10
+	mov [rsp + V_GPR + 88], r11
+	mov rdi, rsp
+	mov rsi, r13
+	mov rdx, r14
+	call t1_find
+	mov r13, rax
+t1_find_check:
+	xor r14d, r14d
+	cmp r14d, [rsp + V_KICK]
+	cmovne r13, r14
+	mov rax, [rsp + V_GPR]
+	mov rcx, [rsp + V_GPR + 8]
+	mov rdx, [rsp + V_GPR + 16]
+	mov rsi, [rsp + V_GPR + 48]
+	mov rdi, [rsp + V_GPR + 56]
+	mov r8, [rsp + V_GPR + 64]
+	mov r9, [rsp + V_GPR + 72]
+	mov r10, [rsp + V_GPR + 80]
+	mov r11, [rsp + V_GPR + 88]
+	test r13, r13
+	jz 4f
+	jmp r13
+t1_find_end:
+4:	mov qword ptr [rsp + V_EXIT_REASON], T1_LINK
+	jmp t1_exit
+	.section .note.GNU-stack, "", @progbits

@@ -1,0 +1,153 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "net/packet.h"
+
+#include <string.h>
+
+#include "net/net.h"
+
+#define ETHERTYPE_IPV4 0x0800
+#define PROTO_TCP      6
+#define IP_MF          0x2000
+#define IP_OFFSET_MASK 0x1fff
+#define TCP_SYN        0x02
+
+uint16_t packet_sum(const uint8_t *p, size_t len, uint32_t initial)
+{
+	uint64_t sum = 0;
+
+	/* Byte order does not matter for a one's complement sum (RFC 1071 §2B): sum words natively, swap
+	 * once. */
+	for (; len >= 8; p += 8, len -= 8) {
+		uint64_t v;
+
+		memcpy(&v, p, 8);
+		sum += v & 0xffffffff;
+		sum += v >> 32;
+	}
+	for (; len >= 2; p += 2, len -= 2) {
+		uint16_t v;
+
+		memcpy(&v, p, 2);
+		sum += v;
+	}
+	if (len)
+		sum += *p;
+	while (sum >> 16)
+		sum = (sum & 0xffff) + (sum >> 16);
+	sum = (sum >> 8 | sum << 8) & 0xffff;
+	sum += initial;
+	while (sum >> 16)
+		sum = (sum & 0xffff) + (sum >> 16);
+	return (uint16_t)sum;
+}
+
+bool packet_finish_csum(uint8_t *frame, size_t len, size_t start, size_t offset)
+{
+	uint16_t csum;
+
+	if (start > len || offset > len || start + offset + 2 > len)
+		return false;
+	csum = (uint16_t)~packet_sum(frame + start, len - start, 0);
+	packet_put16(frame + start + offset,
+		     csum ? csum : 0xffff); /* 0 would say "none" in UDP; in TCP both are right */
+	return true;
+}
+
+static bool find_ip4(const uint8_t *frame, size_t len, size_t *ret_header, size_t *ret_total)
+{
+	size_t header, total;
+
+	if (len < NET_ETH_HEADER + 20 || packet_get16(frame + 12) != ETHERTYPE_IPV4)
+		return false;
+	header = (frame[14] & 15) * 4u;
+	total = packet_get16(frame + 16);
+	if (frame[14] >> 4 != 4 || header < 20 || total < header || total > len - NET_ETH_HEADER)
+		return false;
+	*ret_header = header;
+	*ret_total = total;
+	return true;
+}
+
+bool packet_find_tcp4(const uint8_t *frame, size_t len, struct packet_tcp *ret)
+{
+	size_t header, total;
+	struct packet_tcp t;
+
+	if (!find_ip4(frame, len, &header, &total) || frame[14 + 9] != PROTO_TCP)
+		return false;
+	if (packet_get16(frame + 14 + 6) & (IP_MF | IP_OFFSET_MASK))
+		return false;
+	t.ip = NET_ETH_HEADER;
+	t.tcp = t.ip + header;
+	t.end = t.ip + total;
+	if (t.end - t.tcp < 20)
+		return false;
+	t.data = t.tcp + (frame[t.tcp + 12] >> 4) * 4u;
+	if (t.data < t.tcp + 20 || t.data > t.end)
+		return false;
+	*ret = t;
+	return true;
+}
+
+bool packet_raise_mss(uint8_t *frame, size_t len, uint16_t mss)
+{
+	struct packet_tcp t;
+
+	if (!packet_find_tcp4(frame, len, &t) || !(frame[t.tcp + 13] & TCP_SYN))
+		return false;
+	for (size_t p = t.tcp + 20; p < t.data && frame[p] != 0;) {
+		if (frame[p] == 1) {
+			p++;
+			continue;
+		}
+		if (p + 1 >= t.data || frame[p + 1] < 2 || frame[p + 1] > t.data - p)
+			return false;
+		if (frame[p] == 2 && frame[p + 1] == 4 && packet_get16(frame + p + 2) < mss) {
+			/* RFC 1624: HC' = ~(~HC + ~m + m'); a byte-shifted field weighs 256 times as much. */
+			uint16_t old = packet_get16(frame + p + 2), csum = packet_get16(frame + t.tcp + 16),
+				 a = old, b = mss;
+			uint32_t sum;
+
+			if ((p - t.tcp) & 1) {
+				a = (uint16_t)(a << 8 | a >> 8);
+				b = (uint16_t)(b << 8 | b >> 8);
+			}
+			sum = (uint32_t)(uint16_t)~csum + (uint16_t)~a + b;
+			while (sum >> 16)
+				sum = (sum & 0xffff) + (sum >> 16);
+			packet_put16(frame + p + 2, mss);
+			packet_put16(frame + t.tcp + 16, (uint16_t)~sum);
+			return true;
+		}
+		p += frame[p + 1];
+	}
+	return false;
+}
+
+bool packet_fragment4(const uint8_t *frame, size_t len,
+		      void (*emit)(void *opaque, const uint8_t *frame, size_t len), void *opaque)
+{
+	uint8_t out[NET_FRAME_USUAL];
+	size_t header, total, pos, chunk;
+	unsigned frag;
+
+	if (!find_ip4(frame, len, &header, &total) || header != 20)
+		return false; /* with options, some would have to go into the first fragment only; nobody
+				 sends such */
+	frag = packet_get16(frame + 14 + 6);
+	chunk = (NET_FRAME_USUAL - NET_ETH_HEADER - header) & ~(size_t)7;
+	for (pos = header; pos < total; pos += chunk) {
+		size_t n = total - pos < chunk ? total - pos : chunk;
+		unsigned offset = (frag & IP_OFFSET_MASK) + (unsigned)((pos - header) / 8);
+		bool more = pos + n < total || (frag & IP_MF);
+
+		memcpy(out, frame, NET_ETH_HEADER + header);
+		memcpy(out + NET_ETH_HEADER + header, frame + NET_ETH_HEADER + pos, n);
+		packet_put16(out + 14 + 2, (uint16_t)(header + n));
+		packet_put16(out + 14 + 6, (uint16_t)((offset & IP_OFFSET_MASK) | (more ? IP_MF : 0)));
+		packet_put16(out + 14 + 10, 0);
+		packet_put16(out + 14 + 10, (uint16_t)~packet_sum(out + 14, header, 0));
+		emit(opaque, out, NET_ETH_HEADER + header + n);
+	}
+	return true;
+}

@@ -1,0 +1,531 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * User-mode NAT on libslirp.
+ *
+ * slirp is not thread-safe and is only entered under the I/O lock: from vCPU
+ * threads (frames that the guest sends go through slirp_input right there, and
+ * mostly end in a send() on a host socket without any delay), and from one
+ * thread of its own, which waits for the sockets:
+ *
+ *	lock; slirp_pollfds_fill; unlock; poll; lock; slirp_pollfds_poll; ...
+ *
+ * While it waits, what the guest sends may change what is worth waiting for;
+ * net_flush then wakes it by an eventfd, once per sleep.  A socket that slirp
+ * opened meanwhile has no poll index yet, so results cannot be mixed up.
+ *
+ * Large segments.  slirp's TCP ends both sides of every connection, so the
+ * segment size between it and the guest is nobody else's concern.  If the
+ * guest's card takes large segments (big_rx), the MSS option of the guest's
+ * SYNs is raised on the way in, and slirp sends up to BIG_MSS bytes at once;
+ * the card is told to present them as gso_size pieces.  For that slirp believes
+ * in a large MTU; anything else that it makes too long for an ordinary network
+ * (UDP, ICMP) is cut into IP fragments here.
+ */
+#include <errno.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <slirp/libslirp.h>
+#include <string.h>
+#include <sys/eventfd.h>
+
+#include "base/log.h"
+#include "base/util.h"
+#include "net/net.h"
+#include "net/net_internal.h"
+#include "net/packet.h"
+
+#define SLIRP_MTU 65520u
+/* Two such segments fit into slirp's 64 KiB window, so that one is read while the other is on its way. */
+#define BIG_MSS     (1460u * 22u)
+#define GSO_SIZE    1460u
+#define MAX_BACKLOG 512u
+/* So many frames wait for the card that slirp need not make more yet. */
+#define PAUSE_BACKLOG    128u
+#define PAUSE_TIMEOUT_MS 20
+
+struct backlog_frame {
+	struct backlog_frame *next;
+	struct net_frame_info info;
+	size_t len;
+	uint8_t data[];
+};
+
+struct net_user {
+	struct net n;
+	struct loop *loop;
+	struct mutex *io_lock;
+	Slirp *slirp;
+	pthread_t thread;
+	bool thread_runs;
+	int kick_fd;
+
+	/* All of it: I/O lock. */
+	bool stop, running;
+	bool sleeping;      /* the thread is in poll() and nobody has kicked it yet */
+	struct pollfd *fds; /* while sleeping: the thread's alone; [0] is kick_fd */
+	unsigned nfds, cap;
+	struct backlog_frame *backlog, **backlog_tail;
+	unsigned nbacklog;
+};
+
+static void kick(struct net_user *u)
+{
+	uint64_t one = 1;
+
+	if (!u->sleeping)
+		return;
+	u->sleeping = false;
+	if (write(u->kick_fd, &one, sizeof(one)) < 0)
+		return; /* the counter is full: it is awake */
+}
+
+/* ---- to the guest ---- */
+
+static void deliver(struct net_user *u, const uint8_t *frame, size_t len, const struct net_frame_info *info)
+{
+	struct backlog_frame *f;
+
+	if (!u->backlog && u->running && net_deliver(&u->n, frame, len, info))
+		return;
+	if (u->nbacklog >= MAX_BACKLOG)
+		return; /* lost, as on a wire; TCP will notice */
+	f = malloc(sizeof(*f) + len);
+	if (!f)
+		return;
+	f->next = NULL;
+	f->info = *info;
+	f->len = len;
+	memcpy(f->data, frame, len);
+	*u->backlog_tail = f;
+	u->backlog_tail = &f->next;
+	u->nbacklog++;
+}
+
+static void drop_backlog(struct net_user *u)
+{
+	while (u->backlog) {
+		struct backlog_frame *f = u->backlog;
+
+		u->backlog = f->next;
+		free(f);
+	}
+	u->backlog_tail = &u->backlog;
+	u->nbacklog = 0;
+}
+
+static void flush_backlog(struct net_user *u)
+{
+	while (u->backlog && u->running) {
+		struct backlog_frame *f = u->backlog;
+
+		if (u->n.client.receive &&
+		    !u->n.client.receive(u->n.client.opaque, f->data, f->len, &f->info))
+			return;
+		u->backlog = f->next;
+		if (!u->backlog)
+			u->backlog_tail = &u->backlog;
+		u->nbacklog--;
+		free(f);
+	}
+}
+
+static void emit_fragment(void *opaque, const uint8_t *frame, size_t len)
+{
+	deliver(opaque, frame, len, &(struct net_frame_info){ 0 });
+}
+
+static ssize_t cb_send_packet(const void *buf, size_t len, void *opaque)
+{
+	struct net_user *u = opaque;
+	struct net_frame_info info = { 0 };
+	struct packet_tcp t;
+
+	if (len < NET_ETH_HEADER || len > NET_FRAME_MAX)
+		return (ssize_t)len;
+	if (len > NET_FRAME_USUAL) {
+		if (!u->n.big_rx || !packet_find_tcp4(buf, len, &t)) {
+			packet_fragment4(buf, len, emit_fragment, u);
+			return (ssize_t)len;
+		}
+		info.gso_size = GSO_SIZE;
+	}
+	deliver(u, buf, len, &info);
+	return (ssize_t)len;
+}
+
+/* ---- slirp's other callbacks ---- */
+
+static void cb_guest_error(const char *msg, void *opaque)
+{
+	(void)opaque;
+	log_debug("user network: %s", msg);
+}
+
+static int64_t cb_clock_get_ns(void *opaque)
+{
+	struct net_user *u = opaque;
+
+	return clock_now_ns(loop_clock(u->loop));
+}
+
+struct user_timer {
+	struct loop_timer t;
+	struct net_user *u;
+	SlirpTimerId id;
+	void *cb_opaque;
+};
+
+static void timer_fired(void *opaque)
+{
+	struct user_timer *t = opaque;
+
+	slirp_handle_timer(t->u->slirp, t->id, t->cb_opaque);
+}
+
+static void *cb_timer_new_opaque(SlirpTimerId id, void *cb_opaque, void *opaque)
+{
+	struct net_user *u = opaque;
+	struct user_timer *t = calloc(1, sizeof(*t));
+
+	if (!t)
+		return NULL;
+	loop_timer_init(u->loop, &t->t, timer_fired, t);
+	t->u = u;
+	t->id = id;
+	t->cb_opaque = cb_opaque;
+	return t;
+}
+
+static void cb_timer_free(void *timer, void *opaque)
+{
+	struct user_timer *t = timer;
+
+	(void)opaque;
+	if (!t)
+		return;
+	loop_timer_cancel(&t->t);
+	free(t);
+}
+
+static void cb_timer_mod(void *timer, int64_t expire_ms, void *opaque)
+{
+	struct user_timer *t = timer;
+
+	(void)opaque;
+	if (t && expire_ms >= 0 && expire_ms < INT64_MAX / 1000000)
+		loop_timer_arm(&t->t, expire_ms * 1000000);
+}
+
+static void cb_poll_fd(int fd, void *opaque)
+{
+	(void)fd;
+	(void)opaque;
+}
+
+static void cb_notify(void *opaque)
+{
+	kick(opaque);
+}
+
+static const SlirpCb callbacks = {
+	.send_packet = cb_send_packet,
+	.guest_error = cb_guest_error,
+	.clock_get_ns = cb_clock_get_ns,
+	.timer_free = cb_timer_free,
+	.timer_mod = cb_timer_mod,
+	.register_poll_fd = cb_poll_fd,
+	.unregister_poll_fd = cb_poll_fd,
+	.notify = cb_notify,
+	.timer_new_opaque = cb_timer_new_opaque,
+};
+
+/* ---- the thread ---- */
+
+static int add_poll(int fd, int events, void *opaque)
+{
+	struct net_user *u = opaque;
+	short ev = 0;
+
+	if (u->nfds == u->cap) {
+		unsigned cap = u->cap * 2;
+		struct pollfd *fds = realloc(u->fds, cap * sizeof(*fds));
+
+		if (!fds)
+			return -1; /* that socket waits for a better time */
+		u->fds = fds;
+		u->cap = cap;
+	}
+	if (events & SLIRP_POLL_IN)
+		ev |= POLLIN;
+	if (events & SLIRP_POLL_OUT)
+		ev |= POLLOUT;
+	if (events & SLIRP_POLL_PRI)
+		ev |= POLLPRI;
+	u->fds[u->nfds] = (struct pollfd){ .fd = fd, .events = ev };
+	return (int)u->nfds++;
+}
+
+static int get_revents(int idx, void *opaque)
+{
+	struct net_user *u = opaque;
+	int ret = 0;
+	short ev;
+
+	if (idx < 1 || (unsigned)idx >= u->nfds)
+		return 0;
+	ev = u->fds[idx].revents;
+	if (ev & POLLIN)
+		ret |= SLIRP_POLL_IN;
+	if (ev & POLLOUT)
+		ret |= SLIRP_POLL_OUT;
+	if (ev & POLLPRI)
+		ret |= SLIRP_POLL_PRI;
+	if (ev & POLLERR)
+		ret |= SLIRP_POLL_ERR;
+	if (ev & POLLHUP)
+		ret |= SLIRP_POLL_HUP;
+	return ret;
+}
+
+static void *user_thread(void *opaque)
+{
+	struct net_user *u = opaque;
+
+	mutex_lock(u->io_lock);
+	while (!u->stop) {
+		bool active = u->running && u->nbacklog < PAUSE_BACKLOG;
+		uint32_t ms = UINT32_MAX;
+		uint64_t kicks;
+		int n;
+
+		u->nfds = 1;
+		u->fds[0] = (struct pollfd){ .fd = u->kick_fd, .events = POLLIN };
+		if (active)
+			slirp_pollfds_fill(u->slirp, &ms, add_poll, u);
+		else if (u->running)
+			ms = PAUSE_TIMEOUT_MS;
+		u->sleeping = true;
+		mutex_unlock(u->io_lock);
+		n = poll(u->fds, u->nfds, ms > INT32_MAX ? -1 : (int)ms);
+		mutex_lock(u->io_lock);
+		u->sleeping = false;
+		if (n > 0 && (u->fds[0].revents & POLLIN) && read(u->kick_fd, &kicks, sizeof(kicks)) < 0)
+			continue;
+		if (u->stop || !u->running)
+			continue;
+		if (active) {
+			slirp_pollfds_poll(u->slirp, n < 0, get_revents, u);
+		} else {
+			/* The card has not made room for a while. Go on: slirp's timers must run, and it may
+			 * only look full. */
+			u->nfds = 1;
+			slirp_pollfds_poll(u->slirp, 1, get_revents, u);
+		}
+	}
+	mutex_unlock(u->io_lock);
+	return NULL;
+}
+
+/* ---- the backend ---- */
+
+static void user_send(struct net *n, const uint8_t *frame, size_t len)
+{
+	struct net_user *u = container_of(n, struct net_user, n);
+	uint8_t syn[NET_FRAME_USUAL];
+
+	if (!u->running)
+		return;
+	if (n->big_rx && len <= sizeof(syn)) {
+		struct packet_tcp t;
+
+		/* Only a SYN has the option; do not copy the others. */
+		if (packet_find_tcp4(frame, len, &t) && (frame[t.tcp + 13] & 0x02)) {
+			memcpy(syn, frame, len);
+			packet_raise_mss(syn, len, BIG_MSS);
+			frame = syn;
+		}
+	}
+	slirp_input(u->slirp, frame, (int)len);
+}
+
+static void user_flush(struct net *n)
+{
+	kick(container_of(n, struct net_user, n));
+}
+
+static void user_rx_ready(struct net *n)
+{
+	struct net_user *u = container_of(n, struct net_user, n);
+	bool was_paused = u->nbacklog >= PAUSE_BACKLOG;
+
+	flush_backlog(u);
+	if (was_paused && u->nbacklog < PAUSE_BACKLOG)
+		kick(u);
+}
+
+static void user_set_running(struct net *n, bool running)
+{
+	struct net_user *u = container_of(n, struct net_user, n);
+
+	u->running = running;
+	if (running)
+		flush_backlog(u);
+	kick(u);
+}
+
+static void user_free(struct net *n)
+{
+	struct net_user *u = container_of(n, struct net_user, n);
+
+	if (u->thread_runs) {
+		mutex_lock(u->io_lock);
+		u->stop = true;
+		kick(u);
+		mutex_unlock(u->io_lock);
+		pthread_join(u->thread, NULL);
+	}
+	mutex_lock(u->io_lock);
+	u->n.client = (struct net_client){ 0 };
+	if (u->slirp)
+		slirp_cleanup(u->slirp);
+	drop_backlog(u);
+	mutex_unlock(u->io_lock);
+	if (u->kick_fd >= 0)
+		close(u->kick_fd);
+	free(u->fds);
+	free(u);
+}
+
+static const struct net_ops user_ops = {
+	.name = "user",
+	.big_tx = true,
+	.send = user_send,
+	.flush = user_flush,
+	.rx_ready = user_rx_ready,
+	.set_running = user_set_running,
+	.free = user_free,
+};
+
+static int add_forwards(struct net_user *u, const struct net_user_config *cfg, struct error *err)
+{
+	for (unsigned i = 0; i < cfg->nr_fwd; i++) {
+		const struct net_user_fwd *f = &cfg->fwd[i];
+		const char *proto = f->udp ? "UDP" : "TCP";
+		char addr[INET_ADDRSTRLEN] = "?";
+		int code;
+
+		errno = 0;
+		if (slirp_add_hostfwd(u->slirp, f->udp, f->host_addr, f->host_port, f->guest_addr,
+				      f->guest_port) == 0)
+			continue;
+		code = errno ? errno : EIO;
+		inet_ntop(AF_INET, &f->host_addr, addr, sizeof(addr));
+		switch (code) {
+		case EADDRINUSE:
+			return error_set(err, code,
+					 "hostfwd: %s port %u on %s is taken by another program: choose "
+					 "another port, or stop "
+					 "that program",
+					 proto, f->host_port, addr);
+		case EACCES:
+		case EPERM:
+			return error_set(
+			    err, code,
+			    "hostfwd: no permission for %s port %u on %s: choose a port from 1024 up", proto,
+			    f->host_port, addr);
+		case EADDRNOTAVAIL:
+			return error_set(
+			    err, code,
+			    "hostfwd: %s is not an address of this host: use 127.0.0.1, or 0.0.0.0 for all",
+			    addr);
+		default:
+			return error_set(err, code, "hostfwd: cannot listen on %s port %u of %s: %s", proto,
+					 f->host_port, addr, strerror(code));
+		}
+	}
+	return 0;
+}
+
+static int start_thread(struct net_user *u)
+{
+	sigset_t all, old;
+	int rc;
+
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &old);
+	rc = pthread_create(&u->thread, NULL, user_thread, u);
+	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	if (rc)
+		return -rc;
+	pthread_setname_np(u->thread, "sill-net");
+	u->thread_runs = true;
+	return 0;
+}
+
+/* slirp writes to sockets whose peer may be gone: the process must not die of that. */
+static void ignore_sigpipe(void)
+{
+	struct sigaction sa;
+
+	if (sigaction(SIGPIPE, NULL, &sa) == 0 && sa.sa_handler == SIG_DFL) {
+		sa.sa_handler = SIG_IGN;
+		sigaction(SIGPIPE, &sa, NULL);
+	}
+}
+
+int net_user_new(struct loop *loop, struct mutex *io_lock, const struct net_user_config *cfg,
+		 struct net **ret, struct error *err)
+{
+	SlirpConfig sc = {
+		.version = 4,
+		.restricted = cfg->restricted,
+		.in_enabled = true,
+		.vnetwork = { htonl(NET_USER_NET) },
+		.vnetmask = { htonl(NET_USER_MASK) },
+		.vhost = { htonl(NET_USER_GATEWAY) },
+		.vdhcp_start = { htonl(NET_USER_GUEST) },
+		.vnameserver = { htonl(NET_USER_DNS) },
+		.if_mtu = SLIRP_MTU,
+		.if_mru = SLIRP_MTU,
+	};
+	struct net_user *u = calloc(1, sizeof(*u));
+	int rc;
+
+	if (!u)
+		return error_set(err, ENOMEM, "not enough memory for the user network");
+	u->n.ops = &user_ops;
+	u->n.link_up = true;
+	u->loop = loop;
+	u->io_lock = io_lock;
+	u->running = true;
+	u->backlog_tail = &u->backlog;
+	u->cap = 16;
+	u->fds = calloc(u->cap, sizeof(*u->fds));
+	u->kick_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (!u->fds || u->kick_fd < 0) {
+		rc =
+		    error_set(err, u->fds ? errno : ENOMEM,
+			      "cannot start the user network: out of memory or file descriptors (ulimit -n)");
+		user_free(&u->n);
+		return rc;
+	}
+	ignore_sigpipe();
+	mutex_lock(io_lock);
+	u->slirp = slirp_new(&sc, &callbacks, u);
+	rc = u->slirp
+		 ? add_forwards(u, cfg, err)
+		 : error_set(err, EIO, "cannot start the user network (libslirp %s)", slirp_version_string());
+	mutex_unlock(io_lock);
+	if (!rc) {
+		rc = start_thread(u);
+		if (rc)
+			error_set(err, -rc, "cannot start the user network's thread: %s", strerror(-rc));
+	}
+	if (rc) {
+		user_free(&u->n);
+		return rc;
+	}
+	*ret = &u->n;
+	return 0;
+}

@@ -1,0 +1,175 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What is wired to what: one PC with an i440FX host bridge, a PIIX3 ISA bridge
+ * and a PIIX4 power-management function, PC timers, one serial port, and virtio
+ * devices from PCI slot 3 up, in this order: disks, network, entropy.
+ *
+ * The order of construction is the order of reset, save and load; it is part of
+ * the saved state's format.
+ */
+#include <errno.h>
+#include <string.h>
+
+#include "base/util.h"
+#include "dev/pc/acpi_pm.h"
+#include "dev/pc/fwcfg.h"
+#include "dev/pc/pvpanic.h"
+#include "dev/pc/serial.h"
+#include "dev/pc/sysctl.h"
+#include "dev/pci/pci.h"
+#include "dev/timer/pit.h"
+#include "dev/timer/rtc.h"
+#include "dev/virtio/virtio_blk.h"
+#include "dev/virtio/virtio_net.h"
+#include "dev/virtio/virtio_pci.h"
+#include "dev/virtio/virtio_rng.h"
+#include "vm/vm_internal.h"
+
+/* PCI class codes (PCI Code and ID Assignment 1.11) */
+#define CLASS_DISK    0x010000
+#define CLASS_NETWORK 0x020000
+#define CLASS_OTHER   0x00ff00
+
+#define COM1_BASE 0x3f8
+#define COM1_IRQ  4
+
+static const char console_help[] = "\r\nCtrl-A x       end the VM at once\r\n"
+				   "Ctrl-A h       this help\r\n"
+				   "Ctrl-A Ctrl-A  send Ctrl-A\r\n";
+
+static void console_escape(void *opaque, uint8_t key)
+{
+	struct vm *vm = opaque;
+	if (key == 'x' || key == 'X')
+		vm_post_event(vm, VM_EVENT(VM_END_USER), NULL);
+	else if (key == 'h' || key == '?')
+		chardev_write(vm->console, console_help, sizeof(console_help) - 1);
+}
+
+static int open_console(struct vm *vm, struct error *err)
+{
+	const char *path = vm->config->serial_path;
+	switch (vm->config->serial) {
+	case VM_SERIAL_STDIO:
+		return chardev_stdio_new(vm->loop, console_escape, vm, &vm->console, err);
+	case VM_SERIAL_FILE:
+		return chardev_file_new(vm->loop, path, &vm->console, err);
+	case VM_SERIAL_UNIX:
+		return chardev_unix_new(vm->loop, path, &vm->console, err);
+	case VM_SERIAL_NONE:
+		break;
+	}
+	return 0;
+}
+
+/* The serial port and what else is on the ISA bus. */
+static int add_isa(struct vm *vm, struct error *err)
+{
+	struct board *b = &vm->board;
+	struct pit *pit;
+	struct rtc *rtc;
+	struct serial *serial;
+	struct sysctl *sysctl;
+	struct fwcfg *fwcfg;
+	struct pvpanic *pvpanic;
+	int r = open_console(vm, err);
+	if (!r)
+		r = pit_new(b, irq_router_isa_line(vm->router, 0), &pit, err);
+	if (!r)
+		r = rtc_new(b, irq_router_isa_line(vm->router, 8), &rtc, err);
+	if (!r)
+		r = serial_new(b, COM1_BASE, irq_router_isa_line(vm->router, COM1_IRQ), vm->console, 0,
+			       &serial, err);
+	if (!r)
+		r = sysctl_new(b, &sysctl, err);
+	if (!r)
+		r = fwcfg_new(b, &fwcfg, err);
+	if (!r)
+		r = pvpanic_new(b, &pvpanic, err);
+	return r;
+}
+
+static int add_chipset(struct vm *vm, struct error *err)
+{
+	struct board *b = &vm->board;
+	struct acpi_pm *pm;
+	int r = irq_router_new(b, &vm->router, err);
+	if (!r)
+		r = vm_cpus_new(vm, err);
+	if (!r)
+		r = pci_bus_new(b, vm->router, &vm->pci, err);
+	if (!r)
+		r = i440fx_new(vm->pci, err);
+	if (!r)
+		r = piix3_new(vm->pci, err);
+	if (!r)
+		r = piix4_pm_new(vm->pci, err);
+	if (!r)
+		r = acpi_pm_new(b, irq_router_isa_line(vm->router, ACPI_SCI_IRQ), &pm, err);
+	if (!r)
+		r = kvmclock_new(b, vm->nr_cpus, vm->model.tsc_khz, &vm->kvmclock, err);
+	return r;
+}
+
+static int add_disk(struct vm *vm, unsigned i, struct error *err)
+{
+	const struct vm_disk *d = &vm->config->disks[i];
+	struct virtio_device *v;
+	char serial[21];
+	int r = block_open(vm->loop, d->path, d->readonly, BLOCK_FORMAT_RAW, &vm->blocks[i], err);
+	if (r)
+		return r;
+	snprintf(serial, sizeof(serial), "sill-disk%u", i);
+	r = virtio_blk_new(&vm->board, vm->blocks[i], serial, 1, i, &v, err);
+	return r ? r : virtio_pci_new(vm->pci, PCI_DEVFN_ANY, v, CLASS_DISK, i, err);
+}
+
+static int add_net(struct vm *vm, struct error *err)
+{
+	/* 52:54:00 is what virtual machines use; one card on a network of its own needs no unique address. */
+	static const uint8_t mac[6] = { 0x52, 0x54, 0x00, 0x53, 0x49, 0x4c };
+	struct virtio_device *v;
+	int r = net_user_new(vm->loop, &vm->io_lock, &vm->config->net_user, &vm->net, err);
+	if (!r)
+		r = virtio_net_new(&vm->board, vm->net, mac, 0, &v, err);
+	return r ? r : virtio_pci_new(vm->pci, PCI_DEVFN_ANY, v, CLASS_NETWORK, VM_MAX_DISKS, err);
+}
+
+static int add_rng(struct vm *vm, struct error *err)
+{
+	struct virtio_device *v;
+	int r = virtio_rng_new(&vm->board, 0, &v, err);
+	return r ? r : virtio_pci_new(vm->pci, PCI_DEVFN_ANY, v, CLASS_OTHER, VM_MAX_DISKS + 1, err);
+}
+
+int vm_board_new(struct vm *vm, struct error *err)
+{
+	int r = add_chipset(vm, err);
+	if (!r)
+		r = add_isa(vm, err);
+	for (unsigned i = 0; !r && i < vm->config->nr_disks; i++)
+		r = add_disk(vm, i, err);
+	if (!r && vm->config->net)
+		r = add_net(vm, err);
+	if (!r)
+		r = add_rng(vm, err);
+	return r;
+}
+
+void vm_board_free(struct vm *vm)
+{
+	mutex_lock(&vm->io_lock);
+	/* Backends finish what is in flight while the devices that asked still exist. */
+	for (unsigned i = 0; i < VM_MAX_DISKS; i++)
+		if (vm->blocks[i])
+			block_drain(vm->blocks[i]);
+	board_free_devices(&vm->board);
+	for (unsigned i = 0; i < VM_MAX_DISKS; i++)
+		block_close(vm->blocks[i]);
+	chardev_free(vm->console);
+	mutex_unlock(&vm->io_lock);
+	net_free(vm->net); /* without the lock: it waits for its thread */
+	vm->net = NULL;
+	vm->console = NULL;
+	memset(vm->blocks, 0, sizeof(vm->blocks));
+}

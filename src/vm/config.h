@@ -1,0 +1,39 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What a VM is made of. Plain data: strings belong to the caller and outlive the VM. */
+#ifndef SILL_VM_CONFIG_H
+#define SILL_VM_CONFIG_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "net/net.h"
+
+#define VM_MAX_CPUS   16
+#define VM_MAX_DISKS  16
+#define VM_MIN_MEMORY (16ull << 20)
+#define VM_MAX_MEMORY (1ull << 40)
+
+struct vm_disk {
+	char *path; /* allocated */
+	bool readonly;
+};
+
+enum vm_serial { VM_SERIAL_STDIO, VM_SERIAL_NONE, VM_SERIAL_FILE, VM_SERIAL_UNIX };
+
+struct vm_config {
+	const char *name;
+	const char *engine;                    /* "auto", "bt" */
+	const char *tier;                      /* "auto", "interp", "t1" */
+	const char *cpu;                       /* "host", "v2", "v3" */
+	unsigned nr_cpus;                      /* 1..VM_MAX_CPUS */
+	uint64_t memory;                       /* bytes, a multiple of 1 MiB */
+	const char *kernel, *initrd, *cmdline; /* initrd may be NULL */
+	struct vm_disk disks[VM_MAX_DISKS];
+	unsigned nr_disks;
+	bool net; /* a network card, behind user-mode NAT */
+	struct net_user_config net_user;
+	enum vm_serial serial;
+	const char *serial_path;
+};
+
+#endif

@@ -1,0 +1,277 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The main thread runs the event loop.  What ends or restarts the VM is an
+ * event (vm_post_event): it stops the loop and parks the vCPUs, then the main
+ * thread, holding no lock, does the rest with the whole machine standing still.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "base/util.h"
+#include "boot/acpi.h"
+#include "vm/vm_internal.h"
+
+static const struct engine_ops *const engines[] = { &engine_bt };
+
+static const struct engine_ops *find_engine(const char *name)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(engines); i++)
+		if (!strcmp(name, "auto") || !strcmp(name, engines[i]->name))
+			return engines[i];
+	return NULL;
+}
+
+/* ---- events ---- */
+
+void vm_post_event(struct vm *vm, int event, const char *why)
+{
+	int none = VM_EVENT_NONE;
+	if (why) {
+		mutex_lock(&vm->lock);
+		if (atomic_compare_exchange_strong(&vm->event, &none, event))
+			error_set(&vm->why, EIO, "%s", why);
+		mutex_unlock(&vm->lock);
+	} else {
+		atomic_compare_exchange_strong(&vm->event, &none, event);
+	}
+	/* The guest must not go on for long after, say, its power-off. */
+	atomic_store(&vm->park, true);
+	vm_kick_all(vm);
+	loop_quit(vm->loop);
+}
+
+static void board_request(void *opaque, enum board_request what)
+{
+	struct vm *vm = opaque;
+	switch (what) {
+	case BOARD_POWEROFF:
+		vm_post_event(vm, VM_EVENT(VM_END_POWEROFF), NULL);
+		break;
+	case BOARD_RESET:
+		vm_post_event(vm, VM_EVENT_RESET, NULL);
+		break;
+	case BOARD_PANIC:
+		/* No sentence here: this runs under the I/O lock, above vm->lock's rank. */
+		vm_post_event(vm, VM_EVENT(VM_END_CRASH), NULL);
+		break;
+	}
+}
+
+void vm_quit(struct vm *vm)
+{
+	atomic_store(&vm->quit, true);
+	vm_post_event(vm, VM_EVENT(VM_END_QUIT), NULL);
+}
+
+/* ---- life ---- */
+
+/* Everything to its power-on state, and the kernel at its entry. While no vCPU runs. */
+static int start_guest(struct vm *vm, struct error *err)
+{
+	struct boot_config config = { .cmdline = vm->config->cmdline };
+	uint64_t high_end = GIB(4) + mem_high_ram_size(vm->mem);
+	mutex_lock(&vm->io_lock);
+	board_reset(&vm->board);
+	int r = pci_assign_resources(vm->pci, err);
+	mutex_unlock(&vm->io_lock);
+	if (r)
+		return r;
+	vm_cpus_reset(vm);
+	struct acpi_config acpi = {
+		.nr_cpus = vm->nr_cpus,
+		.pci_mem_start = pci_window_start(vm->pci),
+		.pci_mem64_start = align_up(high_end, GIB(1)),
+		.pci_mem64_size = GIB(16),
+		.pvpanic = true,
+		.fw_cfg = true,
+	};
+	if (acpi.pci_mem64_start + acpi.pci_mem64_size > 1ull << vm->model.phys_bits)
+		acpi.pci_mem64_size = 0;
+	r = acpi_build(vm->mem, &acpi, &config.rsdp, err);
+	if (!r)
+		r = boot_linux(vm->mem, vm->image, &config, vm->ops->vcpu_state(vm->cpus[0].vcpu), err);
+	if (!r)
+		vm->ops->vcpu_state_changed(vm->cpus[0].vcpu);
+	return r;
+}
+
+/* Runs the loop until an event; returns it. */
+static int wait_for_event(struct vm *vm)
+{
+	while (atomic_load(&vm->event) == VM_EVENT_NONE)
+		loop_run(vm->loop);
+	vm_park(vm);
+	return atomic_load(&vm->event);
+}
+
+/* Virtual time stands still while the machine does, or is not there yet. */
+static void set_time_running(struct vm *vm, bool running)
+{
+	mutex_lock(&vm->io_lock);
+	if (running)
+		clock_start(&vm->clock);
+	else
+		clock_stop(&vm->clock);
+	loop_clock_changed(vm->loop);
+	kvmclock_clock_changed(vm->kvmclock);
+	mutex_unlock(&vm->io_lock);
+}
+
+static int restart(struct vm *vm, struct error *err)
+{
+	log_info("%s: the guest restarts", vm->config->name);
+	set_time_running(vm, false);
+	int r = start_guest(vm, err);
+	if (r)
+		return r;
+	set_time_running(vm, true);
+	atomic_store(&vm->event, VM_EVENT_NONE);
+	vm_unpark(vm);
+	if (atomic_load(&vm->quit))
+		vm_quit(vm);
+	return 0;
+}
+
+enum vm_end vm_run(struct vm *vm, struct error *why)
+{
+	int event = VM_EVENT(VM_END_ERROR);
+	int r = start_guest(vm, why);
+	if (!r) {
+		set_time_running(vm, true);
+		r = vm_cpus_start(vm, why);
+	}
+	while (!r) {
+		event = wait_for_event(vm);
+		if (event != VM_EVENT_RESET)
+			break;
+		r = restart(vm, why);
+	}
+	vm_cpus_stop(vm);
+	set_time_running(vm, false);
+	if (r)
+		return VM_END_ERROR;
+	if (why)
+		*why = vm->why;
+	return (enum vm_end)(event - 1);
+}
+
+/* ---- assembly ---- */
+
+static int check_memory(const struct vm *vm, struct error *err)
+{
+	/* The PCI window above RAM needs addresses too. */
+	unsigned bits = vm->model.phys_bits;
+	if (GIB(4) + vm->config->memory > 1ull << bits)
+		return error_set(
+		    err, EINVAL,
+		    "--memory %lluM: the processor model %s has %u address bits; give at most %lluG",
+		    (unsigned long long)(vm->config->memory >> 20), vm->model.name, bits,
+		    (1ull << (bits - 30)) - 4);
+	return 0;
+}
+
+static int assemble(struct vm *vm, struct error *err)
+{
+	const struct vm_config *c = vm->config;
+	struct engine_option option = { .tier = c->tier };
+	vm->ops = find_engine(c->engine);
+	if (!vm->ops)
+		return error_set(err, EINVAL, "--engine %s: not known; give auto or bt", c->engine);
+	int r = boot_image_open(c->kernel, c->initrd, &vm->image, err);
+	if (!r)
+		r = cpu_model_new(c->cpu, c->nr_cpus, &vm->model, err);
+	if (!r)
+		r = check_memory(vm, err);
+	if (r)
+		return r;
+	kvmclock_cpuid(vm->model.kvm);
+	r = loop_new(&vm->clock, &vm->io_lock, &vm->loop, err);
+	if (!r)
+		r = mem_new(c->memory, &vm->io_lock, &vm->mem, err);
+	if (!r)
+		r = vm->ops->vm_new(vm->mem, c->nr_cpus, &option, &vm->engine, err);
+	if (r)
+		return r;
+	vm->board = (struct board){
+		.mem = vm->mem,
+		.loop = vm->loop,
+		.clock = &vm->clock,
+		.io_lock = &vm->io_lock,
+		.request = board_request,
+		.request_opaque = vm,
+	};
+	return vm_board_new(vm, err);
+}
+
+int vm_new(const struct vm_config *config, struct vm **ret, struct error *err)
+{
+	struct vm *vm = calloc(1, sizeof(*vm));
+	if (!vm)
+		return error_set(err, ENOMEM, "no memory for the VM; free some and try again");
+	vm->config = config;
+	mutex_init(&vm->lock, LOCK_RANK_VM, "vm");
+	mutex_init(&vm->io_lock, LOCK_RANK_IO, "io");
+	pthread_cond_init(&vm->parked, NULL);
+	pthread_cond_init(&vm->resume, NULL);
+	clock_init(&vm->clock);
+	clock_stop(&vm->clock); /* until the guest runs */
+	error_set(&vm->why, EIO, "the guest's kernel panicked");
+	int r = assemble(vm, err);
+	if (r)
+		vm_free(vm);
+	else
+		*ret = vm;
+	return r;
+}
+
+void vm_free(struct vm *vm)
+{
+	if (!vm)
+		return;
+	vm_board_free(vm);
+	vm_cpus_free(vm);
+	if (vm->engine)
+		vm->ops->vm_free(vm->engine);
+	mem_free(vm->mem);
+	loop_free(vm->loop);
+	boot_image_free(vm->image);
+	pthread_cond_destroy(&vm->parked);
+	pthread_cond_destroy(&vm->resume);
+	mutex_destroy(&vm->io_lock);
+	mutex_destroy(&vm->lock);
+	free(vm);
+}
+
+/* ---- statistics ---- */
+
+#define COUNTER(member)                                                                                      \
+	{                                                                                                    \
+#member, offsetof(struct engine_stats, member)                                               \
+	}
+
+static const struct {
+	const char *name;
+	size_t offset;
+} counters[] = {
+	COUNTER(exits),      COUNTER(mmio_exits),    COUNTER(pio_exits), COUNTER(halts),
+	COUNTER(kicks),      COUNTER(irqs),          COUNTER(blocks),    COUNTER(guest_insns_translated),
+	COUNTER(code_bytes), COUNTER(invalidations), COUNTER(flushes),   COUNTER(interp_insns),
+	COUNTER(tlb_fills),  COUNTER(exceptions),    COUNTER(interp_ns), COUNTER(t1_ns),
+	COUNTER(t2_ns),      COUNTER(translate_ns),
+};
+
+void vm_print_stats(struct vm *vm, FILE *f)
+{
+	for (unsigned i = 0; i < vm->nr_cpus; i++) {
+		struct engine_stats stats = { 0 };
+		vm->ops->vcpu_stats(vm->cpus[i].vcpu, &stats);
+		fprintf(f, "%s: vCPU %u (engine %s)\n", vm->config->name, i, vm->ops->name);
+		for (size_t j = 0; j < ARRAY_SIZE(counters); j++) {
+			uint64_t v;
+			memcpy(&v, (const char *)&stats + counters[j].offset, sizeof(v));
+			fprintf(f, "  %-24s %20llu\n", counters[j].name, (unsigned long long)v);
+		}
+	}
+}

@@ -1,0 +1,108 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The machine's parts as vm.c (the machine), cpu.c (its processors) and board.c (its devices) share them. */
+#ifndef SILL_VM_INTERNAL_H
+#define SILL_VM_INTERNAL_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "block/block.h"
+#include "boot/boot.h"
+#include "dev/chardev.h"
+#include "dev/device.h"
+#include "dev/irq/irq.h"
+#include "dev/irq/lapic.h"
+#include "dev/kvmclock.h"
+#include "dev/pci/pci.h"
+#include "engine/engine.h"
+#include "net/net.h"
+#include "vm/vm.h"
+
+/* What other vCPUs and devices want of a vCPU; bits of vm_cpu.events. */
+enum {
+	CPU_EVENT_INIT = 1,
+	CPU_EVENT_SIPI = 2,
+	CPU_EVENT_NMI = 4,
+};
+
+struct vm_cpu {
+	struct vm *vm;
+	unsigned index;
+	struct vcpu *vcpu;
+	struct lapic *lapic;
+	pthread_t thread;
+	bool started;     /* the thread exists */
+	int schedstat_fd; /* -1: the host does not tell how long the thread waited */
+	atomic_uint events;
+	atomic_uint sipi_vector;
+};
+
+struct vm {
+	const struct vm_config *config;
+	const struct engine_ops *ops;
+	struct engine_vm *engine;
+	struct cpu_model model;
+
+	struct mutex lock;    /* LOCK_RANK_VM: parking, the end */
+	struct mutex io_lock; /* LOCK_RANK_IO */
+	struct clock clock;
+	struct loop *loop;
+	struct mem *mem;
+	struct board board;
+
+	struct irq_router *router;
+	struct pci_bus *pci;
+	struct kvmclock *kvmclock;
+	struct chardev *console;
+	struct block *blocks[VM_MAX_DISKS];
+	struct net *net;
+	struct boot_image *image;
+
+	struct vm_cpu *cpus; /* nr_cpus of them */
+	unsigned nr_cpus;
+
+	/*
+	 * Parking: vCPU threads run while `park` is false. vm_park sets it, kicks
+	 * them and waits until all are parked; `ending` then makes them leave.
+	 * `park` may become true again at any time (vm_post_event), so those that
+	 * wait watch `round`, which only vm_unpark changes.
+	 */
+	atomic_bool park;
+	unsigned round;        /* [lock] */
+	bool ending;           /* [lock] */
+	unsigned nr_parked;    /* [lock] in this round */
+	unsigned nr_threads;   /* [lock] */
+	pthread_cond_t parked; /* nr_parked or nr_threads changed */
+	pthread_cond_t resume; /* round or ending changed */
+
+	/* What ends or restarts the VM: the first one counts; but vm_quit is not lost in a restart. */
+	atomic_int event;
+	atomic_bool quit;
+	struct error why; /* [lock] for VM_END_CRASH, VM_END_ERROR */
+};
+
+/* Values of vm.event beside enum vm_end + 1. */
+#define VM_EVENT_NONE  0
+#define VM_EVENT(end)  ((int)(end) + 1)
+#define VM_EVENT_RESET 100
+
+/* Asks for the end or a reset: stops the vCPUs and the loop. Any thread, async-signal-safe if why is NULL. */
+void vm_post_event(struct vm *vm, int event, const char *why);
+
+/* cpu.c */
+int vm_cpus_new(struct vm *vm, struct error *err);
+void vm_cpus_free(struct vm *vm);
+int vm_cpus_start(struct vm *vm, struct error *err);
+/* To RESET, application processors waiting for their start-up IPI. While parked or before the start. */
+void vm_cpus_reset(struct vm *vm);
+/* Waits until no vCPU runs; lets them run; makes their threads end (while parked). Without the I/O lock. */
+void vm_park(struct vm *vm);
+void vm_unpark(struct vm *vm);
+void vm_cpus_stop(struct vm *vm);
+void vm_kick_all(struct vm *vm);
+
+/* board.c; without the I/O lock, which backends take themselves */
+int vm_board_new(struct vm *vm, struct error *err);
+void vm_board_free(struct vm *vm);
+
+#endif
