@@ -64,6 +64,10 @@ struct engine_stats {
 	uint64_t blocks, guest_insns_translated, code_bytes, invalidations, flushes;
 	uint64_t interp_insns, tlb_fills, exceptions;
 	int64_t interp_ns, t1_ns, t2_ns, translate_ns;
+	struct {
+		char name[16];
+		uint64_t count;
+	} interp_top[12]; /* the instructions interpreted most */
 };
 
 struct engine_ops {

@@ -273,5 +273,10 @@ void vm_print_stats(struct vm *vm, FILE *f)
 			memcpy(&v, (const char *)&stats + counters[j].offset, sizeof(v));
 			fprintf(f, "  %-24s %20llu\n", counters[j].name, (unsigned long long)v);
 		}
+		fprintf(f, "  interpreted most        ");
+		for (size_t j = 0; j < ARRAY_SIZE(stats.interp_top) && stats.interp_top[j].count; j++)
+			fprintf(f, " %s %llu", stats.interp_top[j].name,
+				(unsigned long long)stats.interp_top[j].count);
+		fputc('\n', f);
 	}
 }

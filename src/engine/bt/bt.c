@@ -339,6 +339,7 @@ static void bt_state_changed(struct vcpu *v)
 static void bt_stats(struct vcpu *v, struct engine_stats *ret)
 {
 	*ret = v->stats;
+	interp_stats(v, ret);
 }
 
 static const char *bt_error(struct vcpu *v)

@@ -16,7 +16,8 @@
 
 struct code_page {
 	const uint8_t *host;
-	struct block *first;
+	struct block *first;    /* that begin here */
+	struct block *first2;   /* that end here, having begun in another page */
 	uint32_t granules;
 	struct code_page *next;
 };
@@ -123,27 +124,42 @@ void cache_make_room(struct vcpu *v)
 		cache_flush(v);
 }
 
-void cache_add(struct vcpu *v, struct block *b, void *host_page)
+/* The record of a page that is about to get a block; the page's stores are watched from here on. */
+static struct code_page *page_watch(struct vcpu *v, const uint8_t *host_page)
 {
 	struct bt_cache *c = v->cache;
-	unsigned h = cache_hash(b->pa, b->va, b->flags);
 	struct code_page **p = page_slot(c, host_page);
 	uint8_t *flags = mem_page_flags(v->mem, host_page);
 
-	b->hash_next = c->hash[h];
-	c->hash[h] = b;
-	c->order[c->n_order++] = b;
 	if (!*p) {
 		*p = cache_alloc(c, sizeof **p);
 		(*p)->host = host_page;
 	}
-	if (!(*p)->first || !(__atomic_load_n(flags, __ATOMIC_RELAXED) & MEM_PAGE_CODE)) {
+	if (!((*p)->first || (*p)->first2) || !(__atomic_load_n(flags, __ATOMIC_RELAXED) & MEM_PAGE_CODE)) {
 		__atomic_or_fetch(flags, MEM_PAGE_CODE, __ATOMIC_SEQ_CST);
 		mmu_protect_page(v, host_page);
 	}
-	b->page_next = (*p)->first;
-	(*p)->first = b;
-	(*p)->granules |= b->granules;
+	return *p;
+}
+
+void cache_add(struct vcpu *v, struct block *b, void *host_page)
+{
+	struct bt_cache *c = v->cache;
+	unsigned h = cache_hash(b->pa, b->va, b->flags);
+	struct code_page *p = page_watch(v, host_page);
+
+	b->hash_next = c->hash[h];
+	c->hash[h] = b;
+	c->order[c->n_order++] = b;
+	b->page_next = p->first;
+	p->first = b;
+	p->granules |= b->granules;
+	if (b->page2) {
+		p = page_watch(v, b->page2);
+		b->page2_next = p->first2;
+		p->first2 = b;
+		p->granules |= b->granules2;
+	}
 	v->stats.blocks++;
 	v->stats.guest_insns_translated += b->n_insns;
 	v->stats.code_bytes += b->code_size;
@@ -176,6 +192,8 @@ static void kill_block(struct vcpu *v, struct block *b)
 	struct bt_cache *c = v->cache;
 	struct block **p = &c->hash[cache_hash(b->pa, b->va, b->flags)];
 
+	if (b->dead) /* through its other page */
+		return;
 	while (*p && *p != b)
 		p = &(*p)->hash_next;
 	if (*p)
@@ -217,8 +235,19 @@ static void invalidate_page(struct vcpu *v, const uint8_t *page, unsigned off, u
 			p = &b->page_next;
 		}
 	}
+	for (p = &cp->first2; *p;) {
+		struct block *b = *p;
+
+		if (b->granules2 & mask) {
+			*p = b->page2_next;
+			kill_block(v, b);
+		} else {
+			left |= b->granules2;
+			p = &b->page2_next;
+		}
+	}
 	cp->granules = left;
-	if (!cp->first)
+	if (!cp->first && !cp->first2)
 		__atomic_and_fetch(mem_page_flags(v->mem, page), (uint8_t)~MEM_PAGE_CODE, __ATOMIC_SEQ_CST);
 }
 

@@ -74,6 +74,10 @@ struct block {
 	struct insn_map *map;
 	struct block_exit *in;
 	struct block *hash_next, *page_next;
+	/* Its last instruction goes on in the next page: that page, and the list of blocks that do so. */
+	const uint8_t *page2;
+	uint32_t granules2;
+	struct block *page2_next;
 };
 
 struct code_page;
@@ -119,6 +123,9 @@ void cache_invalidate(struct vcpu *v, const void *host, uint64_t len);
 void cache_flush(struct vcpu *v);
 /* The block whose code holds executable address pc, or NULL. */
 struct block *cache_find_host(struct bt_cache *c, uint64_t pc);
+
+/* Is b, whose first page was translated just now, still what va's code is? (Its second page may be mapped elsewhere.) */
+bool cache_valid(struct vcpu *v, struct block *b);
 
 /* translate.c: a block for the code at va (host address p, physical pa), entered into the cache. NULL: the first instruction must be interpreted. */
 struct block *translate(struct vcpu *v, uint64_t va, uint64_t pa, const uint8_t *p, uint32_t flags);

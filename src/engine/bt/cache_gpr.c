@@ -11,11 +11,26 @@ unsigned cache_hash(uint64_t pa, uint64_t va, uint32_t flags)
 	return h >> 48;
 }
 
+bool cache_valid(struct vcpu *v, struct block *b)
+{
+	uint64_t pa;
+	void *host;
+	bool dummy;
+
+	if (!b->page2)
+		return true;
+	if (mmu_host(v, (b->va | 0xfff) + 1, ACC_X | mmu_acc(v), &host, &pa, &dummy)) {
+		v->exc.present = false;
+		return false;
+	}
+	return host == b->page2;
+}
+
 struct block *cache_find(struct vcpu *v, uint64_t pa, uint64_t va, uint32_t flags)
 {
 	struct block *b = v->cache->hash[cache_hash(pa, va, flags)];
 
-	while (b && (b->pa != pa || b->va != va || b->flags != flags))
+	while (b && (b->pa != pa || b->va != va || b->flags != flags || !cache_valid(v, b)))
 		b = b->hash_next;
 	return b;
 }
@@ -65,7 +80,8 @@ void cache_follow(struct vcpu *v, struct block_exit *e, struct block *b)
 {
 	struct bt_cache *c = v->cache;
 
-	if (!e || e->from->flags != b->flags || e->target != b->va || e->from->dead || e->to) {
+	if (!e || e->from->flags != b->flags || e->target != b->va || e->from->dead || e->to ||
+	    b->page2) {
 		cache_jc_enter(v, b);
 		return;
 	}

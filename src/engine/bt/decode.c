@@ -418,7 +418,7 @@ int insn_decode(const uint8_t *code, size_t n, unsigned mode, bool real, struct 
 		in->vex_off = z.raw.vex.offset;
 	if (z.encoding == ZYDIS_INSTRUCTION_ENCODING_EVEX)
 		in->vex_off = z.raw.evex.offset;
-	in->mem_masked = z.avx.mask.mode == ZYDIS_MASK_MODE_MERGING || z.avx.mask.mode == ZYDIS_MASK_MODE_ZEROING ||
+	in->mem_masked = (z.avx.mask.reg != ZYDIS_REGISTER_NONE && z.avx.mask.reg != ZYDIS_REGISTER_K0) ||
 			 z.mnemonic == ZYDIS_MNEMONIC_VMASKMOVPS || z.mnemonic == ZYDIS_MNEMONIC_VMASKMOVPD ||
 			 z.mnemonic == ZYDIS_MNEMONIC_VPMASKMOVD || z.mnemonic == ZYDIS_MNEMONIC_VPMASKMOVQ;
 	for (unsigned i = 0; i < z.operand_count; i++)

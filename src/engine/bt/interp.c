@@ -18,6 +18,7 @@
 #include "engine/bt/interp_internal.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 
@@ -37,6 +38,7 @@ struct ientry {
 
 struct icache {
 	struct ientry e[ICACHE_SIZE];
+	uint64_t count[ZYDIS_MNEMONIC_MAX_VALUE + 1]; /* by mnemonic, for the statistics */
 	uint8_t *arena;
 	size_t used;
 };
@@ -404,6 +406,7 @@ void interp_step(struct vcpu *v)
 		event_exception(v);
 		return;
 	}
+	v->icache->count[e->in.mnemonic]++;
 	/* Default: fall through. Control flow overwrites RIP; a fault puts it back. */
 	s->shadow = 0;
 	s->rip += e->in.len;
@@ -439,4 +442,21 @@ bool interp_owns_code(const struct vcpu *v, uint64_t rip)
 	uint64_t base = (uint64_t)v->icache->arena;
 
 	return rip >= base && rip < base + ARENA_SIZE;
+}
+
+void interp_stats(const struct vcpu *v, struct engine_stats *ret)
+{
+	for (unsigned m = 0; m <= ZYDIS_MNEMONIC_MAX_VALUE; m++) {
+		uint64_t n = v->icache->count[m];
+		unsigned k = ARRAY_SIZE(ret->interp_top);
+
+		while (k && n > ret->interp_top[k - 1].count) {
+			if (k < ARRAY_SIZE(ret->interp_top))
+				ret->interp_top[k] = ret->interp_top[k - 1];
+			k--;
+			ret->interp_top[k].count = n;
+			snprintf(ret->interp_top[k].name, sizeof ret->interp_top[k].name, "%s",
+				 ZydisMnemonicGetString((ZydisMnemonic)m));
+		}
+	}
 }

@@ -25,6 +25,8 @@ void interp_run_until_event(struct vcpu *v);
 /* True if host address rip lies in code that the interpreter generated. Async-signal-safe. */
 bool interp_owns_code(const struct vcpu *v, uint64_t rip);
 
+/* Fills in interp_top. */
+void interp_stats(const struct vcpu *v, struct engine_stats *ret);
 /* Allocation of the decoded-instruction cache. 0 or -ENOMEM. */
 int interp_init(struct vcpu *v);
 void interp_free(struct vcpu *v);

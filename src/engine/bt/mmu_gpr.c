@@ -281,6 +281,8 @@ void mmu_note_exec(struct vcpu *v, uint64_t va)
 	unsigned h = (unsigned)((va >> 12) ^ (va >> 24)) & 4095;
 
 	v->exec_filter[h >> 6] |= 1ull << (h & 63);
+	if ((va & 0xfff) > PAGE_SIZE - 15)
+		mmu_note_exec(v, (va | 0xfff) + 1);
 }
 
 static bool exec_maybe(const struct vcpu *v, uint64_t va)
@@ -459,7 +461,8 @@ static void invlpg_slot(const struct vcpu *v, struct asid *a, uint64_t va)
 		return;
 	for (int m = 0; m < 2; m++)
 		for (unsigned k = 0; k < JC_SIZE; k++)
-			if (((a->jc[m][k].va ^ va) & PAGE_MASK) == 0) {
+			/* Blocks that begin at the end of the page before may go on in this one. */
+			if (a->jc[m][k].va + 15 - page < PAGE_SIZE + 15) {
 				a->jc[m][k].va = ~(uint64_t)k;
 				a->jc[m][k].code = NULL;
 			}

@@ -33,7 +33,7 @@ extern const char t1_enter_check[], t1_enter_end[], t1_exit[], t1_slow_thunk[], 
 
 /*
  * Slow path of a memory access (t1_gpr.c): va missed; info: size in bits 7:0,
- * bit 8 a write, bits 31:16 the instruction's offset in its block. 0: the TLB
+ * bit 8 a write, bit 9 a masked access, bits 31:16 the instruction's offset in its block. 0: the TLB
  * has the page now; else the interpreter must do the instruction.
  */
 uint64_t t1_slow_mem(struct vcpu *v, uint64_t va, uint32_t info);

@@ -345,9 +345,36 @@ static void emit_ea(struct tr *t, const struct ea *a)
 	}
 }
 
+/* t1_slow_mem must not fill the TLB on its own: with a mask, the access may not touch the page at all. */
+#define MISS_MASKED 0x200u
+
 static uint32_t miss_info(const struct tr *t, unsigned size, bool write)
 {
 	return size | (write ? 0x100u : 0) | (uint32_t)(t->va - t->b->va) << 16;
+}
+
+/* The TLB check of the address in T0; afterwards T1 is its entry and T0 the offset in the page. A miss goes back to `start`. */
+static void check_address(struct tr *t, uint8_t *start, unsigned size, bool write)
+{
+	struct emit *e = &t->e;
+	int32_t tag = write ? offsetof(struct tlb_entry, tag_w) : offsetof(struct tlb_entry, tag_r);
+	struct cold *c;
+
+	emit_mov(e, T1, T0);
+	emit_bytes(e, "\x49\xc1\xee\x07", 4); /* shr r14, 7 */
+	emit_bytes(e, "\x41\x81\xe6", 3);	/* and r14d, imm32 */
+	emit4(e, (TLB_SIZE - 1) << 5);
+	emit_op_mem(e, 8, OP_ADD_LOAD, T1, VCPU, OFF(tlb_base));
+	emit_op_mem(e, 8, OP_XOR_LOAD, T0, T1, tag);
+	emit_bytes(e, "\x49\x81\xfd", 3); /* cmp r13, imm32 */
+	emit4(e, PAGE_SIZE - size);
+	emit1(e, 0x0f); /* ja */
+	emit1(e, 0x87);
+	c = add_cold(t, COLD_MISS);
+	c->patch = emit_rel32(t);
+	c->retry = start;
+	c->info = miss_info(t, size, write);
+	c->tag = tag;
 }
 
 /*
@@ -357,27 +384,11 @@ static uint32_t miss_info(const struct tr *t, unsigned size, bool write)
 static unsigned check(struct tr *t, const struct ea *a, unsigned size, bool write, struct host_mem *m)
 {
 	struct emit *e = &t->e;
-	struct cold *c;
 	uint8_t *start = emit_here(e);
-	int32_t tag = write ? offsetof(struct tlb_entry, tag_w) : offsetof(struct tlb_entry, tag_r);
 	unsigned base;
 
 	emit_ea(t, a);
-	emit_mov(e, T1, T0);
-	emit_bytes(e, "\x49\xc1\xee\x07", 4);		 /* shr r14, 7 */
-	emit_bytes(e, "\x41\x81\xe6", 3);		 /* and r14d, imm32 */
-	emit4(e, (TLB_SIZE - 1) << 5);
-	emit_op_mem(e, 8, OP_ADD_LOAD, T1, VCPU, OFF(tlb_base));
-	emit_op_mem(e, 8, OP_XOR_LOAD, T0, T1, tag);
-	emit_bytes(e, "\x49\x81\xfd", 3);		 /* cmp r13, imm32 */
-	emit4(e, PAGE_SIZE - size);
-	emit1(e, 0x0f);					 /* ja */
-	emit1(e, 0x87);
-	c = add_cold(t, COLD_MISS);
-	c->patch = emit_rel32(t);
-	c->retry = start;
-	c->info = miss_info(t, size, write);
-	c->tag = tag;
+	check_address(t, start, size, write);
 	base = a->base == EMIT_NO_REG ? EMIT_NO_REG : host_reg(a->base);
 	if (base != EMIT_NO_REG && a->index == EMIT_NO_REG && a->seg == SEG_DS && a->addrsize == 8 && t->mode == 8) {
 		emit_load(e, T1, T1, offsetof(struct tlb_entry, addend));
@@ -437,11 +448,64 @@ static bool can_copy(const struct tr *t, const struct insn *in)
 {
 	uint8_t high[4];
 
-	if (in->cls != INSN_NATIVE || !unit_allowed(t, in) || in->mem_masked || in->mem_vsib || is_bit_string(in))
+	if (in->cls != INSN_NATIVE || !unit_allowed(t, in) || in->mem_vsib)
 		return false;
-	if (in->has_mem && (in->mem_size == 0 || in->mem_size > 512 || (in->high8)))
+	if (in->has_mem && (in->mem_size == 0 || in->mem_size > 128 || in->high8))
 		return false;
 	return high_data_regs(in, high) <= (in->has_mem ? 1 : 2);
+}
+
+/*
+ * BT, BTS, BTR, BTC with a register offset address a bit string (SDM 2A): the
+ * word that holds the bit is found here, and the instruction then gets the
+ * offset within that word.
+ */
+static bool tr_bit_string(struct tr *t, const struct insn *in)
+{
+	struct emit *e = &t->e;
+	struct ea a = insn_operand(t, in);
+	struct host_mem m;
+	unsigned bit = in->ops[1].reg, h = host_reg(bit), wide = in->opsize == 8;
+	uint8_t *start;
+	unsigned sh = in->opsize == 8 ? 6 : 5;
+	bool write = in->opcode != 0xa3;
+
+	if (in->opsize == 2 || t->mode != 8 || in->addrsize != 8)
+		return false;
+	spare_flags(t, t->live[t->i]);
+	start = emit_here(e);
+	emit_ea(t, &a);
+	if (h == EMIT_NO_REG) {
+		emit_op_mem(e, in->opsize, wide ? OP_MOV_LOAD : 0x8b, T1, VCPU, OFF_GPR(bit));
+		if (!wide)
+			emit_bytes(e, "\x4d\x63\xf6", 3); /* movsxd r14, r14d */
+	} else {
+		emit_rex(e, 1, T1, EMIT_NO_REG, h, false);
+		emit1(e, wide ? 0x8b : 0x63); /* mov or movsxd r14, h */
+		emit1(e, (uint8_t)(0xc0 | (T1 & 7) << 3 | (h & 7)));
+	}
+	emit_bytes(e, "\x49\xc1\xfe", 3); /* sar r14, imm8 */
+	emit1(e, (uint8_t)sh);
+	emit_lea(e, 8, T0, T0, T1, in->opsize, 0);
+	check_address(t, start, in->opsize, write);
+	emit_op_mem(e, 8, OP_ADD_LOAD, T0, T1, offsetof(struct tlb_entry, page));
+	m = (struct host_mem){ .base = T0, .index = EMIT_NO_REG, .scale = 1 };
+	if (h == EMIT_NO_REG)
+		emit_op_mem(e, in->opsize, OP_MOV_LOAD, T1, VCPU, OFF_GPR(bit));
+	else
+		emit_op_reg(e, in->opsize, OP_MOV_STORE, h, T1);
+	emit_bytes(e, "\x41\x83\xe6", 3); /* and r14d, width - 1 */
+	emit1(e, (uint8_t)(in->opsize * 8 - 1));
+	want_flags(t); /* they keep all but CF */
+	t->map[t->i].in_host = true;
+	if (in->lock)
+		emit1(e, 0xf0);
+	emit_rex(e, wide, T1, m.index, m.base, false);
+	emit1(e, 0x0f);
+	emit1(e, in->opcode);
+	emit_mem(e, T1, m.base, m.index, m.scale, m.disp);
+	t->where = IN_HOST;
+	return true;
 }
 
 static void copy_insn(struct tr *t, const struct insn *in)
@@ -460,6 +524,8 @@ static void copy_insn(struct tr *t, const struct insn *in)
 
 		spare_flags(t, t->live[t->i]);
 		free_reg = check(t, &a, in->mem_size, in->mem_write, &m);
+		if (in->mem_masked)
+			t->cold[t->n_cold - 1].info |= MISS_MASKED;
 	}
 	scratch[0] = (uint8_t)free_reg;
 	scratch[1] = T1;
@@ -1014,6 +1080,33 @@ static bool special_in_c(const struct insn *in)
 	}
 }
 
+/* An instruction that goes on in the next page. False if that cannot be fetched: the interpreter will raise the fault. */
+static bool decode_across(struct tr *t, uint64_t va, struct insn *in)
+{
+	unsigned n = PAGE_SIZE - (va & 0xfff), last;
+	uint64_t next = pc_mask(t, va + n), pa;
+	uint8_t buf[16] = { 0 };
+	void *host;
+	bool dummy;
+
+	if ((t->mode == 8 && !canonical(next)) ||
+	    mmu_host(t->v, next, ACC_X | mmu_acc(t->v), &host, &pa, &dummy)) {
+		t->v->exc.present = false;
+		return false;
+	}
+	if (!host)
+		return false;
+	memcpy(buf, t->page + (va & 0xfff), n);
+	memcpy(buf + n, host, 15 - n);
+	if (insn_decode(buf, 15, t->mode, false, in) != DECODE_OK)
+		return false;
+	t->b->page2 = host;
+	last = in->len - n - 1;
+	for (unsigned g = 0; g <= last / 128; g++)
+		t->b->granules2 |= 1u << g;
+	return true;
+}
+
 /* Decodes the block's instructions and computes which flags are needed before each. */
 static void collect(struct tr *t)
 {
@@ -1025,15 +1118,21 @@ static void collect(struct tr *t)
 		struct insn *in = &t->in[t->n];
 		unsigned last;
 
-		if (((va ^ t->b->va) & PAGE_MASK) ||
-		    insn_decode(t->page + off, PAGE_SIZE - off, t->mode, false, in) != DECODE_OK)
+		int r;
+
+		if ((va ^ t->b->va) & PAGE_MASK)
+			break;
+		r = insn_decode(t->page + off, PAGE_SIZE - off, t->mode, false, in);
+		if (r == DECODE_MORE && decode_across(t, va, in))
+			r = DECODE_OK;
+		if (r != DECODE_OK)
 			break;
 		last = off + in->len - 1;
-		for (unsigned g = off / 128; g <= last / 128; g++)
+		for (unsigned g = off / 128; g <= last / 128 && g < 32; g++)
 			t->b->granules |= 1u << g;
 		t->n++;
 		va += in->len;
-		if (ends_block(in))
+		if (ends_block(in) || t->b->page2)
 			break;
 	}
 	if (!t->n)
@@ -1143,6 +1242,8 @@ struct block *translate(struct vcpu *v, uint64_t va, uint64_t pa, const uint8_t 
 			;
 		else if (in->has_mem && in->seg >= SEG_FS && (flags & BLOCK_NULL_FSGS))
 			ok = false;
+		else if (is_bit_string(in))
+			ok = tr_bit_string(t, in);
 		else if (can_copy(t, in))
 			copy_insn(t, in);
 		else
