@@ -406,14 +406,14 @@ int insn_decode(const uint8_t *code, size_t n, unsigned mode, bool real, struct 
 		}
 	if (z.cpu_flags) {
 		in->flags_read = z.cpu_flags->tested & FLAGS_ARITH;
-		in->flags_written = (z.cpu_flags->modified | z.cpu_flags->set_0 | z.cpu_flags->set_1 |
-				     z.cpu_flags->undefined) &
-				    FLAGS_ARITH;
+		in->flags_written =
+			(z.cpu_flags->modified | z.cpu_flags->set_0 | z.cpu_flags->set_1) & FLAGS_ARITH;
+		in->flags_undefined = z.cpu_flags->undefined & FLAGS_ARITH;
 	}
 	/* A shift by zero leaves the flags alone, so a variable one passes them through. */
 	if ((z.meta.category == ZYDIS_CATEGORY_SHIFT || z.meta.category == ZYDIS_CATEGORY_ROTATE) &&
 	    in->enc == ZYDIS_INSTRUCTION_ENCODING_LEGACY)
-		in->flags_read |= in->flags_written;
+		in->flags_read |= in->flags_written | in->flags_undefined;
 	if (z.raw.vex.offset || z.encoding == ZYDIS_INSTRUCTION_ENCODING_VEX)
 		in->vex_off = z.raw.vex.offset;
 	if (z.encoding == ZYDIS_INSTRUCTION_ENCODING_EVEX)

@@ -77,7 +77,7 @@ struct insn {
 	bool high8;               /* uses AH, CH, DH or BH */
 	bool reg8;                /* a byte-register operand: SPL..DIL need REX */
 	uint16_t regs_read, regs_written; /* general registers, address registers included in read */
-	uint32_t flags_read, flags_written; /* of FLAGS_ARITH; written includes undefined */
+	uint32_t flags_read, flags_written, flags_undefined; /* of FLAGS_ARITH */
 	uint8_t cond;             /* for Jcc, SETcc, CMOVcc: the condition code */
 
 	/* explicit operands for the special instructions */

@@ -38,6 +38,7 @@ struct ientry {
 
 struct icache {
 	struct ientry e[ICACHE_SIZE];
+	uint16_t last; /* mnemonic executed last */
 	uint64_t count[ZYDIS_MNEMONIC_MAX_VALUE + 1]; /* by mnemonic, for the statistics */
 	uint8_t *arena;
 	size_t used;
@@ -388,39 +389,45 @@ static int execute(struct vcpu *v, struct ientry *e)
 	return r;
 }
 
-void interp_step(struct vcpu *v)
+int interp_try(struct vcpu *v)
 {
 	struct x86_state *s = &v->st;
-	uint64_t tf = s->rflags & FLAG_TF;
 	struct ientry *e;
 
 	v->insn_rip = s->rip;
 	v->exc.present = false;
+	v->exc.soft = false;
 	v->exc.dr6 = 0;
 	v->stats.interp_insns++;
-	if (code_breakpoint(v)) {
-		event_exception(v);
-		return;
-	}
-	if (fetch(v, &e)) {
-		event_exception(v);
-		return;
-	}
+	if (code_breakpoint(v) || fetch(v, &e))
+		return -1;
 	v->icache->count[e->in.mnemonic]++;
+	v->icache->last = e->in.mnemonic;
 	/* Default: fall through. Control flow overwrites RIP; a fault puts it back. */
 	s->shadow = 0;
 	s->rip += e->in.len;
 	if (!is_code64(v))
 		s->rip = (uint32_t)s->rip;
 	if (execute(v, e)) {
-		/* A task switch faults in the new task: its RIP stands. */
-		if (!v->exc.soft)
-			s->rip = v->exc.vector == EXC_DB && v->exc.dr6 == 1u << 15 ? s->rip : v->insn_rip;
+		/* After a task switch the fault is the new task's, whose RIP stands. */
+		if (!(v->exc.vector == EXC_DB && v->exc.dr6 == 1u << 15))
+			s->rip = v->insn_rip;
+		return -1;
+	}
+	s->rflags &= ~(uint64_t)FLAG_RF;
+	return 0;
+}
+
+void interp_step(struct vcpu *v)
+{
+	struct x86_state *s = &v->st;
+	uint64_t tf = s->rflags & FLAG_TF;
+
+	if (interp_try(v)) {
 		event_exception(v);
 		return;
 	}
-	s->rflags &= ~(uint64_t)FLAG_RF;
-	if (tf && e->in.mnemonic != ZYDIS_MNEMONIC_INT && e->in.mnemonic != ZYDIS_MNEMONIC_INT3)
+	if (tf && v->icache->last != ZYDIS_MNEMONIC_INT && v->icache->last != ZYDIS_MNEMONIC_INT3)
 		v->exc.dr6 |= 1u << 14;
 	if (v->exc.dr6 && !s->shadow) {
 		v->exc = (struct exception){ .vector = EXC_DB, .dr6 = v->exc.dr6, .present = true };

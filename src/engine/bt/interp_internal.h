@@ -129,6 +129,18 @@ int mref_open(struct vcpu *v, uint64_t lin, unsigned size, bool read, bool write
 /* After the instruction: writes a bounce buffer back and invalidates code. */
 void mref_close(struct vcpu *v, struct mref *m);
 
+#define UNDO_MAX 256
+struct undo_log {
+	unsigned n, step;
+	struct {
+		void *host;
+		unsigned len, step;
+		uint8_t old[128], now[128];
+	} e[UNDO_MAX];
+};
+/* Notes what is about to be overwritten, if a log is kept. */
+void undo_note(struct vcpu *v, void *host, unsigned len);
+
 /* ---- stack ---- */
 
 int push_val(struct vcpu *v, uint64_t val, unsigned size);

@@ -348,34 +348,12 @@ static int cr3_write(struct vcpu *v, uint64_t val)
 	return 0;
 }
 
-static uint64_t cr4_valid(struct vcpu *v)
-{
-	struct cpuid_context c = { .cr4 = v->st.cr4, .xcr0 = v->st.xcr0 };
-	struct cpuid_regs l1 = cpuid_query(v->model, &c, 1, 0), l7 = cpuid_query(v->model, &c, 7, 0);
-	uint64_t ok = CR4_VME | CR4_PVI | CR4_TSD | CR4_DE | CR4_PSE | CR4_PAE | CR4_MCE | CR4_PGE | CR4_PCE |
-		      CR4_OSFXSR | CR4_OSXMMEXCPT;
-
-	if (l1.ecx >> 26 & 1)
-		ok |= CR4_OSXSAVE;
-	if (l1.ecx >> 17 & 1)
-		ok |= CR4_PCIDE;
-	if (l7.ebx & 1)
-		ok |= CR4_FSGSBASE;
-	if (l7.ebx >> 7 & 1)
-		ok |= CR4_SMEP;
-	if (l7.ebx >> 20 & 1)
-		ok |= CR4_SMAP;
-	if (l7.ecx >> 2 & 1)
-		ok |= CR4_UMIP;
-	return ok;
-}
-
 static int cr4_write(struct vcpu *v, uint64_t val)
 {
 	struct x86_state *s = &v->st;
 	uint64_t old = s->cr4, diff = old ^ val;
 
-	if (val & ~cr4_valid(v))
+	if (val & ~v->cr4_valid)
 		return exc_gp(v, 0);
 	if ((s->efer & EFER_LMA) && !(val & CR4_PAE))
 		return exc_gp(v, 0);
@@ -407,8 +385,7 @@ static int mov_cr(struct vcpu *v, const struct insn *in)
 
 	if (cpl(v))
 		return exc_gp(v, 0);
-	/* CR8 is the LAPIC's; CR4's valid bits come from CPUID. */
-	if ((cr == 8 || (to && cr == 4)) && needs_full(v))
+	if (cr == 8 && needs_full(v)) /* the LAPIC's */
 		return -1;
 	if (to) {
 		val = reg_get(v, gpr, size);
@@ -1013,9 +990,7 @@ int interp_system(struct vcpu *v, const struct insn *in)
 		return 0;
 	case ZYDIS_MNEMONIC_CLAC:
 	case ZYDIS_MNEMONIC_STAC:
-		if (needs_full(v))
-			return -1;
-		if (!(cr4_valid(v) & CR4_SMAP) || cpl(v))
+		if (!(v->cr4_valid & CR4_SMAP) || cpl(v))
 			return exc_ud(v);
 		if (in->mnemonic == ZYDIS_MNEMONIC_STAC)
 			s->rflags |= FLAG_AC;

@@ -19,6 +19,7 @@
 #include "base/util.h"
 #include "engine/bt/cache.h"
 #include "engine/bt/interp.h"
+#include "engine/bt/lockstep.h"
 #include "engine/bt/mmu.h"
 #include "engine/bt/t1_internal.h"
 #include "engine/bt/t1_offsets.h"
@@ -125,16 +126,23 @@ void t1_run(struct vcpu *v)
 			cache_unlink_global(v->cache);
 			v->links_gen = v->global_gen;
 		}
-		cache_follow(v, link, b);
+		if (v->lockstep)
+			lockstep_reference(v, b);
+		else
+			cache_follow(v, link, b);
 		link = NULL;
 		v->cur_flags = flags;
 		t1_sync_in(v);
 		mmu_set_mode(v);
+		if (v->lockstep)
+			v->jc_base = v->empty_jc;
 		v->t1_code = (uint64_t)b->entry_m;
 		t1_enter(v);
 		v->stats.exits++;
 		if (v->needs_sync)
 			t1_sync_out(v);
+		if (v->lockstep && lockstep_compare(v, b))
+			return;
 		switch (v->exit_reason) {
 		case T1_EXIT_LINK:
 			link = (struct block_exit *)v->exit_arg;

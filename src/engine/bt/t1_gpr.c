@@ -125,7 +125,7 @@ static void *resume(struct vcpu *v)
 		s->rflags &= ~(uint64_t)FLAG_RF;
 	if (!t1_mode_flags(v, &flags) || flags != v->jc_flags[!!(flags & BLOCK_USER)])
 		return NULL;
-	if (v->links_gen != v->global_gen)
+	if (v->links_gen != v->global_gen || v->lockstep)
 		return NULL;
 	v->cur_flags = flags;
 	t1_sync_in(v);
@@ -176,7 +176,7 @@ void *t1_fault(struct vcpu *v, uint64_t host_pc, uint64_t guest_off)
 	t1_sync_out(v);
 	v->st.rip = b->va + guest_off;
 	v->exit_reason = T1_EXIT_INTERP;
-	if (!v->fault_info)
+	if (!v->fault_info || v->lockstep)
 		return NULL;
 	/* v->exc still holds the #PF that the slow path found. */
 	v->in_gpr = true;

@@ -152,13 +152,24 @@ static uint32_t insn_reads(const struct insn *in)
 	}
 }
 
+/*
+ * Flags that the instruction overwrites whatever they were. What the manual
+ * leaves undefined counts, except in lockstep: processors have habits there
+ * (some keep the old value), and the interpreter shows them.
+ */
+static uint32_t insn_kills(const struct tr *t, const struct insn *in)
+{
+	return (in->flags_written | (t->v->lockstep ? 0 : in->flags_undefined)) & ~in->flags_read;
+}
+
 /* Which flags the code at va (same page) may read before writing them. Its bytes become a dependency. */
 static uint32_t live_at(struct tr *t, uint64_t va)
 {
 	uint32_t live = 0, written = 0;
 	struct insn in;
 
-	if ((va ^ t->b->va) & PAGE_MASK)
+	/* Lockstep compares all flags at every exit. */
+	if (((va ^ t->b->va) & PAGE_MASK) || t->v->lockstep)
 		return FLAGS_ARITH;
 	for (int k = 0; k < 6; k++) {
 		unsigned off = va & 0xfff, last;
@@ -170,7 +181,7 @@ static uint32_t live_at(struct tr *t, uint64_t va)
 		for (unsigned g = off / 128; g <= last / 128; g++)
 			t->b->granules |= 1u << g;
 		live |= insn_reads(&in) & ~written;
-		written |= in.flags_written & ~in.flags_read;
+		written |= insn_kills(t, &in);
 		if (written == FLAGS_ARITH)
 			return live;
 		if (in.cls == INSN_SPECIAL && in.mnemonic != ZYDIS_MNEMONIC_PUSH &&
@@ -448,6 +459,8 @@ static bool can_copy(const struct tr *t, const struct insn *in)
 {
 	uint8_t high[4];
 
+	if (t->v->lockstep && (in->mnemonic == ZYDIS_MNEMONIC_RDRAND || in->mnemonic == ZYDIS_MNEMONIC_RDSEED))
+		return false;
 	if (in->cls != INSN_NATIVE || !unit_allowed(t, in) || in->mem_vsib)
 		return false;
 	if (in->has_mem && (in->mem_size == 0 || in->mem_size > 128 || in->high8))
@@ -534,14 +547,14 @@ static void copy_insn(struct tr *t, const struct insn *in)
 		if (in->regs_read >> high[k] & 1)
 			emit_load(&t->e, scratch[k], VCPU, OFF_GPR(high[k]));
 	}
-	if (in->flags_read || (in->flags_written && (live_after & ~in->flags_written)))
+	if (in->flags_read || ((in->flags_written | in->flags_undefined) && (live_after & ~insn_kills(t, in))))
 		want_flags(t);
 	t->map[t->i].in_host = t->where & IN_HOST;
 	reencode(&t->e, in, map, &m);
 	for (unsigned k = 0; k < n_high; k++)
 		if (in->regs_written >> high[k] & 1)
 			emit_store(&t->e, scratch[k], VCPU, OFF_GPR(high[k]));
-	if (in->flags_written)
+	if (in->flags_written | in->flags_undefined)
 		t->where = IN_HOST;
 }
 
@@ -833,7 +846,7 @@ static bool tr_rdtsc(struct tr *t)
 {
 	struct emit *e = &t->e;
 
-	if (!(t->flags & BLOCK_TSC))
+	if (!(t->flags & BLOCK_TSC) || t->v->lockstep)
 		return false;
 	emit_bytes(e, "\x0f\x31", 2);
 	if (t->v->st.tsc_offset) {
@@ -1149,8 +1162,10 @@ static void collect(struct tr *t)
 		live = t->live[i + 1];
 		if (in->cls == INSN_SPECIAL && in->imm_relative && !ends_block(in))
 			live |= live_at(t, va + in->len + (uint64_t)in->imm[0]);
-		live &= ~(in->flags_written & ~in->flags_read);
+		live &= ~insn_kills(t, in);
 		live |= insn_reads(in);
+		if (t->v->lockstep)
+			live = FLAGS_ARITH;
 		/* Whatever leaves to the interpreter shows it all flags. */
 		if (in->cls == INSN_UD)
 			live = FLAGS_ARITH;
@@ -1248,7 +1263,7 @@ struct block *translate(struct vcpu *v, uint64_t va, uint64_t pa, const uint8_t 
 			copy_insn(t, in);
 		else
 			ok = in->cls == INSN_SPECIAL && tr_special(t, in);
-		if (!ok && in->cls == INSN_SPECIAL && !t->ended && special_in_c(in)) {
+		if (!ok && in->cls == INSN_SPECIAL && !t->ended && special_in_c(in) && !v->lockstep) {
 			exit_special(t, in);
 			ok = true;
 		}

@@ -86,6 +86,9 @@ enum t1_exit {
 	T1_EXIT_STI = 5,      /* STI with an interrupt waiting: one more instruction, then take it */
 };
 
+/* Old contents of guest memory, so that lockstep can take back what the interpreter wrote. */
+struct undo_log;
+
 struct bt_cache;
 struct icache;
 struct engine_vm;
@@ -124,6 +127,7 @@ struct vcpu {
 	uint64_t exec_filter[64];   /* likewise of pages that the jump cache has entries for */
 	struct exception exc;
 	uint64_t insn_rip;          /* start of the instruction being interpreted */
+	uint64_t cr4_valid;         /* bits that the CPU model allows */
 	uint64_t phys_mask;         /* valid physical-address bits of a PTE */
 	bool tlb_active;
 
@@ -143,6 +147,8 @@ struct vcpu {
 	timer_t timer;
 	bool has_timer, timer_passed;
 	int64_t timer_deadline;
+	struct lockstep *lockstep;  /* NULL unless that mode is on */
+	struct undo_log *undo;      /* lockstep: log stores here; else NULL */
 	bool in_gpr, bail;          /* see interp_internal.h: needs_full */
 	uint32_t cur_flags;         /* mode flags of the code that runs */
 	uint32_t global_gen, links_gen; /* counts flushes of global TLB entries; the count that links were checked against */

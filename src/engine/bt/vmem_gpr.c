@@ -134,12 +134,26 @@ int lin_read(struct vcpu *v, uint64_t lin, void *buf, unsigned size, unsigned ac
 	return 0;
 }
 
+void undo_note(struct vcpu *v, void *host, unsigned len)
+{
+	struct undo_log *u = v->undo;
+
+	if (!u || u->n == UNDO_MAX || len > sizeof u->e[0].old)
+		return;
+	u->e[u->n].host = host;
+	u->e[u->n].len = len;
+	u->e[u->n].step = u->step;
+	memcpy(u->e[u->n].old, host, len);
+	u->n++;
+}
+
 static void store_part(struct vcpu *v, const struct part *p, const uint8_t *b)
 {
 	if (!p->host) {
 		mmio_copy(v, p->pa, (uint8_t *)b, p->len, true);
 		return;
 	}
+	undo_note(v, p->host, p->len);
 	/* Naturally aligned stores must not tear: other vCPUs and devices look on. */
 	if (p->len == 8 && !((uint64_t)p->host & 7)) {
 		uint64_t x;
@@ -229,8 +243,12 @@ int mref_open(struct vcpu *v, uint64_t lin, unsigned size, bool read, bool write
 	m->pa[1] = p[1].pa;
 	m->first = p[0].len;
 	m->bounce = p[1].len || !p[0].host;
+	if ((!p[0].host || p[0].code || (p[1].len && (!p[1].host || p[1].code))) && needs_full(v))
+		return -1;
 	if (!m->bounce) {
 		m->host = p[0].host;
+		if (write)
+			undo_note(v, m->host, size);
 		return 0;
 	}
 	/* Keep the guest's alignment within 64 bytes: MOVAPS and friends check it. */
