@@ -89,6 +89,7 @@ static void pipes_with_flow_control(void **state)
 	assert_int_equal(in_len, 10);
 	assert_memory_equal(in, "0123456789", 10);
 	assert_int_equal(chardev_write(c, "hello", 5), 5);
+	test_run(&t, 5000000); /* the end of a line would not wait */
 	assert_int_equal(read(from[0], buf, sizeof(buf)), 5);
 	close(to[1]); /* end of input: quiet from now on */
 	test_run(&t, 0);
@@ -206,7 +207,7 @@ static void unix_socket(void **state)
 	assert_int_equal(disconnects, 2);
 	fd = client(path);
 	test_run(&t, 0);
-	chardev_write(c, "again", 5);
+	chardev_write(c, "agai\n", 5);
 	assert_int_equal(read(fd, buf, sizeof(buf)), 5);
 	assert_int_equal(chardev_unix_new(t.b.loop, path, &second, &err), -EADDRINUSE);
 	close(fd);

@@ -312,6 +312,12 @@ static void timer_tsc_deadline(void **state)
 	wrmsr(0, 0x6e0, 1); /* long past: at once */
 	assert_int_equal(lapic_ack(cpu(0)), 0x41);
 	wr(0xb0, 0);
+	/* The clock stood while the TSC went on, and the host forgot. */
+	wrmsr(0, 0x6e0, (uint64_t)t.clock.stopped_ns * 2 + 4000);
+	test_advance(&t, 1000);
+	t.cpu[0].armed = INT64_MAX;
+	lapic_clock_changed(cpu(0));
+	assert_int_equal(t.cpu[0].armed, t.clock.stopped_ns + 1000);
 	wrmsr(0, 0x6e0, UINT64_MAX);
 	assert_true(t.cpu[0].armed > t.clock.stopped_ns);
 	wrmsr(0, 0x6e0, 0);
