@@ -127,6 +127,7 @@ static void step(struct test_driver *t, struct input *in, struct block *block, s
 		break;
 	case OP_KICK:
 		virtio_notify(t->v, u8(in));
+		td_run(t, 0);
 		break;
 	case OP_PUT:
 		at = address(in);

@@ -9,7 +9,7 @@
  * take without blocking (PIPE_BUF).  Regular files, which epoll refuses, always
  * take and give; input from one is read a piece at a time by a timer that is due at once.
  *
- * Output is written at the end of a line, when much has come together, or
+ * Standard output and files are written at the end of a line, when much has come together, or
  * OUTPUT_DELAY_NS after it came, so that a guest's character is not a system call.
  */
 #include "dev/chardev.h"
@@ -48,6 +48,7 @@ struct fd_chardev {
 	uint8_t buffer[CHARDEV_BUFFER]; /* ring */
 	size_t head, used;
 	bool refused; /* the reader wants to hear of room */
+	bool gather;  /* output may wait a little for more */
 
 	void (*escape)(void *opaque, uint8_t c);
 	void *escape_opaque;
@@ -198,7 +199,7 @@ static size_t fd_write(struct chardev *c, const uint8_t *buf, size_t len)
 		f->refused = true;
 	}
 	put(f, buf, len);
-	if (f->used >= OUTPUT_ENOUGH || memchr(buf, '\n', len)) {
+	if (!f->gather || f->used >= OUTPUT_ENOUGH || memchr(buf, '\n', len)) {
 		flush(f);
 		update_watches(f);
 	} else if (!f->out_timer.armed) {
@@ -413,6 +414,7 @@ int chardev_stdio_new(struct loop *l, void (*escape)(void *opaque, uint8_t c), v
 		return -ENOMEM;
 	f->in = STDIN_FILENO;
 	f->out = STDOUT_FILENO;
+	f->gather = true;
 	if (isatty(f->in)) {
 		f->escape = escape;
 		f->escape_opaque = opaque;
@@ -431,6 +433,8 @@ int chardev_file_new(struct loop *l, const char *path, struct chardev **ret, str
 	int r = chardev_fd_new(l, -1, fd, true, ret, err);
 	if (r < 0)
 		close(fd);
+	else
+		((struct fd_chardev *)*ret)->gather = true;
 	return r;
 }
 

@@ -79,7 +79,7 @@ static inline void td_fini(struct test_driver *t)
 	mutex_destroy(&t->lock);
 }
 
-/* Lets the event loop run for so many milliseconds. */
+/* Lets the event loop run for so many milliseconds; 0: for what is posted already. */
 static inline void td_run(struct test_driver *t, int ms)
 {
 	loop_timer_arm(&t->quit, clock_now_ns(&t->clock) + ms * 1000000ll);

@@ -151,6 +151,7 @@ static void transmit(struct fixture *f, struct hdr h, const void *frame, size_t 
 	td_desc(t, TX, 0, TD_DATA, 12, TD_NEXT, 1);
 	td_desc(t, TX, 1, TD_DATA + 0x1000, (uint32_t)len, 0, 0);
 	td_kick(t, TX, 0);
+	td_run(t, 0);
 }
 
 static void test_transmit(void **state)
@@ -200,10 +201,12 @@ static void test_transmit(void **state)
 	virtio_net_set_link(f->t.v, true);
 	td_desc(&f->t, TX, 0, TD_DATA, 70000, 0, 0);
 	td_kick(&f->t, TX, 0);
+	td_run(&f->t, 0);
 	assert_int_equal(f->net->sent, 3);
 	/* Not even a header */
 	td_desc(&f->t, TX, 0, TD_DATA, 3, 0, 0);
 	td_kick(&f->t, TX, 0);
+	td_run(&f->t, 0);
 	assert_int_equal(f->net->sent, 3);
 	assert_int_equal(td_used_idx(&f->t, TX), 11);
 	/* Without TSO negotiated */

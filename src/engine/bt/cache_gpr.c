@@ -35,12 +35,14 @@ struct block *cache_find(struct vcpu *v, uint64_t pa, uint64_t va, uint32_t flag
 	return b;
 }
 
+typedef int32_t __attribute__((aligned(1), may_alias)) unaligned_i32;
+
 void cache_patch(struct bt_cache *c, struct block_exit *e, const uint8_t *target)
 {
 	/* rel32 counts from the end of the field, in the executable view. */
 	int32_t rel = (int32_t)(target - (c->rx + (e->patch - c->rw) + 4));
 
-	*(__attribute__((aligned(1), may_alias)) int32_t *)e->patch = rel;
+	*(unaligned_i32 *)e->patch = rel;
 }
 
 void cache_link(struct vcpu *v, struct block_exit *e, struct block *to)

@@ -160,6 +160,9 @@ void t1_run(struct vcpu *v)
 		case T1_EXIT_KICK:
 			return;
 		default:
+			/* An instruction or an exception that C did may have halted or shut the processor down. */
+			if (v->st.halted || v->st.shutdown || v->error[0] || event_pending(v))
+				return;
 			break;
 		}
 	}
