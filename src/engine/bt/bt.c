@@ -147,7 +147,8 @@ static int bt_vm_new(struct mem *m, unsigned nr_vcpus, const struct engine_optio
 		return error_set(err, ENOMEM, "out of memory for the engine");
 	if (nr_vcpus > ARRAY_SIZE(vm->vcpus)) {
 		free(vm);
-		return error_set(err, EINVAL, "%u vCPUs are more than the %zu that the engine runs: lower --cpus",
+		return error_set(err, EINVAL,
+				 "%u vCPUs are more than the %zu that the engine runs: lower --cpus",
 				 nr_vcpus, ARRAY_SIZE(vm->vcpus));
 	}
 	vm->mem = m;
@@ -212,7 +213,8 @@ static uint64_t cr4_valid(const struct cpu_model *m)
 	return ok;
 }
 
-static int bt_vcpu_new(struct engine_vm *vm, const struct vcpu_config *c, struct vcpu **ret, struct error *err)
+static int bt_vcpu_new(struct engine_vm *vm, const struct vcpu_config *c, struct vcpu **ret,
+		       struct error *err)
 {
 	size_t struct_size = align_up(sizeof(struct vcpu), 4096);
 	size_t size = HELPER_STACK + struct_size;

@@ -10,14 +10,14 @@
 #include "base/util.h"
 #include "engine/bt/mmu.h"
 
-#define PAGES_SIZE 16384
+#define PAGES_SIZE   16384
 #define CODE_RESERVE 65536 /* no block is larger */
 #define META_RESERVE 65536
 
 struct code_page {
 	const uint8_t *host;
-	struct block *first;    /* that begin here */
-	struct block *first2;   /* that end here, having begun in another page */
+	struct block *first;  /* that begin here */
+	struct block *first2; /* that end here, having begun in another page */
 	uint32_t granules;
 	struct code_page *next;
 };
@@ -68,8 +68,8 @@ int cache_init(struct vcpu *v, uint64_t size)
 		return -ENOMEM;
 	c->meta_size = size;
 	c->max_order = size / 64;
-	c->meta = mmap(NULL, c->meta_size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1,
-		       0);
+	c->meta = mmap(NULL, c->meta_size, PROT_READ | PROT_WRITE,
+		       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	c->order = mmap(NULL, c->max_order * sizeof *c->order, PROT_READ | PROT_WRITE,
 			MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	c->hash = calloc(CACHE_HASH_SIZE, sizeof *c->hash);

@@ -55,7 +55,8 @@ void cache_link(struct vcpu *v, struct block_exit *e, struct block *to)
 	cache_patch(v->cache, e, e->flags_in_mem ? to->entry_m : to->entry_h);
 }
 
-/* True if both addresses lie in one large global page, whose translation outlives CR3 loads (SDM 3A 4.10.2.4). */
+/* True if both addresses lie in one large global page, whose translation outlives CR3 loads (SDM
+ * 3A 4.10.2.4). */
 static bool same_global_page(struct vcpu *v, uint64_t a, uint64_t b)
 {
 	struct walk w;
@@ -82,8 +83,7 @@ void cache_follow(struct vcpu *v, struct block_exit *e, struct block *b)
 {
 	struct bt_cache *c = v->cache;
 
-	if (!e || e->from->flags != b->flags || e->target != b->va || e->from->dead || e->to ||
-	    b->page2) {
+	if (!e || e->from->flags != b->flags || e->target != b->va || e->from->dead || e->to || b->page2) {
 		cache_jc_enter(v, b);
 		return;
 	}

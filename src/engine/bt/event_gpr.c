@@ -230,9 +230,9 @@ void event_exception(struct vcpu *v)
 		v->stats.exceptions++;
 		v->exc.present = false;
 		if (!v->in_gpr && log_get_level() >= LOG_LEVEL_DEBUG)
-			log_debug("exception %u error %#x cr2 %#llx at %04x:%#llx rsp %#llx", e.vector, e.error,
-				  (unsigned long long)e.cr2, s->seg[SEG_CS].sel, (unsigned long long)ret,
-				  (unsigned long long)s->gpr[RSP]);
+			log_debug("exception %u error %#x cr2 %#llx at %04x:%#llx rsp %#llx", e.vector,
+				  e.error, (unsigned long long)e.cr2, s->seg[SEG_CS].sel,
+				  (unsigned long long)ret, (unsigned long long)s->gpr[RSP]);
 		if (e.vector == EXC_PF)
 			s->cr2 = e.cr2;
 		if (e.vector == EXC_DB) {
@@ -242,7 +242,8 @@ void event_exception(struct vcpu *v)
 			/* Faults save RF set, so that an instruction breakpoint is not met twice. */
 			s->rflags |= FLAG_RF;
 		}
-		if (!deliver(v, e.vector, false, e.has_error && (s->cr0 & CR0_PE), e.error, ret, 1 & !e.soft)) {
+		if (!deliver(v, e.vector, false, e.has_error && (s->cr0 & CR0_PE), e.error, ret,
+			     1 & !e.soft)) {
 			s->shadow = 0;
 			return;
 		}
@@ -253,7 +254,9 @@ void event_exception(struct vcpu *v)
 			return;
 		}
 		if (double_fault(e.vector, v->exc.vector))
-			e = (struct exception){ .vector = EXC_DF, .has_error = true, .error = 0, .present = true };
+			e = (struct exception){
+				.vector = EXC_DF, .has_error = true, .error = 0, .present = true
+			};
 		else
 			e = v->exc;
 	}

@@ -137,8 +137,8 @@ static int do_jmp_call(struct vcpu *v, const struct insn *in, bool call)
 	if (in->far) {
 		if (far_pointer(v, in, &sel, &target))
 			return -1;
-		return call ? far_call(v, sel, target, in->opsize, next) :
-			      far_jump(v, sel, target, in->opsize, next);
+		return call ? far_call(v, sel, target, in->opsize, next)
+			    : far_jump(v, sel, target, in->opsize, next);
 	}
 	if (in->imm_relative)
 		target = next + (uint64_t)in->imm[0];
@@ -154,7 +154,8 @@ static int do_jmp_call(struct vcpu *v, const struct insn *in, bool call)
 static int do_ret(struct vcpu *v, const struct insn *in)
 {
 	unsigned size = branch_size(v, in);
-	unsigned release = in->nops && in->ops[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE ? (uint16_t)in->imm[0] : 0;
+	unsigned release =
+	    in->nops && in->ops[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE ? (uint16_t)in->imm[0] : 0;
 	uint64_t target, rsp = v->st.gpr[RSP];
 
 	if (in->far)
@@ -434,10 +435,10 @@ static int do_aad(struct vcpu *v, uint8_t base)
 static int do_int(struct vcpu *v, const struct insn *in)
 {
 	uint64_t next = v->st.rip;
-	uint8_t vector = in->mnemonic == ZYDIS_MNEMONIC_INT3 ? EXC_BP :
-			 in->mnemonic == ZYDIS_MNEMONIC_INTO ? EXC_OF :
-			 in->mnemonic == ZYDIS_MNEMONIC_INT1 ? EXC_DB :
-							       (uint8_t)in->imm[0];
+	uint8_t vector = in->mnemonic == ZYDIS_MNEMONIC_INT3   ? EXC_BP
+			 : in->mnemonic == ZYDIS_MNEMONIC_INTO ? EXC_OF
+			 : in->mnemonic == ZYDIS_MNEMONIC_INT1 ? EXC_DB
+							       : (uint8_t)in->imm[0];
 
 	if (in->mnemonic == ZYDIS_MNEMONIC_INTO && !(v->st.rflags & FLAG_OF))
 		return 0;

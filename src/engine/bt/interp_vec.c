@@ -228,9 +228,9 @@ static uint64_t enabled(struct vcpu *v, const struct insn *in, unsigned n)
 	}
 	if (n == 1) {
 		/* A broadcast or scalar: accessed if any element that it feeds is enabled. */
-		unsigned total = in->nops && in->ops[0].cls >= ZYDIS_REGCLASS_XMM && in->vec_len ?
-					 in->vec_len / in->mem_elem :
-					 1;
+		unsigned total = in->nops && in->ops[0].cls >= ZYDIS_REGCLASS_XMM && in->vec_len
+				     ? in->vec_len / in->mem_elem
+				     : 1;
 
 		return total < 64 ? !!(m & ((1ull << total) - 1)) : !!m;
 	}
@@ -251,8 +251,8 @@ int masked_open(struct vcpu *v, const struct insn *in, uint64_t off, struct mref
 	for (unsigned i = 0; i < n; i++) {
 		if (!(on >> i & 1))
 			continue;
-		if (in->mem_write ? vmem_probe_write(v, in->seg, off + i * e, e) :
-				    seg_linear(v, in->seg, off + i * e, e, ACC_R, &lin))
+		if (in->mem_write ? vmem_probe_write(v, in->seg, off + i * e, e)
+				  : seg_linear(v, in->seg, off + i * e, e, ACC_R, &lin))
 			return -1;
 		if (vmem_read(v, in->seg, off + i * e, m->buf + i * e, e))
 			return -1;

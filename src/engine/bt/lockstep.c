@@ -26,7 +26,7 @@
 #include "engine/bt/interp_internal.h"
 #include "engine/bt/t1_internal.h"
 
-#define STEPS 64
+#define STEPS          64
 #define COMPARED_FLAGS (FLAGS_ARITH | FLAG_IF | FLAG_DF | FLAG_AC)
 
 struct snapshot {
@@ -97,7 +97,8 @@ void lockstep_reference(struct vcpu *v, const struct block *b)
 	for (unsigned i = 0; i < l->undo.n; i++)
 		memcpy(l->undo.e[i].now, l->undo.e[i].host, l->undo.e[i].len);
 	for (unsigned i = l->undo.n; i-- > 0;) {
-		/* What a store wrote is what the next overlapping one found; going backwards undoes them all. */
+		/* What a store wrote is what the next overlapping one found; going backwards undoes them all.
+		 */
 		memcpy(l->undo.e[i].now, l->undo.e[i].host, l->undo.e[i].len);
 		memcpy(l->undo.e[i].host, l->undo.e[i].old, l->undo.e[i].len);
 	}
@@ -111,8 +112,8 @@ static void normalise(const struct vcpu *v, uint8_t *x)
 	uint64_t bv;
 
 	memcpy(&bv, x + 512, 8);
-	memset(x + 6, 0, 18);	/* FOP, FIP, FDP */
-	memset(x + 28, 0, 4);	/* MXCSR_MASK */
+	memset(x + 6, 0, 18); /* FOP, FIP, FDP */
+	memset(x + 28, 0, 4); /* MXCSR_MASK */
 	memset(x + 416, 0, 96);
 	if (!(bv & 1)) {
 		memset(x, 0, 24);

@@ -321,7 +321,7 @@ static void fill(struct vcpu *v, uint64_t va, unsigned acc, const struct walk *w
 	v->stats.tlb_fills++;
 	if (acc & ACC_X) {
 		v->asid->itlb[!!(acc & ACC_USER)][(va >> 12) & (ITLB_SIZE - 1)] =
-			(struct itlb_entry){ page, (uint64_t)host_page };
+		    (struct itlb_entry){ page, (uint64_t)host_page };
 		return;
 	}
 	if (e->addend != addend || ((e->tag_r ^ page) && (e->tag_w ^ page)))

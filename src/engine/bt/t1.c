@@ -36,7 +36,8 @@ _Static_assert(V_EXIT_ARG == offsetof(struct vcpu, exit_arg), "t1_offsets.h");
 _Static_assert(V_SCRATCH == offsetof(struct vcpu, scratch), "t1_offsets.h");
 _Static_assert(V_NEEDS_SYNC == offsetof(struct vcpu, needs_sync), "t1_offsets.h");
 _Static_assert(V_RIP == offsetof(struct vcpu, st.rip), "t1_offsets.h");
-_Static_assert(T1_LINK == T1_EXIT_LINK && T1_KICK == T1_EXIT_KICK && T1_DISPATCH == T1_EXIT_DISPATCH, "t1_offsets.h");
+_Static_assert(T1_LINK == T1_EXIT_LINK && T1_KICK == T1_EXIT_KICK && T1_DISPATCH == T1_EXIT_DISPATCH,
+	       "t1_offsets.h");
 
 int t1_init(struct vcpu *v, uint64_t code_size)
 {
@@ -160,7 +161,8 @@ void t1_run(struct vcpu *v)
 		case T1_EXIT_KICK:
 			return;
 		default:
-			/* An instruction or an exception that C did may have halted or shut the processor down. */
+			/* An instruction or an exception that C did may have halted or shut the processor
+			 * down. */
 			if (v->st.halted || v->st.shutdown || v->error[0] || event_pending(v))
 				return;
 			break;
@@ -217,9 +219,11 @@ bool t1_fault_signal(struct vcpu *v, ucontext_t *uc)
 	off = rip - (uint64_t)b->code;
 	for (unsigned i = 0; i < b->n_insns; i++)
 		if (off < b->map[i].host_end) {
-			/* The copied instruction changed nothing; flags that were in RFLAGS go where the exit expects them. */
+			/* The copied instruction changed nothing; flags that were in RFLAGS go where the exit
+			 * expects them. */
 			if (b->map[i].in_host)
-				v->t1_flags = ((uint64_t)r[REG_EFL] & 0xff) << 8 | ((uint64_t)r[REG_EFL] >> 11 & 1);
+				v->t1_flags =
+				    ((uint64_t)r[REG_EFL] & 0xff) << 8 | ((uint64_t)r[REG_EFL] >> 11 & 1);
 			v->st.rip = b->va + b->map[i].guest_off;
 			v->exit_reason = T1_EXIT_INTERP;
 			r[REG_RIP] = (greg_t)t1_exit;

@@ -59,7 +59,8 @@ bool t1_mode_flags(struct vcpu *v, uint32_t *ret)
 			return false;
 		/* FS and GS may have a base, but no limit to check; unused ones may be null. */
 		for (int i = SEG_FS; i <= SEG_GS; i++)
-			if ((s->seg[i].attr & SEG_P) && (s->seg[i].limit != 0xffffffffu || !(s->seg[i].attr & 2)))
+			if ((s->seg[i].attr & SEG_P) &&
+			    (s->seg[i].limit != 0xffffffffu || !(s->seg[i].attr & 2)))
 				return false;
 		f |= BLOCK_32;
 		if (!(s->seg[SEG_FS].attr & SEG_P) || !(s->seg[SEG_GS].attr & SEG_P))
@@ -97,7 +98,8 @@ uint64_t t1_slow_mem(struct vcpu *v, uint64_t va, uint32_t info)
 	void *host;
 	bool code;
 
-	/* Page crossings, non-canonical addresses, devices and faults are for t1_fault and the interpreter. */
+	/* Page crossings, non-canonical addresses, devices and faults are for t1_fault and the interpreter.
+	 */
 	v->fault_va = va;
 	v->fault_info = 0;
 	if (!size || (va & 0xfff) + size > PAGE_SIZE || !canonical(va) || v->dr_watch || (info & 0x200))
@@ -118,8 +120,8 @@ static void *resume(struct vcpu *v)
 	uint32_t flags;
 
 	v->exit_reason = T1_EXIT_DISPATCH;
-	if (s->halted || s->shutdown || s->shadow || v->exc.dr6 || (v->irq_request && (s->rflags & FLAG_IF)) ||
-	    (s->nmi_pending && !s->nmi_blocked))
+	if (s->halted || s->shutdown || s->shadow || v->exc.dr6 ||
+	    (v->irq_request && (s->rflags & FLAG_IF)) || (s->nmi_pending && !s->nmi_blocked))
 		return NULL;
 	if (!v->dr_watch)
 		s->rflags &= ~(uint64_t)FLAG_RF;

@@ -26,10 +26,12 @@ void t1_sync_out(struct vcpu *v);
 bool t1_mode_flags(struct vcpu *v, uint32_t *ret);
 
 struct block_exit;
-/* Code for guest address va (entry with flags in memory), or NULL: leave. e: the exit that led here, or NULL. */
+/* Code for guest address va (entry with flags in memory), or NULL: leave. e: the exit that led here, or NULL.
+ */
 void *t1_find(struct vcpu *v, uint64_t va, struct block_exit *e);
 extern const char t1_find_thunk[], t1_find_check[], t1_find_end[];
-extern const char t1_enter_check[], t1_enter_end[], t1_exit[], t1_slow_thunk[], t1_slow_check[], t1_slow_end[];
+extern const char t1_enter_check[], t1_enter_end[], t1_exit[], t1_slow_thunk[], t1_slow_check[],
+    t1_slow_end[];
 
 /*
  * Slow path of a memory access (t1_gpr.c): va missed; info: size in bits 7:0,

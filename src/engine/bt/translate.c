@@ -45,14 +45,16 @@
 #define MAX_COLD  192
 #define MAX_EXITS 64
 
-#define T0 R13 /* host scratch */
-#define T1 R14
-#define GSP R15 /* guest RSP */
+#define T0   R13 /* host scratch */
+#define T1   R14
+#define GSP  R15 /* guest RSP */
 #define VCPU RSP
 
-#define OFF(field)   ((int32_t)offsetof(struct vcpu, field))
-#define OFF_GPR(r)   (OFF(st.gpr) + 8 * (int32_t)(r))
-#define OFF_SEG(s)   ((int32_t)(offsetof(struct vcpu, st.seg) + (s) * sizeof(struct x86_seg) + offsetof(struct x86_seg, base)))
+#define OFF(field) ((int32_t)offsetof(struct vcpu, field))
+#define OFF_GPR(r) (OFF(st.gpr) + 8 * (int32_t)(r))
+#define OFF_SEG(s)                                                                                           \
+	((int32_t)(offsetof(struct vcpu, st.seg) + (s) * sizeof(struct x86_seg) +                            \
+		   offsetof(struct x86_seg, base)))
 
 enum where { IN_HOST = 1, IN_MEM = 2 };
 
@@ -60,13 +62,13 @@ enum cold_kind { COLD_MISS, COLD_EXIT, COLD_INTERP };
 
 struct cold {
 	enum cold_kind kind;
-	uint8_t *patch;    /* rel32 in the hot part */
-	uint8_t *retry;    /* COLD_MISS: executable address to try again */
-	uint32_t info;     /* COLD_MISS: for t1_slow_mem */
-	int32_t tag;       /* COLD_MISS: offset of the tag in the entry, to undo the XOR */
-	uint64_t rip;      /* COLD_EXIT, COLD_INTERP */
-	unsigned exit;     /* COLD_EXIT: index */
-	bool save_flags;   /* COLD_INTERP, COLD_EXIT: flags are in RFLAGS only */
+	uint8_t *patch;  /* rel32 in the hot part */
+	uint8_t *retry;  /* COLD_MISS: executable address to try again */
+	uint32_t info;   /* COLD_MISS: for t1_slow_mem */
+	int32_t tag;     /* COLD_MISS: offset of the tag in the entry, to undo the XOR */
+	uint64_t rip;    /* COLD_EXIT, COLD_INTERP */
+	unsigned exit;   /* COLD_EXIT: index */
+	bool save_flags; /* COLD_INTERP, COLD_EXIT: flags are in RFLAGS only */
 };
 
 struct tr {
@@ -99,7 +101,7 @@ static void save_flags(struct tr *t)
 	struct emit *e = &t->e;
 
 	emit_store(e, RAX, VCPU, OFF(scratch[0]));
-	emit1(e, 0x9f); /* lahf */
+	emit1(e, 0x9f);                   /* lahf */
 	emit_bytes(e, "\x0f\x90\xc0", 3); /* seto al */
 	emit1(e, 0x66);
 	emit_op_mem(e, 4, OP_MOV_STORE, RAX, VCPU, OFF(t1_flags));
@@ -291,9 +293,9 @@ struct ea {
 	unsigned base, index; /* guest registers or EMIT_NO_REG */
 	unsigned scale;
 	int64_t disp;
-	unsigned seg;   /* SEG_FS, SEG_GS, or SEG_DS for none */
+	unsigned seg; /* SEG_FS, SEG_GS, or SEG_DS for none */
 	unsigned addrsize;
-	bool absolute;  /* disp is the whole linear offset */
+	bool absolute; /* disp is the whole linear offset */
 };
 
 static bool fits32(int64_t x)
@@ -322,7 +324,8 @@ static struct ea insn_operand(const struct tr *t, const struct insn *in)
 	return a;
 }
 
-/* The effective address (with segment base) into host register `dst` (T0). Flags survive only without a segment. */
+/* The effective address (with segment base) into host register `dst` (T0). Flags survive only without a
+ * segment. */
 static void emit_ea(struct tr *t, const struct ea *a)
 {
 	struct emit *e = &t->e;
@@ -364,7 +367,8 @@ static uint32_t miss_info(const struct tr *t, unsigned size, bool write)
 	return size | (write ? 0x100u : 0) | (uint32_t)(t->va - t->b->va) << 16;
 }
 
-/* The TLB check of the address in T0; afterwards T1 is its entry and T0 the offset in the page. A miss goes back to `start`. */
+/* The TLB check of the address in T0; afterwards T1 is its entry and T0 the offset in the page. A miss goes
+ * back to `start`. */
 static void check_address(struct tr *t, uint8_t *start, unsigned size, bool write)
 {
 	struct emit *e = &t->e;
@@ -373,7 +377,7 @@ static void check_address(struct tr *t, uint8_t *start, unsigned size, bool writ
 
 	emit_mov(e, T1, T0);
 	emit_bytes(e, "\x49\xc1\xee\x07", 4); /* shr r14, 7 */
-	emit_bytes(e, "\x41\x81\xe6", 3);	/* and r14d, imm32 */
+	emit_bytes(e, "\x41\x81\xe6", 3);     /* and r14d, imm32 */
 	emit4(e, (TLB_SIZE - 1) << 5);
 	emit_op_mem(e, 8, OP_ADD_LOAD, T1, VCPU, OFF(tlb_base));
 	emit_op_mem(e, 8, OP_XOR_LOAD, T0, T1, tag);
@@ -401,9 +405,12 @@ static unsigned check(struct tr *t, const struct ea *a, unsigned size, bool writ
 	emit_ea(t, a);
 	check_address(t, start, size, write);
 	base = a->base == EMIT_NO_REG ? EMIT_NO_REG : host_reg(a->base);
-	if (base != EMIT_NO_REG && a->index == EMIT_NO_REG && a->seg == SEG_DS && a->addrsize == 8 && t->mode == 8) {
+	if (base != EMIT_NO_REG && a->index == EMIT_NO_REG && a->seg == SEG_DS && a->addrsize == 8 &&
+	    t->mode == 8) {
 		emit_load(e, T1, T1, offsetof(struct tlb_entry, addend));
-		*m = (struct host_mem){ .base = (uint8_t)base, .index = T1, .scale = 1, .disp = (int32_t)a->disp };
+		*m = (struct host_mem){
+			.base = (uint8_t)base, .index = T1, .scale = 1, .disp = (int32_t)a->disp
+		};
 		return T0;
 	}
 	emit_op_mem(e, 8, OP_ADD_LOAD, T0, T1, offsetof(struct tlb_entry, page));
@@ -433,7 +440,8 @@ static bool unit_allowed(const struct tr *t, const struct insn *in)
 
 static bool is_bit_string(const struct insn *in)
 {
-	return in->has_mem && in->map == ZYDIS_OPCODE_MAP_0F && in->enc == ZYDIS_INSTRUCTION_ENCODING_LEGACY &&
+	return in->has_mem && in->map == ZYDIS_OPCODE_MAP_0F &&
+	       in->enc == ZYDIS_INSTRUCTION_ENCODING_LEGACY &&
 	       (in->opcode == 0xa3 || in->opcode == 0xab || in->opcode == 0xb3 || in->opcode == 0xbb);
 }
 
@@ -444,9 +452,8 @@ static unsigned high_data_regs(const struct insn *in, uint8_t regs[4])
 	unsigned n = 0;
 
 	for (int k = 0; k < 3; k++)
-		if (in->ops[k].type == ZYDIS_OPERAND_TYPE_REGISTER &&
-		    in->ops[k].cls >= ZYDIS_REGCLASS_GPR8 && in->ops[k].cls <= ZYDIS_REGCLASS_GPR64 &&
-		    in->ops[k].reg >= R13 && in->ops[k].reg < 16)
+		if (in->ops[k].type == ZYDIS_OPERAND_TYPE_REGISTER && in->ops[k].cls >= ZYDIS_REGCLASS_GPR8 &&
+		    in->ops[k].cls <= ZYDIS_REGCLASS_GPR64 && in->ops[k].reg >= R13 && in->ops[k].reg < 16)
 			used |= 1u << in->ops[k].reg;
 	for (unsigned r = R13; r <= R15; r++)
 		if (used >> r & 1)
@@ -459,7 +466,8 @@ static bool can_copy(const struct tr *t, const struct insn *in)
 {
 	uint8_t high[4];
 
-	if (t->v->lockstep && (in->mnemonic == ZYDIS_MNEMONIC_RDRAND || in->mnemonic == ZYDIS_MNEMONIC_RDSEED))
+	if (t->v->lockstep &&
+	    (in->mnemonic == ZYDIS_MNEMONIC_RDRAND || in->mnemonic == ZYDIS_MNEMONIC_RDSEED))
 		return false;
 	if (in->cls != INSN_NATIVE || !unit_allowed(t, in) || in->mem_vsib)
 		return false;
@@ -547,7 +555,8 @@ static void copy_insn(struct tr *t, const struct insn *in)
 		if (in->regs_read >> high[k] & 1)
 			emit_load(&t->e, scratch[k], VCPU, OFF_GPR(high[k]));
 	}
-	if (in->flags_read || ((in->flags_written | in->flags_undefined) && (live_after & ~insn_kills(t, in))))
+	if (in->flags_read ||
+	    ((in->flags_written | in->flags_undefined) && (live_after & ~insn_kills(t, in))))
 		want_flags(t);
 	t->map[t->i].in_host = t->where & IN_HOST;
 	reencode(&t->e, in, map, &m);
@@ -603,7 +612,11 @@ static void tr_lea(struct tr *t, const struct insn *in)
 
 static struct ea stack_ea(const struct tr *t, unsigned base, int32_t disp)
 {
-	return (struct ea){ .base = base, .index = EMIT_NO_REG, .scale = 1, .disp = disp, .seg = SEG_DS,
+	return (struct ea){ .base = base,
+			    .index = EMIT_NO_REG,
+			    .scale = 1,
+			    .disp = disp,
+			    .seg = SEG_DS,
 			    .addrsize = t->mode };
 }
 
@@ -779,7 +792,8 @@ static bool tr_ret(struct tr *t, const struct insn *in)
 {
 	struct ea a = stack_ea(t, RSP, 0);
 	struct host_mem m;
-	unsigned release = in->nops && in->ops[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE ? (uint16_t)in->imm[0] : 0;
+	unsigned release =
+	    in->nops && in->ops[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE ? (uint16_t)in->imm[0] : 0;
 
 	if (in->far || (in->opsize == 2))
 		return false;
@@ -851,12 +865,12 @@ static bool tr_rdtsc(struct tr *t)
 	emit_bytes(e, "\x0f\x31", 2);
 	if (t->v->st.tsc_offset) {
 		/* RORX and LEA leave the flags alone; RDX's upper half is zero after RDTSC. */
-		emit_bytes(e, "\xc4\x63\xfb\xf0\xea\x20", 6);	/* rorx r13, rdx, 32 */
+		emit_bytes(e, "\xc4\x63\xfb\xf0\xea\x20", 6); /* rorx r13, rdx, 32 */
 		emit_lea(e, 8, T0, T0, RAX, 1, 0);
 		emit_load(e, T1, VCPU, OFF(st.tsc_offset));
 		emit_lea(e, 8, T0, T0, T1, 1, 0);
 		emit_op_reg(e, 4, OP_MOV_STORE, T0, RAX);
-		emit_bytes(e, "\xc4\xc3\xfb\xf0\xd5\x20", 6);	/* rorx rdx, r13, 32 */
+		emit_bytes(e, "\xc4\xc3\xfb\xf0\xd5\x20", 6); /* rorx rdx, r13, 32 */
 		emit_op_reg(e, 4, OP_MOV_STORE, RDX, RDX);
 	}
 	return true;
@@ -1093,7 +1107,8 @@ static bool special_in_c(const struct insn *in)
 	}
 }
 
-/* An instruction that goes on in the next page. False if that cannot be fetched: the interpreter will raise the fault. */
+/* An instruction that goes on in the next page. False if that cannot be fetched: the interpreter will raise
+ * the fault. */
 static bool decode_across(struct tr *t, uint64_t va, struct insn *in)
 {
 	unsigned n = PAGE_SIZE - (va & 0xfff), last;

@@ -65,7 +65,10 @@ uint64_t insn_ea(const struct vcpu *v, const struct insn *in)
 static void mmio_copy(struct vcpu *v, uint64_t pa, uint8_t *buf, unsigned size, bool write)
 {
 	while (size) {
-		unsigned n = size >= 8 && !(pa & 7) ? 8 : size >= 4 && !(pa & 3) ? 4 : size >= 2 && !(pa & 1) ? 2 : 1;
+		unsigned n = size >= 8 && !(pa & 7)   ? 8
+			     : size >= 4 && !(pa & 3) ? 4
+			     : size >= 2 && !(pa & 1) ? 2
+						      : 1;
 		uint64_t val = 0;
 
 		/* An unaligned access of a size that a bus can carry goes out whole. */
