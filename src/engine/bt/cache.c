@@ -206,7 +206,7 @@ static void kill_block(struct vcpu *v, struct block *b)
 		for (int m = 0; m < 2; m++) {
 			struct jc_entry *j = &v->asids[s].jc[m][b->va & (JC_SIZE - 1)];
 
-			if (j->code == b->entry_m) {
+			if (j->code == b->entry_jc) {
 				j->va = ~(uint64_t)(b->va & (JC_SIZE - 1));
 				j->code = NULL;
 			}

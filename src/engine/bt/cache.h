@@ -7,8 +7,9 @@
  * touches it (its kick signal too, but only while the thread is in translated
  * code, hence not in here).
  *
- *  1. A block is keyed by the physical and the virtual address of its first
- *     instruction and by the mode flags that its code depends on.
+ *  1. A block is keyed by the physical address of its first instruction, by the
+ *     mode flags that its code depends on, and, unless it is position-independent
+ *     user code, by its virtual address.
  *  2. A page (host RAM page) with blocks has MEM_PAGE_CODE set and no write tag
  *     in any TLB, so every write to it takes a path that comes to
  *     cache_invalidate.
@@ -69,6 +70,7 @@ struct block {
 	uint32_t granules; /* 128-byte pieces of the page that it depends on */
 	uint32_t code_size;
 	uint8_t *code;              /* executable start */
+	uint8_t *entry_jc; /* where the jump cache and C enter: guest address in R13, flags in t1_flags */
 	uint8_t *entry_h, *entry_m; /* entries with the flags in host RFLAGS, in t1_flags */
 	struct block_exit *exits;
 	struct insn_map *map;
@@ -112,8 +114,10 @@ unsigned cache_hash(uint64_t pa, uint64_t va, uint32_t flags);
 void cache_patch(struct bt_cache *c, struct block_exit *e, const uint8_t *target);
 /* Makes the next way to b shorter: links exit e (may be NULL) where that is allowed, else enters b into the
  * jump cache. */
-void cache_follow(struct vcpu *v, struct block_exit *e, struct block *b);
-void cache_jc_enter(struct vcpu *v, struct block *b);
+void cache_follow(struct vcpu *v, struct block_exit *e, struct block *b, uint64_t va);
+void cache_jc_enter(struct vcpu *v, struct block *b, uint64_t va);
+/* The guest address of an offset in the block that runs (or ran last). */
+uint64_t cache_rip(const struct vcpu *v, const struct block *b, uint64_t off);
 /* Unlinks all links that rest on a global page. */
 void cache_unlink_global(struct bt_cache *c);
 void cache_link(struct vcpu *v, struct block_exit *e, struct block *to);

@@ -81,7 +81,7 @@ void lockstep_reference(struct vcpu *v, const struct block *b)
 	while (k < b->n_insns && k < STEPS) {
 		uint64_t here = v->st.rip;
 
-		if (here != b->va + b->map[k].guest_off)
+		if (here != l->start.rip + b->map[k].guest_off)
 			break;
 		l->undo.step = k;
 		v->bail = false;

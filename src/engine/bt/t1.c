@@ -130,14 +130,14 @@ void t1_run(struct vcpu *v)
 		if (v->lockstep)
 			lockstep_reference(v, b);
 		else
-			cache_follow(v, link, b);
+			cache_follow(v, link, b, v->st.rip);
 		link = NULL;
 		v->cur_flags = flags;
 		t1_sync_in(v);
 		mmu_set_mode(v);
 		if (v->lockstep)
 			v->jc_base = v->empty_jc;
-		v->t1_code = (uint64_t)b->entry_m;
+		v->t1_code = (uint64_t)b->entry_jc;
 		t1_enter(v);
 		v->stats.exits++;
 		if (v->needs_sync)
@@ -224,7 +224,7 @@ bool t1_fault_signal(struct vcpu *v, ucontext_t *uc)
 			if (b->map[i].in_host)
 				v->t1_flags =
 				    ((uint64_t)r[REG_EFL] & 0xff) << 8 | ((uint64_t)r[REG_EFL] >> 11 & 1);
-			v->st.rip = b->va + b->map[i].guest_off;
+			v->st.rip = cache_rip(v, b, b->map[i].guest_off);
 			v->exit_reason = T1_EXIT_INTERP;
 			r[REG_RIP] = (greg_t)t1_exit;
 			r[REG_EFL] &= ~(greg_t)(FLAG_TF | FLAG_DF | FLAG_AC);

@@ -24,6 +24,12 @@
  * has a base register alone, else to [page + offset].  A miss goes to the
  * block's cold part, which calls t1_slow_mem and tries again.
  *
+ * Position.  A user block may run at any virtual address that its page is
+ * mapped at (shared libraries under ASLR), so it has no address of its own: the
+ * page's address is in page_va, set by the way in through the jump cache, and
+ * everything relative to RIP is computed from that.  Kernel code stays where it
+ * is, and its addresses are constants.
+ *
  * Precision.  An instruction commits nothing before its last check; so a fault
  * (found by the slow path, or raised by the processor in the copied
  * instruction) leaves the state of the instruction's start, and the interpreter
@@ -78,6 +84,7 @@ struct tr {
 	const uint8_t *page; /* host address of the page */
 	uint64_t va;         /* of the current instruction */
 	unsigned mode;       /* 8 or 4 */
+	bool pic;	     /* position-independent: see the essay */
 	unsigned where;      /* enum where bits: where valid flags are */
 	uint32_t flags;      /* BLOCK_* */
 	struct insn in[MAX_INSNS];
@@ -93,6 +100,25 @@ struct tr {
 	uint8_t *special_patch; /* where its address goes; NULL: none */
 	bool ended;
 };
+
+/* A code address into a host register; flags survive. */
+static void emit_pc(struct tr *t, unsigned reg, uint64_t va)
+{
+	if (!t->pic) {
+		emit_mov_imm(&t->e, reg, va);
+		return;
+	}
+	emit_load(&t->e, reg, VCPU, OFF(page_va));
+	emit_lea(&t->e, t->mode, reg, reg, EMIT_NO_REG, 1, (int32_t)(va - (t->b->va & PAGE_MASK)));
+}
+
+/* Can va be reached from the block's page by a 32-bit offset? Others (32-bit code that wraps) are the interpreter's. */
+static bool pc_in_reach(const struct tr *t, uint64_t va)
+{
+	int64_t d = (int64_t)(va - (t->b->va & PAGE_MASK));
+
+	return !t->pic || t->mode == 4 || d == (int32_t)d;
+}
 
 /* ---- flags ---- */
 
@@ -255,8 +281,10 @@ static void exit_special(struct tr *t, const struct insn *in)
 	struct special *sp = &t->special;
 
 	sp->in = *in;
-	sp->rip = t->va;
-	sp->next = pc_mask(t, t->va + in->len);
+	sp->pic = t->pic;
+	sp->rip = t->pic ? t->va & 0xfff : t->va;
+	sp->next = t->pic ? sp->rip + in->len : pc_mask(t, t->va + in->len);
+	sp->mask = t->mode == 8 ? ~0ull : 0xffffffffu;
 	spare_flags(t, FLAGS_ARITH);
 	emit1(&t->e, 0x49); /* mov r13, imm64: filled in when the record has its place */
 	emit1(&t->e, 0xbd);
@@ -296,6 +324,7 @@ struct ea {
 	unsigned seg; /* SEG_FS, SEG_GS, or SEG_DS for none */
 	unsigned addrsize;
 	bool absolute; /* disp is the whole linear offset */
+	bool pcrel;    /* and it is relative to RIP */
 };
 
 static bool fits32(int64_t x)
@@ -312,6 +341,7 @@ static struct ea insn_operand(const struct tr *t, const struct insn *in)
 	a.seg = in->seg >= SEG_FS ? in->seg : SEG_DS;
 	if (in->base == REG_PC) {
 		a.base = EMIT_NO_REG;
+		a.pcrel = true;
 		a.disp += (int64_t)(t->va + in->len);
 		if (in->addrsize == 4)
 			a.disp = (uint32_t)a.disp;
@@ -333,7 +363,10 @@ static void emit_ea(struct tr *t, const struct ea *a)
 	unsigned b = EMIT_NO_REG, x = EMIT_NO_REG;
 
 	if (a->absolute) {
-		emit_mov_imm(e, T0, (uint64_t)a->disp);
+		if (a->pcrel)
+			emit_pc(t, T0, (uint64_t)a->disp);
+		else
+			emit_mov_imm(e, T0, (uint64_t)a->disp);
 	} else {
 		if (a->base != EMIT_NO_REG) {
 			b = host_reg(a->base);
@@ -576,17 +609,14 @@ static void tr_lea(struct tr *t, const struct insn *in)
 	unsigned size = in->opsize == 8 && in->addrsize == 8 ? 8 : 4;
 
 	a.seg = SEG_DS;
-	if (a.absolute && in->opsize != 2) {
+	if (a.absolute && !a.pcrel && in->opsize != 2) {
 		uint64_t x = (uint64_t)a.disp;
 
 		if (in->opsize == 4 || in->addrsize == 4)
 			x = (uint32_t)x;
-		if (h == EMIT_NO_REG) {
-			emit_mov_imm(&t->e, T0, x);
+		emit_mov_imm(&t->e, h == EMIT_NO_REG ? T0 : h, x);
+		if (h == EMIT_NO_REG)
 			emit_store(&t->e, T0, VCPU, OFF_GPR(dst));
-		} else {
-			emit_mov_imm(&t->e, h, x);
-		}
 		return;
 	}
 	emit_ea(t, &a);
@@ -627,8 +657,10 @@ static void emit_mem_op(struct tr *t, unsigned size, uint8_t op, unsigned reg, c
 	emit_mem(&t->e, reg, m->base, m->index, m->scale, m->disp);
 }
 
-/* Pushes an immediate (reg == EMIT_NO_REG), a host register, or scratch[1] (reg == T0). */
-static void push_host(struct tr *t, unsigned reg, int64_t imm, bool from_scratch)
+enum push_what { PUSH_REG, PUSH_IMM, PUSH_PC, PUSH_SCRATCH };
+
+/* Pushes host register `val`, the immediate, the code address, or scratch[1]. */
+static void push_host(struct tr *t, enum push_what what, int64_t val)
 {
 	struct emit *e = &t->e;
 	unsigned size = t->mode, free_reg;
@@ -637,19 +669,21 @@ static void push_host(struct tr *t, unsigned reg, int64_t imm, bool from_scratch
 
 	spare_flags(t, t->live[t->i + 1]);
 	free_reg = check(t, &a, size, true, &m);
-	if (reg == EMIT_NO_REG && !from_scratch && fits32(imm)) {
+	if ((what == PUSH_IMM || (what == PUSH_PC && !t->pic)) && fits32(size == 4 ? (int32_t)val : val)) {
 		emit_rex(e, size == 8, 0, m.index, m.base, false);
 		emit1(e, 0xc7);
 		emit_mem(e, 0, m.base, m.index, m.scale, m.disp);
-		emit4(e, (uint32_t)imm);
-	} else if (reg == EMIT_NO_REG) {
-		if (from_scratch)
-			emit_load(e, free_reg, VCPU, OFF(scratch[1]));
-		else
-			emit_mov_imm(e, free_reg, (uint64_t)imm);
-		emit_mem_op(t, size, OP_MOV_STORE, free_reg, &m);
+		emit4(e, (uint32_t)val);
 	} else {
-		emit_mem_op(t, size, OP_MOV_STORE, reg, &m);
+		if (what == PUSH_REG)
+			free_reg = (unsigned)val;
+		else if (what == PUSH_SCRATCH)
+			emit_load(e, free_reg, VCPU, OFF(scratch[1]));
+		else if (what == PUSH_PC)
+			emit_pc(t, free_reg, (uint64_t)val);
+		else
+			emit_mov_imm(e, free_reg, (uint64_t)val);
+		emit_mem_op(t, size, OP_MOV_STORE, free_reg, &m);
 	}
 	emit_lea(e, size, GSP, GSP, EMIT_NO_REG, 1, -(int32_t)size);
 }
@@ -661,7 +695,7 @@ static bool tr_push(struct tr *t, const struct insn *in)
 	if (in->opsize != t->mode)
 		return false;
 	if (in->ops[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE) {
-		push_host(t, EMIT_NO_REG, t->mode == 8 ? in->imm[0] : (int32_t)in->imm[0], false);
+		push_host(t, PUSH_IMM, in->imm[0]);
 		return true;
 	}
 	if (in->has_mem) {
@@ -673,7 +707,7 @@ static bool tr_push(struct tr *t, const struct insn *in)
 		r = check(t, &a, t->mode, false, &m);
 		emit_mem_op(t, t->mode, OP_MOV_LOAD, r, &m);
 		emit_store(e, r, VCPU, OFF(scratch[1]));
-		push_host(t, EMIT_NO_REG, 0, true);
+		push_host(t, PUSH_SCRATCH, 0);
 		return true;
 	}
 	if (in->ops[0].cls == ZYDIS_REGCLASS_SEGMENT)
@@ -681,9 +715,9 @@ static bool tr_push(struct tr *t, const struct insn *in)
 	if (host_reg(in->ops[0].reg) == EMIT_NO_REG) {
 		emit_load(e, T0, VCPU, OFF_GPR(in->ops[0].reg));
 		emit_store(e, T0, VCPU, OFF(scratch[1]));
-		push_host(t, EMIT_NO_REG, 0, true);
+		push_host(t, PUSH_SCRATCH, 0);
 	} else {
-		push_host(t, host_reg(in->ops[0].reg), 0, false);
+		push_host(t, PUSH_REG, host_reg(in->ops[0].reg));
 	}
 	return true;
 }
@@ -775,14 +809,14 @@ static bool tr_call(struct tr *t, const struct insn *in)
 	if (in->far || (in->imm_relative && in->opsize == 2))
 		return false;
 	if (in->imm_relative) {
-		push_host(t, EMIT_NO_REG, t->mode == 8 ? (int64_t)next : (int32_t)next, false);
+		push_host(t, PUSH_PC, (int64_t)next);
 		exit_to(t, pc_mask(t, next + (uint64_t)in->imm[0]));
 		return true;
 	}
 	if (!load_target(t, in))
 		return false;
 	emit_store(&t->e, T0, VCPU, OFF(scratch[2]));
-	push_host(t, EMIT_NO_REG, t->mode == 8 ? (int64_t)next : (int32_t)next, false);
+	push_host(t, PUSH_PC, (int64_t)next);
 	emit_load(&t->e, T0, VCPU, OFF(scratch[2]));
 	exit_indirect(t);
 	return true;
@@ -896,7 +930,7 @@ static void tr_pushf(struct tr *t)
 		emit_bytes(e, "\x4d\x09\xf5", 3); /* or r13, r14 */
 	}
 	emit_store(e, T0, VCPU, OFF(scratch[1]));
-	push_host(t, EMIT_NO_REG, 0, true);
+	push_host(t, PUSH_SCRATCH, 0);
 }
 
 static bool tr_sti(struct tr *t, const struct insn *in)
@@ -1208,9 +1242,17 @@ static void emit_cold(struct tr *t)
 			break;
 		case COLD_EXIT:
 			t->exits[x->exit].cold = here;
+			if ((t->flags & BLOCK_USER) && !t->exits[x->exit].same_page) {
+				/* Never linked: the pages need not stay neighbours. */
+				if (x->save_flags)
+					save_flags(t);
+				emit_pc(t, T0, x->rip);
+				emit_jmp(e, c->stub_lookup);
+				break;
+			}
 			if (x->save_flags)
 				save_flags(t);
-			emit_mov_imm(e, T0, x->rip);
+			emit_pc(t, T0, x->rip);
 			emit_mov_imm(e, T1, (uint64_t)&t->b->exits[x->exit]);
 			emit_jmp(e, c->stub_link);
 			if (t->exits[x->exit].same_page)
@@ -1218,13 +1260,13 @@ static void emit_cold(struct tr *t)
 			t->exits[x->exit].cold_lookup = emit_here(e);
 			if (x->save_flags)
 				save_flags(t);
-			emit_mov_imm(e, T0, x->rip);
+			emit_pc(t, T0, x->rip);
 			emit_jmp(e, c->stub_lookup);
 			break;
 		case COLD_INTERP:
 			if (x->save_flags)
 				save_flags(t);
-			emit_mov_imm(e, T0, x->rip);
+			emit_pc(t, T0, x->rip);
 			emit_jmp(e, c->stub_interp);
 			break;
 		}
@@ -1254,7 +1296,15 @@ struct block *translate(struct vcpu *v, uint64_t va, uint64_t pa, const uint8_t 
 	collect(t);
 	b->exits = cache_alloc(c, sizeof *b->exits * MAX_EXITS);
 	t->e = (struct emit){ .p = c->rw + c->used, .end = c->rw + c->size, .exec_delta = c->rx - c->rw };
+	t->pic = (flags & BLOCK_USER) && !b->page2;
 	b->code = emit_here(&t->e);
+	b->entry_jc = emit_here(&t->e);
+	if (flags & BLOCK_USER) {
+		emit_mov(&t->e, T1, T0);
+		emit_bytes(&t->e, "\x49\x81\xe6", 3); /* and r14, imm32 */
+		emit4(&t->e, 0xfffff000u);
+		emit_store(&t->e, T1, VCPU, OFF(page_va));
+	}
 	b->entry_m = emit_here(&t->e);
 	if (t->n && t->live[0])
 		load_flags(t);
@@ -1270,6 +1320,8 @@ struct block *translate(struct vcpu *v, uint64_t va, uint64_t pa, const uint8_t 
 		}
 		if (in->cls == INSN_NOP)
 			;
+		else if (in->base == REG_PC && !pc_in_reach(t, (uint64_t)insn_operand(t, in).disp))
+			ok = false;
 		else if (in->has_mem && in->seg >= SEG_FS && (flags & BLOCK_NULL_FSGS))
 			ok = false;
 		else if (is_bit_string(in))

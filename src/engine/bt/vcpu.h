@@ -108,6 +108,7 @@ struct vcpu {
 	uint8_t dflag;  /* RFLAGS.DF */
 	uint8_t in_t1;
 	uint8_t needs_sync; /* on the way out: st.rflags is stale (t1_sync_out) */
+	uint64_t page_va;   /* user code: virtual address of the page that the block lies in */
 	uint64_t t1_code;   /* where to enter */
 	uint64_t sysflags;  /* RFLAGS bits that translated code does not change, for PUSHF */
 	uint64_t xmask;     /* XSAVE components of the guest */
