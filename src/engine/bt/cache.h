@@ -67,6 +67,7 @@ struct block {
 	uint16_t guest_len;
 	uint16_t n_insns, n_exits;
 	bool dead;
+	bool vector;           /* uses x87 or vector registers */
 	uint32_t granules; /* 128-byte pieces of the page that it depends on */
 	uint32_t code_size;
 	uint8_t *code;              /* executable start */

@@ -498,6 +498,7 @@ static unsigned high_data_regs(const struct insn *in, uint8_t regs[4])
 static bool can_copy(const struct tr *t, const struct insn *in)
 {
 	uint8_t high[4];
+	unsigned n_high, free_regs;
 
 	if (t->v->lockstep &&
 	    (in->mnemonic == ZYDIS_MNEMONIC_RDRAND || in->mnemonic == ZYDIS_MNEMONIC_RDSEED))
@@ -506,7 +507,10 @@ static bool can_copy(const struct tr *t, const struct insn *in)
 		return false;
 	if (in->has_mem && (in->mem_size == 0 || in->mem_size > 128 || in->high8))
 		return false;
-	return high_data_regs(in, high) <= (in->has_mem ? 1 : 2);
+	n_high = high_data_regs(in, high);
+	free_regs = in->has_mem ? 1 : 2;
+	/* One register more can be borrowed where the instruction cannot fault with it borrowed. */
+	return n_high <= free_regs || (n_high == free_regs + 1 && in->unit == UNIT_INT && !in->lock);
 }
 
 /*
@@ -568,7 +572,7 @@ static void copy_insn(struct tr *t, const struct insn *in)
 	uint32_t live_after = t->live[t->i + 1];
 	struct host_mem m = { .base = T0, .index = EMIT_NO_REG, .scale = 1 };
 	unsigned n_high = high_data_regs(in, high), free_reg = T0;
-	uint8_t scratch[2];
+	uint8_t scratch[3], borrowed = EMIT_NO_REG;
 
 	for (unsigned r = 0; r < 16; r++)
 		map[r] = (uint8_t)r;
@@ -583,6 +587,15 @@ static void copy_insn(struct tr *t, const struct insn *in)
 	}
 	scratch[0] = (uint8_t)free_reg;
 	scratch[1] = T1;
+	if (n_high > (in->has_mem ? 1u : 2u)) {
+		/* RBX..RDI are no implicit operands of anything but string instructions and CMPXCHG8B/16B. */
+		uint32_t busy = in->regs_read | in->regs_written | 1u << RSP;
+
+		for (borrowed = RBX; busy >> borrowed & 1; borrowed++)
+			;
+		emit_store(&t->e, borrowed, VCPU, OFF(scratch[3]));
+		scratch[in->has_mem ? 1 : 2] = borrowed;
+	}
 	for (unsigned k = 0; k < n_high; k++) {
 		map[high[k]] = scratch[k];
 		if (in->regs_read >> high[k] & 1)
@@ -596,6 +609,8 @@ static void copy_insn(struct tr *t, const struct insn *in)
 	for (unsigned k = 0; k < n_high; k++)
 		if (in->regs_written >> high[k] & 1)
 			emit_store(&t->e, scratch[k], VCPU, OFF_GPR(high[k]));
+	if (borrowed != EMIT_NO_REG)
+		emit_load(&t->e, borrowed, VCPU, OFF(scratch[3]));
 	if (in->flags_written | in->flags_undefined)
 		t->where = IN_HOST;
 }
@@ -1344,6 +1359,7 @@ struct block *translate(struct vcpu *v, uint64_t va, uint64_t pa, const uint8_t 
 			exit_interp(t);
 			break;
 		}
+		b->vector |= in->unit != UNIT_INT;
 		t->map[t->i].host_end = (uint16_t)((uint8_t *)emit_here(&t->e) - b->code);
 		t->map[t->i].guest_off = (uint16_t)(t->va - va);
 		t->va = pc_mask(t, t->va + in->len);
