@@ -67,10 +67,10 @@ struct block {
 	uint16_t guest_len;
 	uint16_t n_insns, n_exits;
 	bool dead;
-	bool vector;           /* uses x87 or vector registers */
+	bool vector;       /* uses x87 or vector registers */
 	uint32_t granules; /* 128-byte pieces of the page that it depends on */
 	uint32_t code_size;
-	uint8_t *code;              /* executable start */
+	uint8_t *code;     /* executable start */
 	uint8_t *entry_jc; /* where the jump cache and C enter: guest address in R13, flags in t1_flags */
 	uint8_t *entry_h, *entry_m; /* entries with the flags in host RFLAGS, in t1_flags */
 	struct block_exit *exits;

@@ -84,7 +84,7 @@ struct tr {
 	const uint8_t *page; /* host address of the page */
 	uint64_t va;         /* of the current instruction */
 	unsigned mode;       /* 8 or 4 */
-	bool pic;	     /* position-independent: see the essay */
+	bool pic;            /* position-independent: see the essay */
 	unsigned where;      /* enum where bits: where valid flags are */
 	uint32_t flags;      /* BLOCK_* */
 	struct insn in[MAX_INSNS];
@@ -112,7 +112,8 @@ static void emit_pc(struct tr *t, unsigned reg, uint64_t va)
 	emit_lea(&t->e, t->mode, reg, reg, EMIT_NO_REG, 1, (int32_t)(va - (t->b->va & PAGE_MASK)));
 }
 
-/* Can va be reached from the block's page by a 32-bit offset? Others (32-bit code that wraps) are the interpreter's. */
+/* Can va be reached from the block's page by a 32-bit offset? Others (32-bit code that wraps) are the
+ * interpreter's. */
 static bool pc_in_reach(const struct tr *t, uint64_t va)
 {
 	int64_t d = (int64_t)(va - (t->b->va & PAGE_MASK));
