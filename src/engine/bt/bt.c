@@ -244,6 +244,11 @@ static int bt_vcpu_new(struct engine_vm *vm, const struct vcpu_config *c, struct
 		bt_vcpu_free(v);
 		return error_set(err, ENOMEM, "out of memory for a vCPU");
 	}
+	for (int i = 0; i < PCID_SLOTS; i++) {
+		/* Empty is not all zeros. */
+		memset(v->asids[i].tlb_used, true, sizeof v->asids[i].tlb_used);
+		memset(v->asids[i].jc_used, true, sizeof v->asids[i].jc_used);
+	}
 	x86_state_reset(&v->st);
 	mmu_select(v, true);
 	while (v->index < 16 && vm->vcpus[v->index])

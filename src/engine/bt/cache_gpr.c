@@ -77,6 +77,7 @@ void cache_jc_enter(struct vcpu *v, struct block *b, uint64_t va)
 
 	j->va = va;
 	j->code = b->entry_jc;
+	v->asid->jc_used[!!(b->flags & BLOCK_USER)] = true;
 	mmu_note_exec(v, va);
 }
 

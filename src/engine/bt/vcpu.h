@@ -25,7 +25,7 @@
 
 /* ---- soft TLB ---- */
 
-#define TLB_BITS 10
+#define TLB_BITS 12
 #define TLB_SIZE (1u << TLB_BITS)
 
 /*
@@ -61,6 +61,7 @@ struct asid {
 	struct tlb_entry tlb[TLB_MODES][TLB_SIZE];
 	struct itlb_entry itlb[2][ITLB_SIZE]; /* [CPL 3?] */
 	struct jc_entry jc[2][JC_SIZE];
+	bool tlb_used[TLB_MODES], jc_used[2]; /* not empty: worth clearing */
 	uint64_t last_used;
 	uint16_t pcid;
 	bool valid;
