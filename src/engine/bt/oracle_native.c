@@ -52,6 +52,9 @@ __attribute__((target("fsgsbase"), optimize("no-stack-protector"))) static void 
 	struct job *j = native.job;
 	uint32_t size;
 
+	/* The kernel leaves AC, and C code is not always aligned. */
+	__asm__ volatile("pushfq; andl %0, (%%rsp); popfq" ::"i"(~(FLAG_AC | FLAG_NT)) : "memory", "cc");
+
 	if (native.phase == 0) {
 		struct sigaction *o = &native.old[sig];
 
@@ -155,6 +158,8 @@ void oracle_native_run(struct job *j)
 	mprotect(data + DATA_SIZE - 0x1000, 0x1000, PROT_READ);
 	native.job = j;
 	native.phase = 1;
+	/* NT, too, survives all that the kernel does. */
+	__asm__ volatile("pushfq; andl %0, (%%rsp); popfq" ::"i"(~FLAG_NT) : "memory", "cc");
 	__asm__ volatile("int3" ::: "memory");
 	memcpy(j->native.data, data, DATA_SIZE);
 }

@@ -96,6 +96,7 @@ static void make_tables(struct guest *g)
 	put64(g->kernel + K_GDT + 0x28, 0x00cff3000000ffff);
 	put64(g->kernel + K_GDT + 0x30, 0x00affb000000ffff);
 	put64(g->kernel + K_TSS + 4, KERNEL_VA + K_STACK);
+	g->kernel[K_TSS + 0x66] = g->kernel[K_TSS + 0x67] = 0xff; /* no I/O permission bitmap */
 }
 
 static bool guest_new(struct guest *g, const char *tier)

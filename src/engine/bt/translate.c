@@ -139,17 +139,44 @@ static void want_flags(struct tr *t)
 
 /* ---- liveness ---- */
 
-static uint32_t insn_reads(const struct insn *in)
+/* Instructions that are special but, translated, neither look at the flags nor change them. */
+static bool ignores_flags(const struct insn *in)
 {
 	switch (in->mnemonic) {
-	case ZYDIS_MNEMONIC_PUSHF:
-	case ZYDIS_MNEMONIC_PUSHFD:
-	case ZYDIS_MNEMONIC_PUSHFQ:
-	case ZYDIS_MNEMONIC_SYSCALL:
-		return FLAGS_ARITH;
+	case ZYDIS_MNEMONIC_LEA:
+	case ZYDIS_MNEMONIC_PUSH:
+	case ZYDIS_MNEMONIC_POP:
+	case ZYDIS_MNEMONIC_LEAVE:
+	case ZYDIS_MNEMONIC_JMP:
+	case ZYDIS_MNEMONIC_CALL:
+	case ZYDIS_MNEMONIC_RET:
+	case ZYDIS_MNEMONIC_CLD:
+	case ZYDIS_MNEMONIC_STD:
+	case ZYDIS_MNEMONIC_CLI:
+	case ZYDIS_MNEMONIC_STI:
+	case ZYDIS_MNEMONIC_CLAC:
+	case ZYDIS_MNEMONIC_STAC:
+	case ZYDIS_MNEMONIC_SWAPGS:
+	case ZYDIS_MNEMONIC_RDTSC:
+	case ZYDIS_MNEMONIC_RDFSBASE:
+	case ZYDIS_MNEMONIC_RDGSBASE:
+	case ZYDIS_MNEMONIC_MOV:
+		return true;
 	default:
-		return in->flags_read;
+		return in->imm_relative && in->flags_written == 0;
 	}
+}
+
+/*
+ * C code gets all flags: it may push them (INT3, PUSHF, SYSCALL) or leave them
+ * as they were although the instruction is one that writes them (REP CMPS with
+ * a count of zero).
+ */
+static uint32_t insn_reads(const struct insn *in)
+{
+	if (in->cls == INSN_SPECIAL && !ignores_flags(in))
+		return FLAGS_ARITH;
+	return in->flags_read;
 }
 
 /*
@@ -1255,7 +1282,7 @@ struct block *translate(struct vcpu *v, uint64_t va, uint64_t pa, const uint8_t 
 		}
 		if (in->cls == INSN_NOP)
 			;
-		else if (in->has_mem && in->seg >= SEG_FS && (flags & BLOCK_NULL_FSGS))
+		else if (in->has_mem && (in->addrsize == 2 || (in->seg >= SEG_FS && (flags & BLOCK_NULL_FSGS))))
 			ok = false;
 		else if (is_bit_string(in))
 			ok = tr_bit_string(t, in);
