@@ -11,8 +11,8 @@
  *     mode flags that its code depends on, and, unless it is position-independent
  *     user code, by its virtual address.
  *  2. A page (host RAM page) with blocks has MEM_PAGE_CODE set and no write tag
- *     in any TLB, so every write to it takes a path that comes to
- *     cache_invalidate.
+ *     in any vCPU's TLB, so every write to it takes a path that comes to
+ *     cache_invalidate of each vCPU that has blocks from it (bt.h).
  *  3. An exit that is linked jumps to its target's code; the target knows it
  *     (the `in` list) and unlinks it when it dies.
  *  4. Code is handed out in order from one arena; when that is full everything
@@ -108,6 +108,8 @@ struct block *cache_find(struct vcpu *v, uint64_t pa, uint64_t va, uint32_t flag
 void cache_make_room(struct vcpu *v);
 /* Metadata for a block; zeroed. Never fails after cache_make_room. */
 void *cache_alloc(struct bt_cache *c, size_t n);
+/* Makes all vCPUs' writes to a RAM page known to this cache. Before the page is read for translation; may wait for other vCPUs and serve requests, so hold no block. */
+void cache_watch(struct vcpu *v, const uint8_t *host_page);
 /* Enters a finished block; host_page is the RAM page that its code comes from. */
 void cache_add(struct vcpu *v, struct block *b, void *host_page);
 #define CACHE_HASH_SIZE 65536

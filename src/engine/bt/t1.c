@@ -240,33 +240,8 @@ void t1_invalidate(struct vcpu *v, const void *host, uint64_t len)
 	cache_invalidate(v, host, len);
 }
 
-void t1_request_invalidate(struct vcpu *v, const void *host, uint64_t len)
+void t1_flush(struct vcpu *v)
 {
-	uint32_t n;
-
-	/* A short list under a spin flag; when it overflows, everything goes. */
-	while (atomic_exchange_explicit(&v->inval_lock, 1, memory_order_acquire))
-		__builtin_ia32_pause();
-	n = v->n_inval;
-	if (n < ARRAY_SIZE(v->inval)) {
-		v->inval[n].host = host;
-		v->inval[n].len = len;
-	}
-	v->n_inval = n + 1;
-	atomic_store_explicit(&v->inval_lock, 0, memory_order_release);
-	atomic_fetch_or(&v->request, BT_REQ_FLUSH_CODE);
-	engine_bt.vcpu_kick(v);
-}
-
-void t1_serve_invalidate(struct vcpu *v)
-{
-	while (atomic_exchange_explicit(&v->inval_lock, 1, memory_order_acquire))
-		__builtin_ia32_pause();
-	if (v->n_inval > ARRAY_SIZE(v->inval))
+	if (v->cache)
 		cache_flush(v);
-	else
-		for (uint32_t i = 0; i < v->n_inval; i++)
-			cache_invalidate(v, v->inval[i].host, v->inval[i].len);
-	v->n_inval = 0;
-	atomic_store_explicit(&v->inval_lock, 0, memory_order_release);
 }

@@ -112,15 +112,6 @@ static void emit_pc(struct tr *t, unsigned reg, uint64_t va)
 	emit_lea(&t->e, t->mode, reg, reg, EMIT_NO_REG, 1, (int32_t)(va - (t->b->va & PAGE_MASK)));
 }
 
-/* Can va be reached from the block's page by a 32-bit offset? Others (32-bit code that wraps) are the
- * interpreter's. */
-static bool pc_in_reach(const struct tr *t, uint64_t va)
-{
-	int64_t d = (int64_t)(va - (t->b->va & PAGE_MASK));
-
-	return !t->pic || t->mode == 4 || d == (int32_t)d;
-}
-
 /* ---- flags ---- */
 
 static void save_flags(struct tr *t)
@@ -168,17 +159,44 @@ static void want_flags(struct tr *t)
 
 /* ---- liveness ---- */
 
-static uint32_t insn_reads(const struct insn *in)
+/* Instructions that are special but, translated, neither look at the flags nor change them. */
+static bool ignores_flags(const struct insn *in)
 {
 	switch (in->mnemonic) {
-	case ZYDIS_MNEMONIC_PUSHF:
-	case ZYDIS_MNEMONIC_PUSHFD:
-	case ZYDIS_MNEMONIC_PUSHFQ:
-	case ZYDIS_MNEMONIC_SYSCALL:
-		return FLAGS_ARITH;
+	case ZYDIS_MNEMONIC_LEA:
+	case ZYDIS_MNEMONIC_PUSH:
+	case ZYDIS_MNEMONIC_POP:
+	case ZYDIS_MNEMONIC_LEAVE:
+	case ZYDIS_MNEMONIC_JMP:
+	case ZYDIS_MNEMONIC_CALL:
+	case ZYDIS_MNEMONIC_RET:
+	case ZYDIS_MNEMONIC_CLD:
+	case ZYDIS_MNEMONIC_STD:
+	case ZYDIS_MNEMONIC_CLI:
+	case ZYDIS_MNEMONIC_STI:
+	case ZYDIS_MNEMONIC_CLAC:
+	case ZYDIS_MNEMONIC_STAC:
+	case ZYDIS_MNEMONIC_SWAPGS:
+	case ZYDIS_MNEMONIC_RDTSC:
+	case ZYDIS_MNEMONIC_RDFSBASE:
+	case ZYDIS_MNEMONIC_RDGSBASE:
+	case ZYDIS_MNEMONIC_MOV:
+		return true;
 	default:
-		return in->flags_read;
+		return in->imm_relative && in->flags_written == 0;
 	}
+}
+
+/*
+ * C code gets all flags: it may push them (INT3, PUSHF, SYSCALL) or leave them
+ * as they were although the instruction is one that writes them (REP CMPS with
+ * a count of zero).
+ */
+static uint32_t insn_reads(const struct insn *in)
+{
+	if (in->cls == INSN_SPECIAL && !ignores_flags(in))
+		return FLAGS_ARITH;
+	return in->flags_read;
 }
 
 /*
@@ -391,6 +409,23 @@ static void emit_ea(struct tr *t, const struct ea *a)
 		else
 			emit_op_mem(e, 4, OP_ADD_LOAD, T0, VCPU, OFF_SEG(a->seg));
 	}
+}
+
+/*
+ * Can everything that in names relative to RIP be named by a 32-bit offset from
+ * the page? A branch or operand almost 2 GiB away cannot.
+ */
+static bool in_reach(const struct tr *t, const struct insn *in)
+{
+	int64_t d = (int64_t)(t->va & 0xfff) + in->len;
+
+	if (!t->pic || t->mode == 4)
+		return true;
+	if (in->imm_relative)
+		d += in->imm[0];
+	else if (in->base == REG_PC)
+		d += in->disp;
+	return fits32(d);
 }
 
 /* t1_slow_mem must not fill the TLB on its own: with a mask, the access may not touch the page at all. */
@@ -1174,6 +1209,7 @@ static bool decode_across(struct tr *t, uint64_t va, struct insn *in)
 	}
 	if (!host)
 		return false;
+	cache_watch(t->v, host);
 	memcpy(buf, t->page + (va & 0xfff), n);
 	memcpy(buf + n, host, 15 - n);
 	if (insn_decode(buf, 15, t->mode, false, in) != DECODE_OK)
@@ -1298,6 +1334,7 @@ struct block *translate(struct vcpu *v, uint64_t va, uint64_t pa, const uint8_t 
 
 	if (!t)
 		return NULL;
+	cache_watch(v, p - (va & 0xfff));
 	cache_make_room(v);
 	b = cache_alloc(c, sizeof *b);
 	b->pa = pa;
@@ -1336,9 +1373,9 @@ struct block *translate(struct vcpu *v, uint64_t va, uint64_t pa, const uint8_t 
 		}
 		if (in->cls == INSN_NOP)
 			;
-		else if (in->base == REG_PC && !pc_in_reach(t, (uint64_t)insn_operand(t, in).disp))
-			ok = false;
-		else if (in->has_mem && in->seg >= SEG_FS && (flags & BLOCK_NULL_FSGS))
+		else if (!in_reach(t, in) ||
+			 (in->has_mem &&
+			  (in->addrsize == 2 || (in->seg >= SEG_FS && (flags & BLOCK_NULL_FSGS)))))
 			ok = false;
 		else if (is_bit_string(in))
 			ok = tr_bit_string(t, in);
