@@ -7,7 +7,7 @@ all: $(BUILD)/build.ninja
 	@ninja -C $(BUILD)
 
 $(BUILD)/build.ninja:
-	@meson setup $(BUILD)
+	@meson setup $(BUILD) -Dtests=disabled
 
 deps:
 	@tools/deps

@@ -15,10 +15,11 @@
 #include "base/util.h"
 #include "boot/acpi.h"
 #include "boot/aml.h"
+#include "dev/pc/acpi_pm.h"
+#include "dev/pci/pci.h"
 
 #define IOAPIC_ADDR 0xfec00000u
 #define LAPIC_ADDR  0xfee00000u
-#define PCI_LAST    0xfebfffffu
 #define PCI_SLOTS   32
 #define PIRQ_GSI    16 /* PIRQ line n is GSI 16 + n in APIC mode */
 
@@ -106,7 +107,7 @@ static void emit_pci(struct aml *a, const struct acpi_config *c)
 	aml_io(a, 0xcf8, 8);
 	aml_io_window(a, 0, 0xcf7);
 	aml_io_window(a, 0xd00, 0xffff);
-	aml_memory_window32(a, (uint32_t)c->pci_mem_start, PCI_LAST);
+	aml_memory_window32(a, (uint32_t)c->pci_mem_start, (uint32_t)PCI_WINDOW_LAST);
 	if (c->pci_mem64_size)
 		aml_memory_window64(a, c->pci_mem64_start, c->pci_mem64_start + c->pci_mem64_size - 1);
 	aml_crs_end(a);
@@ -263,12 +264,14 @@ static uint32_t build_fadt(struct area *a, uint32_t facs, uint32_t dsdt)
 	put(t + 36, facs, 4);
 	put(t + 40, dsdt, 4);
 	put(t + 46, ACPI_SCI_IRQ, 2); /* SMI_CMD stays 0: always in ACPI mode */
-	put(t + 56, ACPI_PM_BASE, 4);
-	put(t + 64, ACPI_PM_BASE + 4, 4);
-	put(t + 76, ACPI_PM_BASE + 8, 4);
-	t[88] = 4;                   /* PM1_EVT_LEN */
-	t[89] = 2;                   /* PM1_CNT_LEN */
-	t[91] = 4;                   /* PM_TMR_LEN */
+	put(t + 56, ACPI_PM1_EVT, 4);
+	put(t + 64, ACPI_PM1_CNT, 4);
+	put(t + 76, ACPI_PM_TIMER, 4);
+	t[88] = 4; /* PM1_EVT_LEN */
+	t[89] = 2; /* PM1_CNT_LEN */
+	t[91] = 4; /* PM_TMR_LEN */
+	t[92] = ACPI_GPE0_LEN;
+	put(t + 80, ACPI_GPE0, 4);
 	put(t + 96, 0x0fff, 2);      /* P_LVL2_LAT: no C2 */
 	put(t + 98, 0x0fff, 2);      /* P_LVL3_LAT: no C3 */
 	t[108] = 0x32;               /* century byte in CMOS */
@@ -280,9 +283,10 @@ static uint32_t build_fadt(struct area *a, uint32_t facs, uint32_t dsdt)
 	t[128] = ACPI_RESET_VALUE;
 	put(t + 132, facs, 8);
 	put(t + 140, dsdt, 8);
-	put_gas(t + 148, ACPI_PM_BASE, 32, 2);
-	put_gas(t + 172, ACPI_PM_BASE + 4, 16, 2);
-	put_gas(t + 208, ACPI_PM_BASE + 8, 32, 3);
+	put_gas(t + 148, ACPI_PM1_EVT, 32, 2);
+	put_gas(t + 172, ACPI_PM1_CNT, 16, 2);
+	put_gas(t + 208, ACPI_PM_TIMER, 32, 3);
+	put_gas(t + 220, ACPI_GPE0, 8 * ACPI_GPE0_LEN, 1);
 	return end_table(a, t, "FACP", 3, 244);
 }
 

@@ -18,10 +18,7 @@ struct acpi_config {
 	bool pvpanic, fw_cfg; /* present at ports 505 and 510 */
 };
 
-/* Fixed hardware that the tables name; the devices must agree. */
-#define ACPI_PM_BASE     0x600u /* PM1a event block 600, control 604, timer 608 */
-#define ACPI_SCI_IRQ     9
-#define ACPI_RESET_PORT  0xcf9u
+#define ACPI_RESET_PORT  0xcf9u /* the host bridge's reset control register */
 #define ACPI_RESET_VALUE 0x06
 
 #define ACPI_AREA      0xe0000u /* where the tables lie; reserved in the memory map */

@@ -147,7 +147,7 @@ static int parse_help(struct options *o, const char *value, struct error *err)
 }
 
 static const char *const engines[] = { "auto", "bt", NULL };
-static const char *const tiers[] = { "auto", "interp", "t1", NULL };
+static const char *const tiers[] = { "auto", "interp", "t1", "lockstep", NULL };
 static const char *const cpus[] = { "host", "v2", "v3", NULL };
 
 #define STRING(member) offsetof(struct options, vm.member)

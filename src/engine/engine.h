@@ -55,15 +55,19 @@ struct vcpu_config {
 };
 
 struct engine_option {
-	const char *tier; /* "auto", "interp", "t1" */
+	const char *tier; /* "auto", "interp", "t1", or "lockstep": both, compared */
 	uint64_t code_cache_size;
 };
 
 struct engine_stats {
 	uint64_t exits, mmio_exits, pio_exits, halts, kicks, irqs;
 	uint64_t blocks, guest_insns_translated, code_bytes, invalidations, flushes;
-	uint64_t interp_insns, tlb_fills, exceptions;
+	uint64_t interp_insns, tlb_fills, exceptions, lockstep_insns;
 	int64_t interp_ns, t1_ns, t2_ns, translate_ns;
+	struct {
+		char name[16];
+		uint64_t count;
+	} interp_top[12]; /* the instructions interpreted most */
 };
 
 struct engine_ops {

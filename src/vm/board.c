@@ -11,6 +11,11 @@
 #include <string.h>
 
 #include "base/util.h"
+#include "dev/pc/acpi_pm.h"
+#include "dev/pc/fwcfg.h"
+#include "dev/pc/pvpanic.h"
+#include "dev/pc/serial.h"
+#include "dev/pc/sysctl.h"
 #include "dev/pci/pci.h"
 #include "dev/timer/pit.h"
 #include "dev/timer/rtc.h"
@@ -25,11 +30,69 @@
 #define CLASS_NETWORK 0x020000
 #define CLASS_OTHER   0x00ff00
 
-static int add_chipset(struct vm *vm, struct error *err)
+#define COM1_BASE 0x3f8
+#define COM1_IRQ  4
+
+static const char console_help[] = "\r\nCtrl-A x       end the VM at once\r\n"
+				   "Ctrl-A h       this help\r\n"
+				   "Ctrl-A Ctrl-A  send Ctrl-A\r\n";
+
+static void console_escape(void *opaque, uint8_t key)
+{
+	struct vm *vm = opaque;
+	if (key == 'x' || key == 'X')
+		vm_post_event(vm, VM_EVENT(VM_END_USER), NULL);
+	else if (key == 'h' || key == '?')
+		chardev_write(vm->console, console_help, sizeof(console_help) - 1);
+}
+
+static int open_console(struct vm *vm, struct error *err)
+{
+	const char *path = vm->config->serial_path;
+	switch (vm->config->serial) {
+	case VM_SERIAL_STDIO:
+		return chardev_stdio_new(vm->loop, console_escape, vm, &vm->console, err);
+	case VM_SERIAL_FILE:
+		return chardev_file_new(vm->loop, path, &vm->console, err);
+	case VM_SERIAL_UNIX:
+		return chardev_unix_new(vm->loop, path, &vm->console, err);
+	case VM_SERIAL_NONE:
+		break;
+	}
+	return 0;
+}
+
+/* The serial port and what else is on the ISA bus. */
+static int add_isa(struct vm *vm, struct error *err)
 {
 	struct board *b = &vm->board;
 	struct pit *pit;
 	struct rtc *rtc;
+	struct serial *serial;
+	struct sysctl *sysctl;
+	struct fwcfg *fwcfg;
+	struct pvpanic *pvpanic;
+	int r = open_console(vm, err);
+	if (!r)
+		r = pit_new(b, irq_router_isa_line(vm->router, 0), &pit, err);
+	if (!r)
+		r = rtc_new(b, irq_router_isa_line(vm->router, 8), &rtc, err);
+	if (!r)
+		r = serial_new(b, COM1_BASE, irq_router_isa_line(vm->router, COM1_IRQ), vm->console, 0,
+			       &serial, err);
+	if (!r)
+		r = sysctl_new(b, &sysctl, err);
+	if (!r)
+		r = fwcfg_new(b, &fwcfg, err);
+	if (!r)
+		r = pvpanic_new(b, &pvpanic, err);
+	return r;
+}
+
+static int add_chipset(struct vm *vm, struct error *err)
+{
+	struct board *b = &vm->board;
+	struct acpi_pm *pm;
 	int r = irq_router_new(b, &vm->router, err);
 	if (!r)
 		r = vm_cpus_new(vm, err);
@@ -42,9 +105,7 @@ static int add_chipset(struct vm *vm, struct error *err)
 	if (!r)
 		r = piix4_pm_new(vm->pci, err);
 	if (!r)
-		r = pit_new(b, irq_router_isa_line(vm->router, 0), &pit, err);
-	if (!r)
-		r = rtc_new(b, irq_router_isa_line(vm->router, 8), &rtc, err);
+		r = acpi_pm_new(b, irq_router_isa_line(vm->router, ACPI_SCI_IRQ), &pm, err);
 	if (!r)
 		r = kvmclock_new(b, vm->nr_cpus, vm->model.tsc_khz, &vm->kvmclock, err);
 	return r;
@@ -84,6 +145,8 @@ static int add_rng(struct vm *vm, struct error *err)
 int vm_board_new(struct vm *vm, struct error *err)
 {
 	int r = add_chipset(vm, err);
+	if (!r)
+		r = add_isa(vm, err);
 	for (unsigned i = 0; !r && i < vm->config->nr_disks; i++)
 		r = add_disk(vm, i, err);
 	if (!r && vm->config->net)
@@ -103,8 +166,10 @@ void vm_board_free(struct vm *vm)
 	board_free_devices(&vm->board);
 	for (unsigned i = 0; i < VM_MAX_DISKS; i++)
 		block_close(vm->blocks[i]);
+	chardev_free(vm->console);
 	mutex_unlock(&vm->io_lock);
 	net_free(vm->net); /* without the lock: it waits for its thread */
 	vm->net = NULL;
+	vm->console = NULL;
 	memset(vm->blocks, 0, sizeof(vm->blocks));
 }

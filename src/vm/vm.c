@@ -65,11 +65,6 @@ void vm_quit(struct vm *vm)
 	vm_post_event(vm, VM_EVENT(VM_END_QUIT), NULL);
 }
 
-static void console_quit(void *opaque)
-{
-	vm_post_event(opaque, VM_EVENT(VM_END_USER), NULL);
-}
-
 /* ---- life ---- */
 
 /* Everything to its power-on state, and the kernel at its entry. While no vCPU runs. */
@@ -121,6 +116,8 @@ static void set_time_running(struct vm *vm, bool running)
 		clock_stop(&vm->clock);
 	loop_clock_changed(vm->loop);
 	kvmclock_clock_changed(vm->kvmclock);
+	for (unsigned i = 0; running && i < vm->nr_cpus; i++)
+		lapic_clock_changed(vm->cpus[i].lapic);
 	mutex_unlock(&vm->io_lock);
 }
 
@@ -207,9 +204,6 @@ static int assemble(struct vm *vm, struct error *err)
 		.request = board_request,
 		.request_opaque = vm,
 	};
-	r = console_new(vm->loop, c->serial, c->serial_path, console_quit, vm, &vm->console, err);
-	if (r)
-		return r;
 	return vm_board_new(vm, err);
 }
 
@@ -240,7 +234,6 @@ void vm_free(struct vm *vm)
 		return;
 	vm_board_free(vm);
 	vm_cpus_free(vm);
-	console_free(vm->console);
 	if (vm->engine)
 		vm->ops->vm_free(vm->engine);
 	mem_free(vm->mem);
@@ -282,5 +275,10 @@ void vm_print_stats(struct vm *vm, FILE *f)
 			memcpy(&v, (const char *)&stats + counters[j].offset, sizeof(v));
 			fprintf(f, "  %-24s %20llu\n", counters[j].name, (unsigned long long)v);
 		}
+		fprintf(f, "  interpreted most        ");
+		for (size_t j = 0; j < ARRAY_SIZE(stats.interp_top) && stats.interp_top[j].count; j++)
+			fprintf(f, " %s %llu", stats.interp_top[j].name,
+				(unsigned long long)stats.interp_top[j].count);
+		fputc('\n', f);
 	}
 }

@@ -8,6 +8,7 @@
 
 #include "block/block.h"
 #include "boot/boot.h"
+#include "dev/chardev.h"
 #include "dev/device.h"
 #include "dev/irq/irq.h"
 #include "dev/irq/lapic.h"
@@ -15,7 +16,6 @@
 #include "dev/pci/pci.h"
 #include "engine/engine.h"
 #include "net/net.h"
-#include "vm/console.h"
 #include "vm/vm.h"
 
 /* What other vCPUs and devices want of a vCPU; bits of vm_cpu.events. */
@@ -53,10 +53,7 @@ struct vm {
 	struct irq_router *router;
 	struct pci_bus *pci;
 	struct kvmclock *kvmclock;
-	struct serial *serial;
-	struct acpi_pm *pm;
-	struct fwcfg *fwcfg;
-	struct console *console;
+	struct chardev *console;
 	struct block *blocks[VM_MAX_DISKS];
 	struct net *net;
 	struct boot_image *image;

@@ -18,19 +18,22 @@
 #define BIT(n) (1u << (n))
 
 /* Leaf 1 ECX: user-visible features, by the model that first has them. */
-#define L1C_V2 (BIT(0) | BIT(9) | BIT(13) | BIT(19) | BIT(20) | BIT(23)) /* SSE3 SSSE3 CX16 SSE4.1 SSE4.2 POPCNT */
-#define L1C_V3 (L1C_V2 | BIT(12) | BIT(22) | BIT(26) | BIT(28) | BIT(29)) /* FMA MOVBE XSAVE AVX F16C */
-#define L1C_HOST (L1C_V3 | BIT(1) | BIT(25) | BIT(30))			  /* PCLMUL AES RDRAND */
-#define L1C_OURS (BIT(17) | BIT(21) | BIT(24) | BIT(31))		  /* PCID x2APIC TSC-deadline hypervisor */
+#define L1C_V2                                                                                               \
+	(BIT(0) | BIT(9) | BIT(13) | BIT(19) | BIT(20) | BIT(23)) /* SSE3 SSSE3 CX16 SSE4.1 SSE4.2 POPCNT */
+#define L1C_V3   (L1C_V2 | BIT(12) | BIT(22) | BIT(26) | BIT(28) | BIT(29)) /* FMA MOVBE XSAVE AVX F16C */
+#define L1C_HOST (L1C_V3 | BIT(1) | BIT(25) | BIT(30))                      /* PCLMUL AES RDRAND */
+#define L1C_OURS (BIT(17) | BIT(21) | BIT(24) | BIT(31)) /* PCID x2APIC TSC-deadline hypervisor */
 /* Leaf 1 EDX: FPU DE PSE TSC MSR PAE MCE CX8 APIC SEP MTRR PGE MCA CMOV PAT PSE36 CLFSH MMX FXSR SSE SSE2 */
-#define L1D_ALL                                                                                                        \
-	(BIT(0) | BIT(2) | BIT(3) | BIT(4) | BIT(5) | BIT(6) | BIT(7) | BIT(8) | BIT(9) | BIT(11) | BIT(12) | BIT(13) | \
-	 BIT(14) | BIT(15) | BIT(16) | BIT(17) | BIT(19) | BIT(23) | BIT(24) | BIT(25) | BIT(26))
+#define L1D_ALL                                                                                              \
+	(BIT(0) | BIT(2) | BIT(3) | BIT(4) | BIT(5) | BIT(6) | BIT(7) | BIT(8) | BIT(9) | BIT(11) |          \
+	 BIT(12) | BIT(13) | BIT(14) | BIT(15) | BIT(16) | BIT(17) | BIT(19) | BIT(23) | BIT(24) | BIT(25) | \
+	 BIT(26))
 /* Leaf 7 EBX */
 #define L7B_V3 (BIT(3) | BIT(5) | BIT(8)) /* BMI1 AVX2 BMI2 */
-#define L7B_HOST                                                                                                     \
-	(L7B_V3 | BIT(0) | BIT(9) | BIT(16) | BIT(17) | BIT(18) | BIT(19) | BIT(21) | BIT(23) | BIT(24) | BIT(28) | \
-	 BIT(29) | BIT(30) | BIT(31)) /* FSGSBASE ERMS AVX512F/DQ RDSEED ADX IFMA CLFLUSHOPT CLWB CD SHA BW VL */
+#define L7B_HOST                                                                                             \
+	(L7B_V3 | BIT(0) | BIT(9) | BIT(16) | BIT(17) | BIT(18) | BIT(19) | BIT(21) | BIT(23) | BIT(24) |    \
+	 BIT(28) | BIT(29) | BIT(30) |                                                                       \
+	 BIT(31)) /* FSGSBASE ERMS AVX512F/DQ RDSEED ADX IFMA CLFLUSHOPT CLWB CD SHA BW VL */
 #define L7B_OURS   (BIT(7) | BIT(10) | BIT(20)) /* SMEP INVPCID SMAP */
 #define L7B_AVX512 (BIT(16) | BIT(17) | BIT(21) | BIT(28) | BIT(30) | BIT(31))
 /* Leaf 7 ECX: VBMI VBMI2 GFNI VAES VPCLMULQDQ VNNI BITALG VPOPCNTDQ RDPID */
@@ -44,8 +47,8 @@
 /* Leaf 7.1 EAX: AVX-VNNI, AVX512-BF16 */
 #define L71A_HOST (BIT(4) | BIT(5))
 /* 0x80000001 ECX: LAHF, LZCNT, SSE4A, misaligned SSE, 3DNow prefetch */
-#define E1C_V2	 BIT(0)
-#define E1C_V3	 (E1C_V2 | BIT(5))
+#define E1C_V2   BIT(0)
+#define E1C_V3   (E1C_V2 | BIT(5))
 #define E1C_HOST (E1C_V3 | BIT(6) | BIT(7) | BIT(8))
 /* 0x80000001 EDX: SYSCALL NX MMXEXT PDPE1GB RDTSCP LM */
 #define E1D_ALL (BIT(11) | BIT(20) | BIT(26) | BIT(27) | BIT(29))
@@ -236,8 +239,9 @@ int cpu_model_new(const char *name, unsigned nr_vcpus, struct cpu_model *m, stru
 	xsave_leaves(m);
 	ext_leaves(m, l);
 	if (l == LEVEL_V3 && ((m->basic[1].ecx & L1C_V3) != L1C_V3 || (m->basic[7].ebx & L7B_V3) != L7B_V3))
-		return error_set(err, ENOTSUP,
-				 "this host's processor is below x86-64-v3, so --cpu v3 cannot run here: use --cpu v2");
+		return error_set(
+		    err, ENOTSUP,
+		    "this host's processor is below x86-64-v3, so --cpu v3 cannot run here: use --cpu v2");
 	return 0;
 }
 
@@ -296,7 +300,9 @@ struct cpuid_regs cpuid_query(const struct cpu_model *m, const struct cpuid_cont
 		if (leaf > m->ext[0].eax)
 			return r;
 		if (leaf == 0x80000021) {
-			r.eax = BIT(0) | BIT(2) | BIT(6) | BIT(29); /* no nested breakpoints; LFENCE serialises; null clears base; SRSO_NO */
+			r.eax =
+			    BIT(0) | BIT(2) | BIT(6) |
+			    BIT(29); /* no nested breakpoints; LFENCE serialises; null clears base; SRSO_NO */
 			return r;
 		}
 		return leaf < 0x80000020 ? m->ext[leaf & 0x1f] : r;

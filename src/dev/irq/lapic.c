@@ -576,6 +576,16 @@ void lapic_timer_poll(struct lapic *l)
 	timer_arm(l, due); /* a deadline that passed disarmed the host */
 }
 
+void lapic_clock_changed(struct lapic *l)
+{
+	int64_t now = now_ns(l);
+
+	/* The TSC did not stand still with the clock. What is past fires in the vCPU's thread. */
+	if (timer_mode(l) == TIMER_TSC_DEADLINE && l->tsc_deadline)
+		l->timer_deadline = tsc_deadline_ns(l, now);
+	timer_arm(l, true);
+}
+
 static void timer_start(struct lapic *l, uint32_t initial)
 {
 	if (timer_mode(l) == TIMER_TSC_DEADLINE)

@@ -72,6 +72,12 @@ bool lapic_irq_pending(const struct lapic *l);
 int lapic_ack(struct lapic *l);
 /* Fires what is due and re-arms the host's timer. vCPU's thread, after each kick. */
 void lapic_timer_poll(struct lapic *l);
+/*
+ * Tells the host's timer anew: to be called for each LAPIC after the clock was started (on resume, after a
+ * load), since a deadline given while it stood, or before, names the wrong moment. While the vCPU does not
+ * run.
+ */
+void lapic_clock_changed(struct lapic *l);
 /* The INIT reset: registers go to power-on values, the APIC ID and APIC_BASE stay (SDM 3A 11.4.7.3). vCPU's
  * thread. */
 void lapic_init(struct lapic *l);

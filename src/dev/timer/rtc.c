@@ -504,7 +504,9 @@ static int rtc_loaded(void *obj, struct error *err)
 		return error_set(err, EINVAL,
 				 "the saved state of the clock (rtc) is impossible; it is damaged");
 	r->cmos[REG_A] &= ~A_UIP;
-	rtc_update(r);
+	/* The controllers' saved state has the line's level already; what happened since comes by the timer.
+	 */
+	loop_timer_arm(&r->timer, clock_now_ns(r->board->clock));
 	return 0;
 }
 

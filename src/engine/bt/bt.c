@@ -27,6 +27,7 @@
 
 #include "base/util.h"
 #include "engine/bt/interp.h"
+#include "engine/bt/lockstep.h"
 #include "engine/bt/mmu.h"
 #include "engine/bt/native.h"
 #include "engine/bt/t1.h"
@@ -39,7 +40,7 @@ struct engine_vm {
 	struct mutex lock;
 	unsigned nr_vcpus;
 	struct vcpu *vcpus[16];
-	bool use_t1;
+	bool use_t1, lockstep;
 	uint64_t code_cache_size;
 };
 
@@ -146,12 +147,14 @@ static int bt_vm_new(struct mem *m, unsigned nr_vcpus, const struct engine_optio
 		return error_set(err, ENOMEM, "out of memory for the engine");
 	if (nr_vcpus > ARRAY_SIZE(vm->vcpus)) {
 		free(vm);
-		return error_set(err, EINVAL, "%u vCPUs are more than the %zu that the engine runs: lower --cpus",
+		return error_set(err, EINVAL,
+				 "%u vCPUs are more than the %zu that the engine runs: lower --cpus",
 				 nr_vcpus, ARRAY_SIZE(vm->vcpus));
 	}
 	vm->mem = m;
 	mutex_init(&vm->lock, LOCK_RANK_ENGINE, "engine");
 	vm->use_t1 = !(o && o->tier && !strcmp(o->tier, "interp"));
+	vm->lockstep = o && o->tier && !strcmp(o->tier, "lockstep");
 	vm->code_cache_size = o && o->code_cache_size ? o->code_cache_size : MIB(64);
 	n.opaque = vm;
 	mem_set_notifier(m, &n);
@@ -180,13 +183,38 @@ static void bt_vcpu_free(struct vcpu *v)
 	if (v->has_timer)
 		timer_delete(v->timer);
 	t1_free(v);
+	lockstep_free(v);
 	interp_free(v);
 	if (v->asids)
 		munmap(v->asids, sizeof(struct asid) * PCID_SLOTS);
 	munmap(v->map, v->map_size);
 }
 
-static int bt_vcpu_new(struct engine_vm *vm, const struct vcpu_config *c, struct vcpu **ret, struct error *err)
+/* CR4 bits that go with the model's features (SDM 3A 2.5). */
+static uint64_t cr4_valid(const struct cpu_model *m)
+{
+	struct cpuid_context c = { 0 };
+	struct cpuid_regs l1 = cpuid_query(m, &c, 1, 0), l7 = cpuid_query(m, &c, 7, 0);
+	uint64_t ok = CR4_VME | CR4_PVI | CR4_TSD | CR4_DE | CR4_PSE | CR4_PAE | CR4_MCE | CR4_PGE | CR4_PCE |
+		      CR4_OSFXSR | CR4_OSXMMEXCPT;
+
+	if (l1.ecx >> 26 & 1)
+		ok |= CR4_OSXSAVE;
+	if (l1.ecx >> 17 & 1)
+		ok |= CR4_PCIDE;
+	if (l7.ebx & 1)
+		ok |= CR4_FSGSBASE;
+	if (l7.ebx >> 7 & 1)
+		ok |= CR4_SMEP;
+	if (l7.ebx >> 20 & 1)
+		ok |= CR4_SMAP;
+	if (l7.ecx >> 2 & 1)
+		ok |= CR4_UMIP;
+	return ok;
+}
+
+static int bt_vcpu_new(struct engine_vm *vm, const struct vcpu_config *c, struct vcpu **ret,
+		       struct error *err)
 {
 	size_t struct_size = align_up(sizeof(struct vcpu), 4096);
 	size_t size = HELPER_STACK + struct_size;
@@ -204,15 +232,22 @@ static int bt_vcpu_new(struct engine_vm *vm, const struct vcpu_config *c, struct
 	v->model = c->model;
 	v->board = c->board;
 	v->apic_id = c->apic_id;
+	v->cr4_valid = cr4_valid(c->model);
 	v->phys_mask = (1ull << c->model->phys_bits) - 1;
 	v->asids = mmap(NULL, sizeof(struct asid) * PCID_SLOTS, PROT_READ | PROT_WRITE,
 			MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	if (v->asids == MAP_FAILED)
 		v->asids = NULL;
-	if (!v->asids || interp_init(v) || (vm->use_t1 && t1_init(v, vm->code_cache_size))) {
+	if (!v->asids || interp_init(v) || (vm->lockstep && lockstep_init(v)) ||
+	    (vm->use_t1 && t1_init(v, vm->code_cache_size))) {
 		v->vm = NULL;
 		bt_vcpu_free(v);
 		return error_set(err, ENOMEM, "out of memory for a vCPU");
+	}
+	for (int i = 0; i < PCID_SLOTS; i++) {
+		/* Empty is not all zeros. */
+		memset(v->asids[i].tlb_used, true, sizeof v->asids[i].tlb_used);
+		memset(v->asids[i].jc_used, true, sizeof v->asids[i].jc_used);
 	}
 	x86_state_reset(&v->st);
 	mmu_select(v, true);
@@ -339,6 +374,7 @@ static void bt_state_changed(struct vcpu *v)
 static void bt_stats(struct vcpu *v, struct engine_stats *ret)
 {
 	*ret = v->stats;
+	interp_stats(v, ret);
 }
 
 static const char *bt_error(struct vcpu *v)

@@ -10,24 +10,17 @@
 #include "base/util.h"
 #include "engine/bt/mmu.h"
 
-#define HASH_SIZE  65536
-#define PAGES_SIZE 16384
+#define PAGES_SIZE   16384
 #define CODE_RESERVE 65536 /* no block is larger */
 #define META_RESERVE 65536
 
 struct code_page {
 	const uint8_t *host;
-	struct block *first;
+	struct block *first;  /* that begin here */
+	struct block *first2; /* that end here, having begun in another page */
 	uint32_t granules;
 	struct code_page *next;
 };
-
-static unsigned block_hash(uint64_t pa, uint64_t va, uint32_t flags)
-{
-	uint64_t h = (pa ^ (va << 17) ^ flags) * 0x9e3779b97f4a7c15ull;
-
-	return h >> 48;
-}
 
 static unsigned page_hash(const void *host)
 {
@@ -75,11 +68,11 @@ int cache_init(struct vcpu *v, uint64_t size)
 		return -ENOMEM;
 	c->meta_size = size;
 	c->max_order = size / 64;
-	c->meta = mmap(NULL, c->meta_size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1,
-		       0);
+	c->meta = mmap(NULL, c->meta_size, PROT_READ | PROT_WRITE,
+		       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	c->order = mmap(NULL, c->max_order * sizeof *c->order, PROT_READ | PROT_WRITE,
 			MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	c->hash = calloc(HASH_SIZE, sizeof *c->hash);
+	c->hash = calloc(CACHE_HASH_SIZE, sizeof *c->hash);
 	c->pages = calloc(PAGES_SIZE, sizeof *c->pages);
 	c->empty_jc = calloc(JC_SIZE, sizeof *c->empty_jc);
 	if (c->meta == MAP_FAILED || c->order == MAP_FAILED || !c->hash || !c->pages || !c->empty_jc)
@@ -113,15 +106,6 @@ void cache_free(struct vcpu *v)
 	v->cache = NULL;
 }
 
-struct block *cache_find(struct vcpu *v, uint64_t pa, uint64_t va, uint32_t flags)
-{
-	struct block *b = v->cache->hash[block_hash(pa, va, flags)];
-
-	while (b && (b->pa != pa || b->va != va || b->flags != flags))
-		b = b->hash_next;
-	return b;
-}
-
 void *cache_alloc(struct bt_cache *c, size_t n)
 {
 	void *p = c->meta + c->meta_used;
@@ -140,48 +124,45 @@ void cache_make_room(struct vcpu *v)
 		cache_flush(v);
 }
 
-void cache_add(struct vcpu *v, struct block *b, void *host_page)
+/* The record of a page that is about to get a block; the page's stores are watched from here on. */
+static struct code_page *page_watch(struct vcpu *v, const uint8_t *host_page)
 {
 	struct bt_cache *c = v->cache;
-	unsigned h = block_hash(b->pa, b->va, b->flags);
 	struct code_page **p = page_slot(c, host_page);
 	uint8_t *flags = mem_page_flags(v->mem, host_page);
 
-	b->hash_next = c->hash[h];
-	c->hash[h] = b;
-	c->order[c->n_order++] = b;
 	if (!*p) {
 		*p = cache_alloc(c, sizeof **p);
 		(*p)->host = host_page;
 	}
-	if (!(*p)->first || !(__atomic_load_n(flags, __ATOMIC_RELAXED) & MEM_PAGE_CODE)) {
+	if (!((*p)->first || (*p)->first2) || !(__atomic_load_n(flags, __ATOMIC_RELAXED) & MEM_PAGE_CODE)) {
 		__atomic_or_fetch(flags, MEM_PAGE_CODE, __ATOMIC_SEQ_CST);
 		mmu_protect_page(v, host_page);
 	}
-	b->page_next = (*p)->first;
-	(*p)->first = b;
-	(*p)->granules |= b->granules;
+	return *p;
+}
+
+void cache_add(struct vcpu *v, struct block *b, void *host_page)
+{
+	struct bt_cache *c = v->cache;
+	unsigned h = cache_hash(b->pa, b->va, b->flags);
+	struct code_page *p = page_watch(v, host_page);
+
+	b->hash_next = c->hash[h];
+	c->hash[h] = b;
+	c->order[c->n_order++] = b;
+	b->page_next = p->first;
+	p->first = b;
+	p->granules |= b->granules;
+	if (b->page2) {
+		p = page_watch(v, b->page2);
+		b->page2_next = p->first2;
+		p->first2 = b;
+		p->granules |= b->granules2;
+	}
 	v->stats.blocks++;
 	v->stats.guest_insns_translated += b->n_insns;
 	v->stats.code_bytes += b->code_size;
-}
-
-static void patch(struct bt_cache *c, struct block_exit *e, const uint8_t *target)
-{
-	/* rel32 counts from the end of the field, in the executable view. */
-	int32_t rel = (int32_t)(target - (c->rx + (e->patch - c->rw) + 4));
-
-	memcpy(e->patch, &rel, 4);
-}
-
-void cache_link(struct vcpu *v, struct block_exit *e, struct block *to)
-{
-	if (e->to || e->from->dead || to->dead)
-		return;
-	e->to = to;
-	e->next_in = to->in;
-	to->in = e;
-	patch(v->cache, e, e->flags_in_mem ? to->entry_m : to->entry_h);
 }
 
 void cache_unlink_exit(struct bt_cache *c, struct block_exit *e)
@@ -196,7 +177,7 @@ void cache_unlink_exit(struct bt_cache *c, struct block_exit *e)
 			break;
 		}
 	e->to = NULL;
-	patch(c, e, e->cold);
+	cache_patch(c, e, e->cold);
 }
 
 void cache_unlink_all(struct bt_cache *c, struct block *b)
@@ -209,8 +190,10 @@ void cache_unlink_all(struct bt_cache *c, struct block *b)
 static void kill_block(struct vcpu *v, struct block *b)
 {
 	struct bt_cache *c = v->cache;
-	struct block **p = &c->hash[block_hash(b->pa, b->va, b->flags)];
+	struct block **p = &c->hash[cache_hash(b->pa, b->va, b->flags)];
 
+	if (b->dead) /* through its other page */
+		return;
 	while (*p && *p != b)
 		p = &(*p)->hash_next;
 	if (*p)
@@ -223,7 +206,7 @@ static void kill_block(struct vcpu *v, struct block *b)
 		for (int m = 0; m < 2; m++) {
 			struct jc_entry *j = &v->asids[s].jc[m][b->va & (JC_SIZE - 1)];
 
-			if (j->code == b->entry_m) {
+			if (j->code == b->entry_jc) {
 				j->va = ~(uint64_t)(b->va & (JC_SIZE - 1));
 				j->code = NULL;
 			}
@@ -252,8 +235,19 @@ static void invalidate_page(struct vcpu *v, const uint8_t *page, unsigned off, u
 			p = &b->page_next;
 		}
 	}
+	for (p = &cp->first2; *p;) {
+		struct block *b = *p;
+
+		if (b->granules2 & mask) {
+			*p = b->page2_next;
+			kill_block(v, b);
+		} else {
+			left |= b->granules2;
+			p = &b->page2_next;
+		}
+	}
 	cp->granules = left;
-	if (!cp->first)
+	if (!cp->first && !cp->first2)
 		__atomic_and_fetch(mem_page_flags(v->mem, page), (uint8_t)~MEM_PAGE_CODE, __ATOMIC_SEQ_CST);
 }
 
@@ -279,28 +273,24 @@ void cache_flush(struct vcpu *v)
 		for (struct code_page *p = c->pages[i]; p; p = p->next)
 			__atomic_and_fetch(mem_page_flags(v->mem, p->host), (uint8_t)~MEM_PAGE_CODE,
 					   __ATOMIC_SEQ_CST);
-	memset(c->hash, 0, HASH_SIZE * sizeof *c->hash);
+	memset(c->hash, 0, CACHE_HASH_SIZE * sizeof *c->hash);
 	memset(c->pages, 0, PAGES_SIZE * sizeof *c->pages);
 	c->used = c->start;
 	c->meta_used = 0;
 	c->n_order = 0;
 	c->generation++;
+	c->global_links = NULL;
 	mmu_flush_jc(v);
 }
 
-struct block *cache_find_host(struct bt_cache *c, uint64_t pc)
+void cache_unlink_global(struct bt_cache *c)
 {
-	size_t lo = 0, hi = c->n_order;
+	while (c->global_links) {
+		struct block_exit *e = c->global_links;
 
-	while (lo < hi) {
-		size_t mid = (lo + hi) / 2;
-
-		if ((uint64_t)c->order[mid]->code <= pc)
-			lo = mid + 1;
-		else
-			hi = mid;
+		c->global_links = e->next_global;
+		e->next_global = NULL;
+		e->in_global = false;
+		cache_unlink_exit(c, e);
 	}
-	if (!lo)
-		return NULL;
-	return pc < (uint64_t)c->order[lo - 1]->code + c->order[lo - 1]->code_size ? c->order[lo - 1] : NULL;
 }

@@ -7,8 +7,9 @@
  * touches it (its kick signal too, but only while the thread is in translated
  * code, hence not in here).
  *
- *  1. A block is keyed by the physical and the virtual address of its first
- *     instruction and by the mode flags that its code depends on.
+ *  1. A block is keyed by the physical address of its first instruction, by the
+ *     mode flags that its code depends on, and, unless it is position-independent
+ *     user code, by its virtual address.
  *  2. A page (host RAM page) with blocks has MEM_PAGE_CODE set and no write tag
  *     in any TLB, so every write to it takes a path that comes to
  *     cache_invalidate.
@@ -24,15 +25,15 @@
 
 /* Mode flags of a block: all that translation looks at besides the bytes. */
 enum {
-	BLOCK_USER = 1,    /* CPL 3 */
-	BLOCK_32 = 2,      /* compat or flat 32-bit code */
-	BLOCK_SSE = 4,     /* x87, MMX and SSE are enabled */
+	BLOCK_USER = 1, /* CPL 3 */
+	BLOCK_32 = 2,   /* compat or flat 32-bit code */
+	BLOCK_SSE = 4,  /* x87, MMX and SSE are enabled */
 	BLOCK_AVX = 8,
 	BLOCK_AVX512 = 16,
 	BLOCK_SMAP = 32,
-	BLOCK_TSC = 64,    /* RDTSC is allowed and needs no trap */
-	BLOCK_FSGS = 128,  /* CR4.FSGSBASE */
-	BLOCK_LONG = 256,  /* EFER.LMA */
+	BLOCK_TSC = 64,   /* RDTSC is allowed and needs no trap */
+	BLOCK_FSGS = 128, /* CR4.FSGSBASE */
+	BLOCK_LONG = 256, /* EFER.LMA */
 	BLOCK_PAGING = 512,
 	BLOCK_NULL_FSGS = 1024, /* 32-bit code with FS or GS null: their use is the interpreter's */
 };
@@ -41,14 +42,17 @@ struct block;
 
 /* One direct way out of a block. */
 struct block_exit {
-	uint8_t *patch;        /* writable address of the rel32 to patch */
-	uint8_t *cold;         /* executable address that the rel32 goes to while unlinked */
-	uint64_t target;       /* linear address */
+	uint8_t *patch;  /* writable address of the rel32 to patch */
+	uint8_t *cold;   /* executable address that the rel32 goes to while unlinked */
+	uint64_t target; /* linear address */
 	struct block *from;
-	struct block *to;      /* NULL: unlinked */
+	struct block *to; /* NULL: unlinked */
 	struct block_exit *next_in;
-	uint8_t flags_in_mem;  /* which entry of the target it takes */
-	bool same_page;        /* may be linked for good: the target lies in the same page */
+	struct block_exit *next_global;
+	uint8_t *cold_lookup; /* executable: through the jump cache, for targets that must not be linked */
+	uint8_t flags_in_mem; /* which entry of the target it takes */
+	bool same_page;       /* may be linked for good: the target lies in the same page */
+	bool in_global;       /* on the list of links that live as long as a global TLB entry */
 };
 
 struct insn_map {
@@ -63,24 +67,30 @@ struct block {
 	uint16_t guest_len;
 	uint16_t n_insns, n_exits;
 	bool dead;
-	uint32_t granules;     /* 128-byte pieces of the page that it depends on */
+	bool vector;       /* uses x87 or vector registers */
+	uint32_t granules; /* 128-byte pieces of the page that it depends on */
 	uint32_t code_size;
-	uint8_t *code;         /* executable start */
+	uint8_t *code;     /* executable start */
+	uint8_t *entry_jc; /* where the jump cache and C enter: guest address in R13, flags in t1_flags */
 	uint8_t *entry_h, *entry_m; /* entries with the flags in host RFLAGS, in t1_flags */
 	struct block_exit *exits;
 	struct insn_map *map;
 	struct block_exit *in;
 	struct block *hash_next, *page_next;
+	/* Its last instruction goes on in the next page: that page, and the list of blocks that do so. */
+	const uint8_t *page2;
+	uint32_t granules2;
+	struct block *page2_next;
 };
 
 struct code_page;
 
 struct bt_cache {
-	uint8_t *rw, *rx; /* the arena, twice: writable and executable */
+	uint8_t *rw, *rx;         /* the arena, twice: writable and executable */
 	size_t size, used, start; /* start: after the shared stubs */
 	struct block **hash;
 	struct code_page **pages;
-	uint8_t *meta;    /* bump-allocated blocks, exits, maps */
+	uint8_t *meta; /* bump-allocated blocks, exits, maps */
 	size_t meta_size, meta_used;
 	struct block **order; /* blocks by code address, for cache_find_host */
 	size_t n_order, max_order;
@@ -100,6 +110,17 @@ void cache_make_room(struct vcpu *v);
 void *cache_alloc(struct bt_cache *c, size_t n);
 /* Enters a finished block; host_page is the RAM page that its code comes from. */
 void cache_add(struct vcpu *v, struct block *b, void *host_page);
+#define CACHE_HASH_SIZE 65536
+unsigned cache_hash(uint64_t pa, uint64_t va, uint32_t flags);
+void cache_patch(struct bt_cache *c, struct block_exit *e, const uint8_t *target);
+/* Makes the next way to b shorter: links exit e (may be NULL) where that is allowed, else enters b into the
+ * jump cache. */
+void cache_follow(struct vcpu *v, struct block_exit *e, struct block *b, uint64_t va);
+void cache_jc_enter(struct vcpu *v, struct block *b, uint64_t va);
+/* The guest address of an offset in the block that runs (or ran last). */
+uint64_t cache_rip(const struct vcpu *v, const struct block *b, uint64_t off);
+/* Unlinks all links that rest on a global page. */
+void cache_unlink_global(struct bt_cache *c);
 void cache_link(struct vcpu *v, struct block_exit *e, struct block *to);
 void cache_unlink_exit(struct bt_cache *c, struct block_exit *e);
 /* Unlinks every exit of b. Async-signal-safe under the rule above. */
@@ -109,7 +130,12 @@ void cache_flush(struct vcpu *v);
 /* The block whose code holds executable address pc, or NULL. */
 struct block *cache_find_host(struct bt_cache *c, uint64_t pc);
 
-/* translate.c: a block for the code at va (host address p, physical pa), entered into the cache. NULL: the first instruction must be interpreted. */
+/* Is b, whose first page was translated just now, still what va's code is? (Its second page may be mapped
+ * elsewhere.) */
+bool cache_valid(struct vcpu *v, struct block *b);
+
+/* translate.c: a block for the code at va (host address p, physical pa), entered into the cache. NULL: the
+ * first instruction must be interpreted. */
 struct block *translate(struct vcpu *v, uint64_t va, uint64_t pa, const uint8_t *p, uint32_t flags);
 /* Emits the shared stubs at the arena's start. */
 void translate_stubs(struct vcpu *v);

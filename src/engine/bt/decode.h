@@ -35,7 +35,7 @@ enum {
 };
 
 #define REG_NONE 0xff
-#define REG_PC  16
+#define REG_PC   16
 
 struct insn {
 	uint8_t bytes[15];
@@ -49,8 +49,12 @@ struct insn {
 	uint8_t stacksize; /* effective stack-pointer width (from SS.B) in bytes */
 
 	/* memory operand */
-	bool has_mem, mem_read, mem_write, mem_vsib, mem_masked;
-	uint8_t seg;  /* SEG_* */
+	bool has_mem, mem_read, mem_write, mem_vsib, mem_masked, mem_packed;
+	uint8_t vsib_index; /* vector register that indexes */
+	uint8_t mask_reg;   /* mem_masked: opmask register, or vector register for VEX; packed: elements are
+			       contiguous */
+	uint8_t vec_len;    /* vector length in bytes */
+	uint8_t seg;        /* SEG_* */
 	uint8_t base, index, scale;
 	uint16_t mem_size; /* bytes */
 	uint8_t mem_elem;  /* element size in bytes */
@@ -70,15 +74,15 @@ struct insn {
 	uint8_t opcode, modrm;
 	bool has_modrm, need66, needf2, needf3, moffs;
 	uint8_t rex_w, rex_r, rex_x, rex_b;
-	uint8_t vex_off; /* of the VEX or EVEX prefix within bytes[] */
-	uint8_t imm_off, imm_len; /* trailing immediate bytes within bytes[] */
-	uint8_t gpr_where;        /* GPR_IN_* */
-	uint8_t vvvv;             /* register number */
-	bool high8;               /* uses AH, CH, DH or BH */
-	bool reg8;                /* a byte-register operand: SPL..DIL need REX */
+	uint8_t vex_off;                  /* of the VEX or EVEX prefix within bytes[] */
+	uint8_t imm_off, imm_len;         /* trailing immediate bytes within bytes[] */
+	uint8_t gpr_where;                /* GPR_IN_* */
+	uint8_t vvvv;                     /* register number */
+	bool high8;                       /* uses AH, CH, DH or BH */
+	bool reg8;                        /* a byte-register operand: SPL..DIL need REX */
 	uint16_t regs_read, regs_written; /* general registers, address registers included in read */
-	uint32_t flags_read, flags_written; /* of FLAGS_ARITH; written includes undefined */
-	uint8_t cond;             /* for Jcc, SETcc, CMOVcc: the condition code */
+	uint32_t flags_read, flags_written, flags_undefined; /* of FLAGS_ARITH */
+	uint8_t cond;                                        /* for Jcc, SETcc, CMOVcc: the condition code */
 
 	/* explicit operands for the special instructions */
 	uint8_t nops;

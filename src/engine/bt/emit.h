@@ -69,7 +69,8 @@ static inline void emit_mem(struct emit *e, unsigned reg, unsigned base, unsigne
 		emit4(e, (uint32_t)disp);
 }
 
-static inline void emit_rex(struct emit *e, unsigned w, unsigned reg, unsigned index, unsigned base, bool force)
+static inline void emit_rex(struct emit *e, unsigned w, unsigned reg, unsigned index, unsigned base,
+			    bool force)
 {
 	unsigned rex = 0x40 | w << 3 | ((reg >> 3) & 1) << 2 |
 		       (index == EMIT_NO_REG ? 0 : ((index >> 3) & 1) << 1) |
@@ -98,7 +99,7 @@ static inline void emit_op_reg(struct emit *e, unsigned size, uint8_t op, unsign
 
 #define OP_MOV_LOAD  0x8b
 #define OP_MOV_STORE 0x89
-#define OP_LEA	     0x8d
+#define OP_LEA       0x8d
 #define OP_ADD_LOAD  0x03
 #define OP_XOR_LOAD  0x33
 #define OP_CMP_LOAD  0x3b

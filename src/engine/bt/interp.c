@@ -18,6 +18,7 @@
 #include "engine/bt/interp_internal.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 
@@ -31,12 +32,14 @@ struct ientry {
 	uint64_t pa;
 	uint8_t mode; /* code size | real << 4 */
 	struct insn in;
-	void *code;          /* native form, or NULL */
+	void *code;              /* native form, or NULL */
 	uint8_t ptr_reg, sp_reg; /* host registers for the memory pointer and guest RSP; 0xff: unused */
 };
 
 struct icache {
 	struct ientry e[ICACHE_SIZE];
+	uint16_t last;                                /* mnemonic executed last */
+	uint64_t count[ZYDIS_MNEMONIC_MAX_VALUE + 1]; /* by mnemonic, for the statistics */
 	uint8_t *arena;
 	size_t used;
 };
@@ -48,8 +51,8 @@ int interp_init(struct vcpu *v)
 		return -ENOMEM;
 	for (int i = 0; i < ICACHE_SIZE; i++)
 		v->icache->e[i].pa = ~0ull;
-	v->icache->arena = mmap(NULL, ARENA_SIZE, PROT_READ | PROT_WRITE | PROT_EXEC,
-				MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	v->icache->arena =
+	    mmap(NULL, ARENA_SIZE, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	if (v->icache->arena == MAP_FAILED) {
 		free(v->icache);
 		v->icache = NULL;
@@ -65,36 +68,6 @@ void interp_free(struct vcpu *v)
 	munmap(v->icache->arena, ARENA_SIZE);
 	free(v->icache);
 	v->icache = NULL;
-}
-
-void flags_write(struct vcpu *v, uint64_t val, uint64_t mask)
-{
-	uint64_t valid = FLAGS_ARITH | FLAG_TF | FLAG_IF | FLAG_DF | FLAG_IOPL | FLAG_NT | FLAG_RF | FLAG_AC |
-			 FLAG_VIF | FLAG_VIP | FLAG_ID;
-
-	mask &= valid;
-	v->st.rflags = (v->st.rflags & ~mask) | (val & mask) | FLAG_R1;
-}
-
-void mode_changed(struct vcpu *v)
-{
-	mmu_set_mode(v);
-}
-
-int branch_to(struct vcpu *v, uint64_t target, unsigned opsize)
-{
-	if (is_code64(v)) {
-		if (opsize == 2)
-			target &= 0xffff;
-		if (!canonical(target))
-			return exc_gp(v, 0);
-	} else {
-		target &= size_mask(opsize);
-		if (target > v->st.seg[SEG_CS].limit)
-			return exc_gp(v, 0);
-	}
-	v->st.rip = target;
-	return 0;
 }
 
 /* ---- fetch ---- */
@@ -146,8 +119,8 @@ static int fetch(struct vcpu *v, struct ientry **ret)
 		if (mmu_host(v, next, acc, &host2, &pa2, &dummy))
 			return -1;
 		for (size_t i = avail; i < 15; i++)
-			buf[i] = host2 ? ((uint8_t *)host2)[i - avail] :
-					 (uint8_t)mem_mmio_read(v->mem, GPA(pa2 + i - avail), 1);
+			buf[i] = host2 ? ((uint8_t *)host2)[i - avail]
+				       : (uint8_t)mem_mmio_read(v->mem, GPA(pa2 + i - avail), 1);
 		r = insn_decode(buf, 15, mode, real, &e->in);
 	} else if (r == DECODE_OK) {
 		e->pa = pa;
@@ -288,11 +261,12 @@ static int native_exception(struct vcpu *v)
 	case EXC_AC:
 		return exc_err(v, (uint8_t)v->fault_trapno, 0);
 	default:
-		snprintf(v->error, sizeof v->error,
-			 "host fault %llu at address %#llx while executing a guest instruction at %#llx (is the "
-			 "host out of memory?)",
-			 (unsigned long long)v->fault_trapno, (unsigned long long)v->fault_addr,
-			 (unsigned long long)v->insn_rip);
+		snprintf(
+		    v->error, sizeof v->error,
+		    "host fault %llu at address %#llx while executing a guest instruction at %#llx (is the "
+		    "host out of memory?)",
+		    (unsigned long long)v->fault_trapno, (unsigned long long)v->fault_addr,
+		    (unsigned long long)v->insn_rip);
 		return exc_ud(v);
 	}
 }
@@ -321,16 +295,22 @@ static int execute_native(struct vcpu *v, struct ientry *e)
 		if (is_bit_string(in)) {
 			int64_t bit = (int64_t)sign_extend(v->st.gpr[in->ops[1].reg], in->opsize);
 
-			off += (uint64_t)((bit >> (in->opsize == 8 ? 6 : in->opsize == 4 ? 5 : 4)) * in->opsize);
+			off += (uint64_t)((bit >> (in->opsize == 8   ? 6
+						   : in->opsize == 4 ? 5
+								     : 4)) *
+					  in->opsize);
 			off &= size_mask(in->addrsize);
 			bit_reg = in->ops[1].reg;
 			bit_val = (uint64_t)bit & (in->opsize * 8 - 1);
 		}
-		if (seg_linear(v, in->seg, off, in->mem_size ? in->mem_size : 1,
-			       in->mem_write ? ACC_W : ACC_R, &lin))
+		if (in->mem_masked) {
+			if (needs_full(v) || masked_open(v, in, off, &m))
+				return -1;
+		} else if (seg_linear(v, in->seg, off, in->mem_size ? in->mem_size : 1,
+				      in->mem_write ? ACC_W : ACC_R, &lin) ||
+			   mref_open(v, lin, in->mem_size, in->mem_read, in->mem_write, &m)) {
 			return -1;
-		if (mref_open(v, lin, in->mem_size, in->mem_read, in->mem_write, &m))
-			return -1;
+		}
 	}
 	memcpy(f.r, v->st.gpr, sizeof f.r);
 	if (e->sp_reg != 0xff)
@@ -345,8 +325,12 @@ static int execute_native(struct vcpu *v, struct ientry *e)
 	f.xmask = v->model->xcr0_mask;
 	if (native_call(&f))
 		return native_exception(v);
-	if (in->has_mem)
+	if (in->mem_masked && in->has_mem) {
+		if (masked_close(v, in, &m))
+			return -1;
+	} else if (in->has_mem) {
 		mref_close(v, &m);
+	}
 	if (bit_reg != REG_NONE) {
 		v->st.rflags = (v->st.rflags & ~(uint64_t)FLAGS_ARITH) | (f.flags & FLAGS_ARITH);
 		return 0;
@@ -363,23 +347,6 @@ static int execute_native(struct vcpu *v, struct ientry *e)
 }
 
 /* ---- debug ---- */
-
-/* Notes a data breakpoint that [lin, lin+size) hits; the trap is taken after the instruction. Always 0. */
-int interp_check_watch(struct vcpu *v, uint64_t lin, unsigned size, bool write)
-{
-	for (int i = 0; i < 4; i++) {
-		unsigned rw = v->st.dr7 >> (16 + 4 * i) & 3;
-		static const uint8_t lens[4] = { 1, 2, 8, 4 };
-		unsigned len = lens[v->st.dr7 >> (18 + 4 * i) & 3];
-		uint64_t at = v->st.dr[i] & ~(uint64_t)(len - 1);
-
-		if (!(v->st.dr7 >> (2 * i) & 3) || !(rw & 1) || (rw == 1 && !write))
-			continue;
-		if (lin < at + len && at < lin + size)
-			v->exc.dr6 |= 1ull << i;
-	}
-	return 0;
-}
 
 static bool code_breakpoint(struct vcpu *v)
 {
@@ -426,45 +393,56 @@ static int execute(struct vcpu *v, struct ientry *e)
 		r = interp_string(v, in);
 	if (r == 1)
 		r = interp_system(v, in);
+	if (r == 1 && in->unit != UNIT_INT && needs_full(v))
+		return -1;
 	if (r == 1)
 		r = interp_fpstate(v, in);
+	if (r == 1)
+		r = interp_vector(v, in);
 	if (r == 1)
 		return exc_ud(v);
 	return r;
 }
 
-void interp_step(struct vcpu *v)
+int interp_try(struct vcpu *v)
 {
 	struct x86_state *s = &v->st;
-	uint64_t tf = s->rflags & FLAG_TF;
 	struct ientry *e;
 
 	v->insn_rip = s->rip;
 	v->exc.present = false;
+	v->exc.soft = false;
 	v->exc.dr6 = 0;
 	v->stats.interp_insns++;
-	if (code_breakpoint(v)) {
-		event_exception(v);
-		return;
-	}
-	if (fetch(v, &e)) {
-		event_exception(v);
-		return;
-	}
+	if (code_breakpoint(v) || fetch(v, &e))
+		return -1;
+	v->icache->count[e->in.mnemonic]++;
+	v->icache->last = e->in.mnemonic;
 	/* Default: fall through. Control flow overwrites RIP; a fault puts it back. */
 	s->shadow = 0;
 	s->rip += e->in.len;
 	if (!is_code64(v))
 		s->rip = (uint32_t)s->rip;
 	if (execute(v, e)) {
-		/* A task switch faults in the new task: its RIP stands. */
-		if (!v->exc.soft)
-			s->rip = v->exc.vector == EXC_DB && v->exc.dr6 == 1u << 15 ? s->rip : v->insn_rip;
+		/* After a task switch the fault is the new task's, whose RIP stands. */
+		if (!(v->exc.vector == EXC_DB && v->exc.dr6 == 1u << 15))
+			s->rip = v->insn_rip;
+		return -1;
+	}
+	s->rflags &= ~(uint64_t)FLAG_RF;
+	return 0;
+}
+
+void interp_step(struct vcpu *v)
+{
+	struct x86_state *s = &v->st;
+	uint64_t tf = s->rflags & FLAG_TF;
+
+	if (interp_try(v)) {
 		event_exception(v);
 		return;
 	}
-	s->rflags &= ~(uint64_t)FLAG_RF;
-	if (tf && e->in.mnemonic != ZYDIS_MNEMONIC_INT && e->in.mnemonic != ZYDIS_MNEMONIC_INT3)
+	if (tf && v->icache->last != ZYDIS_MNEMONIC_INT && v->icache->last != ZYDIS_MNEMONIC_INT3)
 		v->exc.dr6 |= 1u << 14;
 	if (v->exc.dr6 && !s->shadow) {
 		v->exc = (struct exception){ .vector = EXC_DB, .dr6 = v->exc.dr6, .present = true };
@@ -476,7 +454,8 @@ void interp_run_until_event(struct vcpu *v)
 {
 	do {
 		interp_step(v);
-		if (v->st.halted || v->st.shutdown || v->error[0] || atomic_load_explicit(&v->kick, memory_order_relaxed))
+		if (v->st.halted || v->st.shutdown || v->error[0] ||
+		    atomic_load_explicit(&v->kick, memory_order_relaxed))
 			return;
 	} while (!event_pending(v));
 }
@@ -486,4 +465,21 @@ bool interp_owns_code(const struct vcpu *v, uint64_t rip)
 	uint64_t base = (uint64_t)v->icache->arena;
 
 	return rip >= base && rip < base + ARENA_SIZE;
+}
+
+void interp_stats(const struct vcpu *v, struct engine_stats *ret)
+{
+	for (unsigned m = 0; m <= ZYDIS_MNEMONIC_MAX_VALUE; m++) {
+		uint64_t n = v->icache->count[m];
+		unsigned k = ARRAY_SIZE(ret->interp_top);
+
+		while (k && n > ret->interp_top[k - 1].count) {
+			if (k < ARRAY_SIZE(ret->interp_top))
+				ret->interp_top[k] = ret->interp_top[k - 1];
+			k--;
+			ret->interp_top[k].count = n;
+			snprintf(ret->interp_top[k].name, sizeof ret->interp_top[k].name, "%s",
+				 ZydisMnemonicGetString((ZydisMnemonic)m));
+		}
+	}
 }

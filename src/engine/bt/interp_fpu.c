@@ -11,7 +11,7 @@
 
 /* In native.S: op(buffer in RDI, mask in EDX:EAX). */
 extern const char native_fxsave[], native_fxsave64[], native_fxrstor[], native_fxrstor64[], native_xsave[],
-	native_xsave64[], native_xsavec[], native_xsavec64[], native_xrstor[], native_xrstor64[];
+    native_xsave64[], native_xsavec[], native_xsavec64[], native_xrstor[], native_xrstor64[];
 
 static int run_image(struct vcpu *v, const char *code, void *buf, uint64_t mask)
 {
@@ -28,7 +28,8 @@ static int run_image(struct vcpu *v, const char *code, void *buf, uint64_t mask)
 	return 0;
 }
 
-/* FOP, FIP, FDP hold host values: the guest gets zeros, which is what AMD shows without a pending exception. */
+/* FOP, FIP, FDP hold host values: the guest gets zeros, which is what AMD shows without a pending exception.
+ */
 static void scrub(uint8_t *image)
 {
 	memset(image + 6, 0, 18);
@@ -96,8 +97,9 @@ static int xsave(struct vcpu *v, const struct insn *in, bool compact)
 	memset(buf, 0, sizeof buf);
 	if (lin_read(v, lin, buf, n, mmu_acc(v)))
 		return -1;
-	if (run_image(v, compact ? (w ? native_xsavec64 : native_xsavec) : (w ? native_xsave64 : native_xsave), buf,
-		      rfbm))
+	if (run_image(v,
+		      compact ? (w ? native_xsavec64 : native_xsavec) : (w ? native_xsave64 : native_xsave),
+		      buf, rfbm))
 		return -1;
 	if (rfbm & 1)
 		scrub(buf);

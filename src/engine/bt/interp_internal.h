@@ -8,6 +8,19 @@
 #include "engine/bt/interp.h"
 #include "engine/bt/native.h"
 
+/*
+ * Called from translated code (v->in_gpr), a semantic function may meet what
+ * needs ordinary C: a device, code in a page that is written.  It then gives up
+ * before it has changed anything, and the instruction is done again by the
+ * interpreter proper.  True: give up, return -1.
+ */
+static inline bool needs_full(struct vcpu *v)
+{
+	if (v->in_gpr)
+		v->bail = true;
+	return v->in_gpr;
+}
+
 /* ---- registers ---- */
 
 static inline uint64_t size_mask(unsigned size)
@@ -79,7 +92,8 @@ static inline unsigned stack_width(const struct vcpu *v)
 	return (v->st.seg[SEG_SS].attr & SEG_DB) ? 4 : 2;
 }
 
-/* Sets RIP after a near branch of the given operand size. -1: #GP, target outside the segment or non-canonical. */
+/* Sets RIP after a near branch of the given operand size. -1: #GP, target outside the segment or
+ * non-canonical. */
 int branch_to(struct vcpu *v, uint64_t target, unsigned opsize);
 
 /* ---- guest-virtual memory (vmem.c) ---- */
@@ -105,16 +119,28 @@ struct mref {
 	uint64_t lin;
 	unsigned size, acc;
 	bool bounce, write, code;
-	uint64_t pa[2];     /* physical addresses of the two parts when bounced */
-	void *part[2];      /* their host pointers; NULL: MMIO */
-	unsigned first;     /* bytes in the first part */
-	uint64_t skip;      /* with masks: bit per byte that must not be written */
+	uint64_t pa[2]; /* physical addresses of the two parts when bounced */
+	void *part[2];  /* their host pointers; NULL: MMIO */
+	unsigned first; /* bytes in the first part */
+	uint64_t skip;  /* with masks: bit per byte that must not be written */
 	uint8_t buf[256] __attribute__((aligned(64)));
 };
 /* Opens lin..lin+size for the native instruction (size <= 128). */
 int mref_open(struct vcpu *v, uint64_t lin, unsigned size, bool read, bool write, struct mref *m);
 /* After the instruction: writes a bounce buffer back and invalidates code. */
 void mref_close(struct vcpu *v, struct mref *m);
+
+#define UNDO_MAX 256
+struct undo_log {
+	unsigned n, step;
+	struct {
+		void *host;
+		unsigned len, step;
+		uint8_t old[128], now[128];
+	} e[UNDO_MAX];
+};
+/* Notes what is about to be overwritten, if a log is kept. */
+void undo_note(struct vcpu *v, void *host, unsigned len);
 
 /* ---- stack ---- */
 
@@ -125,10 +151,10 @@ int pop_val(struct vcpu *v, uint64_t *val, unsigned size); /* moves RSP */
 
 struct descriptor {
 	uint32_t lo, hi;
-	uint64_t base;   /* with the upper half of a 16-byte descriptor where it is one */
+	uint64_t base; /* with the upper half of a 16-byte descriptor where it is one */
 	uint32_t limit;
 	uint16_t attr;
-	uint64_t addr;   /* linear address of the descriptor */
+	uint64_t addr; /* linear address of the descriptor */
 };
 
 /* Reads the descriptor of a selector. -1 with exception `vec`(selector) if outside its table. */
@@ -152,11 +178,13 @@ int load_ldtr(struct vcpu *v, uint16_t sel);
 int load_tr(struct vcpu *v, uint16_t sel);
 
 enum task_reason { TASK_JMP, TASK_CALL, TASK_IRET, TASK_INT };
-/* Hardware task switch (SDM 3A 8.3). next: RIP to save in the old task; error code pushed in the new one if has_error. */
+/* Hardware task switch (SDM 3A 8.3). next: RIP to save in the old task; error code pushed in the new one if
+ * has_error. */
 int task_switch(struct vcpu *v, uint16_t sel, enum task_reason why, uint64_t next, bool has_error,
 		uint32_t error);
 
-/* Stack of a more privileged level from the TSS: ss:esp (16/32-bit TSS) or rsp (64-bit, level 0..2; ist 1..7 if nonzero). */
+/* Stack of a more privileged level from the TSS: ss:esp (16/32-bit TSS) or rsp (64-bit, level 0..2; ist 1..7
+ * if nonzero). */
 int tss_stack(struct vcpu *v, unsigned level, unsigned ist, uint16_t *ss, uint64_t *sp, uint8_t *vec);
 
 /* The descriptor check for a new stack segment of level `level`; on success *s is filled. */
@@ -173,10 +201,14 @@ void flags_write(struct vcpu *v, uint64_t val, uint64_t mask);
 int interp_control(struct vcpu *v, const struct insn *in); /* interp_ctl.c */
 int interp_system(struct vcpu *v, const struct insn *in);  /* interp_sys.c */
 int interp_string(struct vcpu *v, const struct insn *in);  /* interp_str.c */
-int interp_fpstate(struct vcpu *v, const struct insn *in); /* interp_fpu.c: FXSAVE, XSAVE, masked stores, gathers */
+int interp_fpstate(struct vcpu *v,
+		   const struct insn *in); /* interp_fpu.c: FXSAVE, XSAVE, masked stores, gathers */
 
-/* Executes an INSN_NATIVE instruction. */
-int interp_native(struct vcpu *v, const struct insn *in, void **code);
+int interp_vector(struct vcpu *v, const struct insn *in); /* interp_vec.c: gathers, scatters, masked stores */
+
+/* The memory operand of a masked instruction: enabled elements in m's buffer, and back. */
+int masked_open(struct vcpu *v, const struct insn *in, uint64_t off, struct mref *m);
+int masked_close(struct vcpu *v, const struct insn *in, struct mref *m);
 
 /* Code bytes at [host, host+len) in a RAM page changed. */
 void bt_code_written(struct vcpu *v, const void *host, uint64_t len);

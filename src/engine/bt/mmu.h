@@ -38,8 +38,8 @@ int mmu_host(struct vcpu *v, uint64_t va, unsigned acc, void **ret, uint64_t *pa
 unsigned mmu_acc(const struct vcpu *v);
 
 /* Invalidation. All act on this vCPU alone. */
-void mmu_flush_all(struct vcpu *v);         /* every PCID, global pages too */
-void mmu_flush_current(struct vcpu *v);     /* the current PCID */
+void mmu_flush_all(struct vcpu *v);     /* every PCID, global pages too */
+void mmu_flush_current(struct vcpu *v); /* the current PCID */
 void mmu_flush_pcid(struct vcpu *v, uint16_t pcid);
 void mmu_invlpg(struct vcpu *v, uint64_t va);
 void mmu_invlpg_pcid(struct vcpu *v, uint16_t pcid, uint64_t va);
@@ -58,7 +58,8 @@ int mmu_load_pdptes(struct vcpu *v, uint64_t cr3);
 
 static inline void exc_set(struct vcpu *v, uint8_t vector, bool has_error, uint32_t error)
 {
-	v->exc = (struct exception){ .vector = vector, .has_error = has_error, .error = error, .present = true };
+	v->exc =
+	    (struct exception){ .vector = vector, .has_error = has_error, .error = error, .present = true };
 }
 
 /* Raises: sets v->exc and evaluates to -1, for `return exc_gp(v, 0)`. */

@@ -281,6 +281,8 @@ void mmu_note_exec(struct vcpu *v, uint64_t va)
 	unsigned h = (unsigned)((va >> 12) ^ (va >> 24)) & 4095;
 
 	v->exec_filter[h >> 6] |= 1ull << (h & 63);
+	if ((va & 0xfff) > PAGE_SIZE - 15)
+		mmu_note_exec(v, (va | 0xfff) + 1);
 }
 
 static bool exec_maybe(const struct vcpu *v, uint64_t va)
@@ -319,11 +321,12 @@ static void fill(struct vcpu *v, uint64_t va, unsigned acc, const struct walk *w
 	v->stats.tlb_fills++;
 	if (acc & ACC_X) {
 		v->asid->itlb[!!(acc & ACC_USER)][(va >> 12) & (ITLB_SIZE - 1)] =
-			(struct itlb_entry){ page, (uint64_t)host_page };
+		    (struct itlb_entry){ page, (uint64_t)host_page };
 		return;
 	}
 	if (e->addend != addend || ((e->tag_r ^ page) && (e->tag_w ^ page)))
 		tlb_entry_clear(e, i);
+	v->asid->tlb_used[mode] = true;
 	e->addend = addend;
 	e->page = (uint64_t)host_page;
 	if (watched(v, va)) {
@@ -388,11 +391,15 @@ static void clear_table(struct tlb_entry *t)
 
 static void clear_jc(struct asid *a)
 {
-	for (int m = 0; m < 2; m++)
+	for (int m = 0; m < 2; m++) {
+		if (!a->jc_used[m])
+			continue;
 		for (unsigned i = 0; i < JC_SIZE; i++) {
 			a->jc[m][i].va = ~(uint64_t)i; /* low bits differ from the index: never matches */
 			a->jc[m][i].code = NULL;
 		}
+		a->jc_used[m] = false;
+	}
 }
 
 static void clear_itlb(struct asid *a)
@@ -406,7 +413,10 @@ static void asid_clear(struct asid *a)
 {
 	clear_itlb(a);
 	for (int m = 0; m < TLB_MODES; m++)
-		clear_table(a->tlb[m]);
+		if (a->tlb_used[m]) {
+			clear_table(a->tlb[m]);
+			a->tlb_used[m] = false;
+		}
 	clear_jc(a);
 }
 
@@ -422,6 +432,7 @@ void mmu_flush_all(struct vcpu *v)
 	}
 	for (unsigned i = 0; i < 64; i++)
 		v->large_filter[i] = v->exec_filter[i] = 0;
+	v->global_gen++;
 	v->stats.flushes++;
 }
 
@@ -458,7 +469,8 @@ static void invlpg_slot(const struct vcpu *v, struct asid *a, uint64_t va)
 		return;
 	for (int m = 0; m < 2; m++)
 		for (unsigned k = 0; k < JC_SIZE; k++)
-			if (((a->jc[m][k].va ^ va) & PAGE_MASK) == 0) {
+			/* Blocks that begin at the end of the page before may go on in this one. */
+			if (a->jc[m][k].va + 15 - page < PAGE_SIZE + 15) {
 				a->jc[m][k].va = ~(uint64_t)k;
 				a->jc[m][k].code = NULL;
 			}

@@ -14,11 +14,11 @@
 
 /* Offsets are known to native.S. */
 struct native_frame {
-	uint64_t r[16];  /* 0: values before and after, by host register number (r[RSP] unused) */
-	uint64_t flags;  /* 128: arithmetic flags before and after */
-	void *code;      /* 136 */
-	void *xsave;     /* 144: guest's XSAVE image to load before and save after; NULL for none */
-	uint64_t xmask;  /* 152: components */
+	uint64_t r[16]; /* 0: values before and after, by host register number (r[RSP] unused) */
+	uint64_t flags; /* 128: arithmetic flags before and after */
+	void *code;     /* 136 */
+	void *xsave;    /* 144: guest's XSAVE image to load before and save after; NULL for none */
+	uint64_t xmask; /* 152: components */
 };
 
 /* 0, or 1 if the instruction faulted: registers in the frame are unchanged then. */

@@ -48,11 +48,13 @@ static void emit_tail(struct emit *e, const struct insn *in, const struct fields
 
 				emit1(e, (uint8_t)(0x80 | reg << 3 | (sib ? 4 : mem->base & 7)));
 				if (sib)
-					emit1(e, (uint8_t)((mem->scale == 8 ? 3 :
-							    mem->scale == 4 ? 2 :
-							    mem->scale == 2 ? 1 :
-									      0) << 6 |
-							   (mem->index == EMIT_NO_REG ? 4 : mem->index & 7) << 3 |
+					emit1(e, (uint8_t)((mem->scale == 8   ? 3
+							    : mem->scale == 4 ? 2
+							    : mem->scale == 2 ? 1
+									      : 0)
+							       << 6 |
+							   (mem->index == EMIT_NO_REG ? 4 : mem->index & 7)
+							       << 3 |
 							   (mem->base & 7)));
 				emit4(e, (uint32_t)mem->disp);
 			} else {
@@ -71,13 +73,15 @@ static bool reencode_legacy(struct emit *e, const struct insn *in, const struct 
 	unsigned base = f->rm_is_mem ? mem->base : f->rm;
 	unsigned index = f->rm_is_mem ? mem->index : EMIT_NO_REG;
 	bool modrm = in->has_modrm || in->moffs || is_incdec(in);
-	bool force = in->reg8 && ((f->reg >= 4 && f->reg < 8 && (in->gpr_where & GPR_IN_REG)) ||
-				  (f->rm >= 4 && f->rm < 8 && (in->gpr_where & (GPR_IN_RM | GPR_IN_OPCODE))));
+	/* AH..BH exclude REX, so with them a number of 4..7 is never SPL..DIL. */
+	bool force = in->reg8 && !in->high8 &&
+		     ((f->reg >= 4 && f->reg < 8 && (in->gpr_where & GPR_IN_REG)) ||
+		      (f->rm >= 4 && f->rm < 8 && (in->gpr_where & (GPR_IN_RM | GPR_IN_OPCODE))));
 	uint8_t rex = (uint8_t)(0x40 | in->rex_w << 3 | (modrm ? ((f->reg >> 3) & 1) << 2 : 0) |
 				(index == EMIT_NO_REG ? 0 : ((index >> 3) & 1) << 1) |
 				((modrm || f->low_op) ? (base >> 3) & 1 : 0));
 
-	if (in->high8 && (rex != 0x40 || force))
+	if (in->high8 && rex != 0x40)
 		return false;
 	if (in->lock)
 		emit1(e, 0xf0);
@@ -173,11 +177,9 @@ bool reencode(struct emit *e, const struct insn *in, const uint8_t map[16], cons
 	if (in->mode != 8 && in->enc == ZYDIS_INSTRUCTION_ENCODING_VEX)
 		f.vvvv &= 7;
 	/* AH..BH are named 4..7 without REX and keep their number; others go through the map. */
-	if ((in->gpr_where & GPR_IN_REG) && !(in->high8 && !in->rex_w && f.reg >= 4 && f.reg < 8 &&
-					      in->ops[in->ops[0].encoding == ZYDIS_OPERAND_ENCODING_MODRM_REG ?
-							      0 :
-							      1]
-						      .high8))
+	if ((in->gpr_where & GPR_IN_REG) &&
+	    !(in->high8 && !in->rex_w && f.reg >= 4 && f.reg < 8 &&
+	      in->ops[in->ops[0].encoding == ZYDIS_OPERAND_ENCODING_MODRM_REG ? 0 : 1].high8))
 		f.reg = map[f.reg];
 	if ((in->gpr_where & GPR_IN_RM) && !f.rm_is_mem &&
 	    !(in->high8 && in->ops[in->ops[0].encoding == ZYDIS_OPERAND_ENCODING_MODRM_RM ? 0 : 1].high8))

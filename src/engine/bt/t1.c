@@ -19,6 +19,7 @@
 #include "base/util.h"
 #include "engine/bt/cache.h"
 #include "engine/bt/interp.h"
+#include "engine/bt/lockstep.h"
 #include "engine/bt/mmu.h"
 #include "engine/bt/t1_internal.h"
 #include "engine/bt/t1_offsets.h"
@@ -33,13 +34,18 @@ _Static_assert(V_T1_CODE == offsetof(struct vcpu, t1_code), "t1_offsets.h");
 _Static_assert(V_EXIT_REASON == offsetof(struct vcpu, exit_reason), "t1_offsets.h");
 _Static_assert(V_EXIT_ARG == offsetof(struct vcpu, exit_arg), "t1_offsets.h");
 _Static_assert(V_SCRATCH == offsetof(struct vcpu, scratch), "t1_offsets.h");
-_Static_assert(T1_KICK == T1_EXIT_KICK && T1_FAULT == T1_EXIT_FAULT, "t1_offsets.h");
+_Static_assert(V_NEEDS_SYNC == offsetof(struct vcpu, needs_sync), "t1_offsets.h");
+_Static_assert(V_RIP == offsetof(struct vcpu, st.rip), "t1_offsets.h");
+_Static_assert(T1_LINK == T1_EXIT_LINK && T1_KICK == T1_EXIT_KICK && T1_DISPATCH == T1_EXIT_DISPATCH,
+	       "t1_offsets.h");
 
 int t1_init(struct vcpu *v, uint64_t code_size)
 {
 	int r;
 
 	v->slow_mem = (uint64_t)t1_slow_thunk;
+	v->find_thunk = (uint64_t)t1_find_thunk;
+	v->special_thunk = (uint64_t)t1_special_thunk;
 	v->xmask = v->model->xcr0_mask ? v->model->xcr0_mask : 3;
 	r = cache_init(v, code_size);
 	return r;
@@ -48,84 +54,6 @@ int t1_init(struct vcpu *v, uint64_t code_size)
 void t1_free(struct vcpu *v)
 {
 	cache_free(v);
-}
-
-static void sync_in(struct vcpu *v)
-{
-	uint64_t f = v->st.rflags;
-
-	v->t1_flags = (f & 0xff) << 8 | (f >> 11 & 1);
-	v->iflag = f >> 9 & 1;
-	v->dflag = f >> 10 & 1;
-	v->acflag = f >> 18 & 1;
-	v->sysflags = f & ~(uint64_t)(FLAGS_ARITH | FLAG_IF | FLAG_DF | FLAG_AC | FLAG_RF | FLAG_VM);
-}
-
-static void sync_out(struct vcpu *v)
-{
-	uint64_t f = v->st.rflags & ~(uint64_t)(FLAGS_ARITH | FLAG_IF | FLAG_DF | FLAG_AC);
-
-	f |= (v->t1_flags >> 8 & (FLAGS_ARITH & 0xff)) | (v->t1_flags & 1) << 11;
-	f |= (uint64_t)v->iflag << 9 | (uint64_t)v->dflag << 10 | (uint64_t)v->acflag << 18 | FLAG_R1;
-	v->st.rflags = f;
-}
-
-/* Flat: base 0, limit 4 GiB, present, of the right kind. */
-static bool flat(const struct x86_seg *s, bool write)
-{
-	if (!(s->attr & SEG_P) || s->base || s->limit != 0xffffffffu)
-		return false;
-	return !write || ((s->attr & 0xa) == 2 && !(s->attr & 4));
-}
-
-/* Can translated code run here, and under which mode flags? */
-static bool mode_flags(struct vcpu *v, uint32_t *ret)
-{
-	struct x86_state *s = &v->st;
-	uint32_t f = 0;
-	bool user = x86_cpl(s) == 3;
-
-	if (!(s->cr0 & CR0_PE) || (s->rflags & (FLAG_VM | FLAG_TF)) || v->dr_watch || s->shadow)
-		return false;
-	if ((s->rflags & FLAG_AC) && user && (s->cr0 & CR0_AM))
-		return false;
-	if (!x86_code64(s)) {
-		if (!(s->seg[SEG_CS].attr & SEG_DB) || !(s->seg[SEG_SS].attr & SEG_DB))
-			return false;
-		if (!flat(&s->seg[SEG_CS], false) || !flat(&s->seg[SEG_SS], true) ||
-		    !flat(&s->seg[SEG_DS], true) || !flat(&s->seg[SEG_ES], true))
-			return false;
-		/* FS and GS may have a base, but no limit to check; unused ones may be null. */
-		for (int i = SEG_FS; i <= SEG_GS; i++)
-			if ((s->seg[i].attr & SEG_P) && (s->seg[i].limit != 0xffffffffu || !(s->seg[i].attr & 2)))
-				return false;
-		f |= BLOCK_32;
-		if (!(s->seg[SEG_FS].attr & SEG_P) || !(s->seg[SEG_GS].attr & SEG_P))
-			f |= BLOCK_NULL_FSGS;
-	}
-	if (x86_cpl(s) == 1 || x86_cpl(s) == 2)
-		return false;
-	if (user)
-		f |= BLOCK_USER;
-	if (!(s->cr0 & (CR0_EM | CR0_TS)) && (s->cr4 & CR4_OSFXSR)) {
-		f |= BLOCK_SSE;
-		if ((s->cr4 & CR4_OSXSAVE) && (s->xcr0 & 6) == 6)
-			f |= BLOCK_AVX;
-		if ((s->cr4 & CR4_OSXSAVE) && (s->xcr0 & 0xe6) == 0xe6)
-			f |= BLOCK_AVX512;
-	}
-	if (s->cr4 & CR4_SMAP)
-		f |= BLOCK_SMAP;
-	if (!user || !(s->cr4 & CR4_TSD))
-		f |= BLOCK_TSC;
-	if (s->cr4 & CR4_FSGSBASE)
-		f |= BLOCK_FSGS;
-	if (s->efer & EFER_LMA)
-		f |= BLOCK_LONG;
-	if (s->cr0 & CR0_PG)
-		f |= BLOCK_PAGING;
-	*ret = f;
-	return true;
 }
 
 /* The block at RIP. NULL with v->exc.present: fetch fault; NULL without: interpret one instruction. */
@@ -151,15 +79,6 @@ static struct block *find_block(struct vcpu *v, uint32_t flags)
 	return b ? b : translate(v, va, pa, host, flags);
 }
 
-static void jc_enter(struct vcpu *v, struct block *b)
-{
-	struct jc_entry *j = &((struct jc_entry *)v->asid->jc[!!(b->flags & BLOCK_USER)])[b->va & (JC_SIZE - 1)];
-
-	j->va = b->va;
-	j->code = b->entry_m;
-	mmu_note_exec(v, b->va);
-}
-
 /* Executes one instruction by interpretation; true if the run loop must look at events. */
 static bool interpret(struct vcpu *v)
 {
@@ -179,7 +98,7 @@ void t1_run(struct vcpu *v)
 			return;
 		if (!v->dr_watch)
 			v->st.rflags &= ~(uint64_t)FLAG_RF;
-		if (!mode_flags(v, &flags)) {
+		if (!t1_mode_flags(v, &flags)) {
 			link = NULL;
 			if (interpret(v))
 				return;
@@ -204,26 +123,30 @@ void t1_run(struct vcpu *v)
 				return;
 			continue;
 		}
-		if (link && link->same_page && link->from->flags == flags && link->target == b->va)
-			cache_link(v, link, b);
+		if (v->links_gen != v->global_gen) {
+			cache_unlink_global(v->cache);
+			v->links_gen = v->global_gen;
+		}
+		if (v->lockstep)
+			lockstep_reference(v, b);
 		else
-			jc_enter(v, b);
+			cache_follow(v, link, b, v->st.rip);
 		link = NULL;
-		sync_in(v);
+		v->cur_flags = flags;
+		t1_sync_in(v);
 		mmu_set_mode(v);
-		v->t1_code = (uint64_t)b->entry_m;
+		if (v->lockstep)
+			v->jc_base = v->empty_jc;
+		v->t1_code = (uint64_t)b->entry_jc;
 		t1_enter(v);
 		v->stats.exits++;
-		sync_out(v);
+		if (v->needs_sync)
+			t1_sync_out(v);
+		if (v->lockstep && lockstep_compare(v, b))
+			return;
 		switch (v->exit_reason) {
 		case T1_EXIT_LINK:
 			link = (struct block_exit *)v->exit_arg;
-			break;
-		case T1_EXIT_FAULT:
-			b = cache_find_host(v->cache, v->exit_arg);
-			v->st.rip = b->va + v->scratch[2];
-			if (interpret(v))
-				return;
 			break;
 		case T1_EXIT_INTERP:
 			if (interpret(v))
@@ -238,6 +161,10 @@ void t1_run(struct vcpu *v)
 		case T1_EXIT_KICK:
 			return;
 		default:
+			/* An instruction or an exception that C did may have halted or shut the processor
+			 * down. */
+			if (v->st.halted || v->st.shutdown || v->error[0] || event_pending(v))
+				return;
 			break;
 		}
 	}
@@ -262,8 +189,12 @@ void t1_kick_signal(struct vcpu *v, ucontext_t *uc)
 	v->jc_base = v->empty_jc;
 	if (within(rip, t1_enter_check, t1_enter_end)) {
 		r[REG_RIP] = (greg_t)t1_enter_check;
+	} else if (within(rip, t1_special_check, t1_special_end)) {
+		r[REG_RIP] = (greg_t)t1_special_check;
 	} else if (within(rip, t1_slow_check, t1_slow_end)) {
 		r[REG_RIP] = (greg_t)t1_slow_check;
+	} else if (within(rip, t1_find_check, t1_find_end)) {
+		r[REG_RIP] = (greg_t)t1_find_check;
 	} else if (within(rip, c->stub_lookup, c->stub_lookup_end)) {
 		r[REG_RIP] = (greg_t)c->stub_lookup;
 	} else if (within(rip, c->rx, c->rx + c->size)) {
@@ -288,12 +219,13 @@ bool t1_fault_signal(struct vcpu *v, ucontext_t *uc)
 	off = rip - (uint64_t)b->code;
 	for (unsigned i = 0; i < b->n_insns; i++)
 		if (off < b->map[i].host_end) {
-			/* The copied instruction changed nothing; flags that were in RFLAGS go where the exit expects them. */
+			/* The copied instruction changed nothing; flags that were in RFLAGS go where the exit
+			 * expects them. */
 			if (b->map[i].in_host)
-				v->t1_flags = ((uint64_t)r[REG_EFL] & 0xff) << 8 | ((uint64_t)r[REG_EFL] >> 11 & 1);
-			v->scratch[2] = b->map[i].guest_off;
-			v->exit_arg = (uint64_t)b->code;
-			v->exit_reason = T1_EXIT_FAULT;
+				v->t1_flags =
+				    ((uint64_t)r[REG_EFL] & 0xff) << 8 | ((uint64_t)r[REG_EFL] >> 11 & 1);
+			v->st.rip = cache_rip(v, b, b->map[i].guest_off);
+			v->exit_reason = T1_EXIT_INTERP;
 			r[REG_RIP] = (greg_t)t1_exit;
 			r[REG_EFL] &= ~(greg_t)(FLAG_TF | FLAG_DF | FLAG_AC);
 			return true;

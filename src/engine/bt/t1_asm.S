@@ -52,9 +52,11 @@ t1_enter_check:
 	mov r10, [rsp + V_GPR + 80]
 	mov r11, [rsp + V_GPR + 88]
 	mov r12, [rsp + V_GPR + 96]
+	mov r13, [rsp + V_RIP]
 	jmp [rsp + V_T1_CODE]
 t1_enter_end:
 1:	mov qword ptr [rsp + V_EXIT_REASON], T1_KICK
+	mov byte ptr [rsp + V_NEEDS_SYNC], 1
 	jmp 2f
 
 /* Exits jump here with everything but the registers in its place. */
@@ -73,6 +75,12 @@ t1_exit:
 	mov [rsp + V_GPR + 80], r10
 	mov [rsp + V_GPR + 88], r11
 	mov [rsp + V_GPR + 96], r12
+	mov byte ptr [rsp + V_NEEDS_SYNC], 1
+	jmp t1_exit_live
+	/* Registers are in st already, st.rflags is whole. */
+t1_exit_saved:
+	mov byte ptr [rsp + V_NEEDS_SYNC], 0
+t1_exit_live:
 	mov eax, [rsp + V_XMASK]
 	mov edx, [rsp + V_XMASK + 4]
 	xsave64 [rsp + V_XSAVE]
@@ -129,9 +137,110 @@ t1_slow_check:
 	ret
 t1_slow_end:
 3:	pop r13
-	mov [rsp + V_EXIT_ARG], r13
 	shr r14d, 16
+	mov [rsp + V_SCRATCH], r13
 	mov [rsp + V_SCRATCH + 16], r14
-	mov qword ptr [rsp + V_EXIT_REASON], T1_FAULT
+	mov [rsp + V_GPR + 24], rbx
+	mov [rsp + V_GPR + 32], r15
+	mov [rsp + V_GPR + 40], rbp
+	mov [rsp + V_GPR + 96], r12
+	mov rdi, rsp
+	mov rsi, [rsp + V_SCRATCH]
+	mov rdx, [rsp + V_SCRATCH + 16]
+	call t1_fault
+	jmp t1_special_done
+
+/*
+ * A special instruction, jumped to from a block that ends with it: R13 points
+ * at struct special; flags in memory.
+ */
+	.globl t1_special_thunk, t1_special_check, t1_special_end
+t1_special_thunk:
+	mov [rsp + V_GPR], rax
+	mov [rsp + V_GPR + 8], rcx
+	mov [rsp + V_GPR + 16], rdx
+	mov [rsp + V_GPR + 24], rbx
+	mov [rsp + V_GPR + 32], r15
+	mov [rsp + V_GPR + 40], rbp
+	mov [rsp + V_GPR + 48], rsi
+	mov [rsp + V_GPR + 56], rdi
+	mov [rsp + V_GPR + 64], r8
+	mov [rsp + V_GPR + 72], r9
+	mov [rsp + V_GPR + 80], r10
+	mov [rsp + V_GPR + 88], r11
+	mov [rsp + V_GPR + 96], r12
+	mov rdi, rsp
+	mov rsi, r13
+	call t1_special
+t1_special_done:
+	mov [rsp + V_T1_CODE], rax
+	test rax, rax
+	jz t1_exit_saved
+	/* From here st.rip is where to go on, and fields are those of translated code. */
+t1_special_check:
+	cmp dword ptr [rsp + V_KICK], 0
+	jne 5f
+	mov rax, [rsp + V_GPR]
+	mov rcx, [rsp + V_GPR + 8]
+	mov rdx, [rsp + V_GPR + 16]
+	mov rbx, [rsp + V_GPR + 24]
+	mov r15, [rsp + V_GPR + 32]
+	mov rbp, [rsp + V_GPR + 40]
+	mov rsi, [rsp + V_GPR + 48]
+	mov rdi, [rsp + V_GPR + 56]
+	mov r8, [rsp + V_GPR + 64]
+	mov r9, [rsp + V_GPR + 72]
+	mov r10, [rsp + V_GPR + 80]
+	mov r11, [rsp + V_GPR + 88]
+	mov r12, [rsp + V_GPR + 96]
+	mov r13, [rsp + V_RIP]
+	jmp [rsp + V_T1_CODE]
+t1_special_end:
+5:	mov qword ptr [rsp + V_EXIT_REASON], T1_DISPATCH
+	mov byte ptr [rsp + V_NEEDS_SYNC], 1
+	jmp t1_exit_live
+
+/*
+ * Jumped to from a block: R13 the guest address to go to, R14 the exit that
+ * leads there or 0. Finds its code or leaves with T1_EXIT_LINK.
+ */
+	.globl t1_find_thunk, t1_find_check, t1_find_end
+t1_find_thunk:
+	mov [rsp + V_RIP], r13
+	mov [rsp + V_EXIT_ARG], r14
+	mov [rsp + V_GPR], rax
+	mov [rsp + V_GPR + 8], rcx
+	mov [rsp + V_GPR + 16], rdx
+	mov [rsp + V_GPR + 48], rsi
+	mov [rsp + V_GPR + 56], rdi
+	mov [rsp + V_GPR + 64], r8
+	mov [rsp + V_GPR + 72], r9
+	mov [rsp + V_GPR + 80], r10
+	mov [rsp + V_GPR + 88], r11
+	mov rdi, rsp
+	mov rsi, r13
+	mov rdx, r14
+	call t1_find
+	mov [rsp + V_T1_CODE], rax
+t1_find_check:
+	xor r14d, r14d
+	mov r13, [rsp + V_T1_CODE]
+	cmp r14d, [rsp + V_KICK]
+	cmovne r13, r14
+	mov rax, [rsp + V_GPR]
+	mov rcx, [rsp + V_GPR + 8]
+	mov rdx, [rsp + V_GPR + 16]
+	mov rsi, [rsp + V_GPR + 48]
+	mov rdi, [rsp + V_GPR + 56]
+	mov r8, [rsp + V_GPR + 64]
+	mov r9, [rsp + V_GPR + 72]
+	mov r10, [rsp + V_GPR + 80]
+	mov r11, [rsp + V_GPR + 88]
+	test r13, r13
+	jz 4f
+	mov r13, [rsp + V_RIP]
+	jmp [rsp + V_T1_CODE]
+t1_find_end:
+4:	mov qword ptr [rsp + V_EXIT_REASON], T1_LINK
 	jmp t1_exit
 	.section .note.GNU-stack, "", @progbits

@@ -1,7 +1,95 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* C that translated code calls while guest vector registers are live. General-regs-only. */
-#include "engine/bt/mmu.h"
+/*
+ * C that translated code calls while guest vector registers are live:
+ * general-regs-only.
+ *
+ * Special instructions and page faults are done here, with the interpreter's
+ * own semantic functions, on the guest's general registers as the assembly has
+ * stored them in st; what these cannot do without ordinary C (needs_full) goes
+ * out to the interpreter.
+ */
+#include "engine/bt/cache.h"
+#include "engine/bt/interp_internal.h"
 #include "engine/bt/t1_internal.h"
+
+void t1_sync_in(struct vcpu *v)
+{
+	uint64_t f = v->st.rflags;
+
+	v->t1_flags = (f & 0xff) << 8 | (f >> 11 & 1);
+	v->iflag = f >> 9 & 1;
+	v->dflag = f >> 10 & 1;
+	v->acflag = f >> 18 & 1;
+	v->sysflags = f & ~(uint64_t)(FLAGS_ARITH | FLAG_IF | FLAG_DF | FLAG_AC | FLAG_RF | FLAG_VM);
+}
+
+void t1_sync_out(struct vcpu *v)
+{
+	uint64_t f = v->st.rflags & ~(uint64_t)(FLAGS_ARITH | FLAG_IF | FLAG_DF | FLAG_AC);
+
+	f |= (v->t1_flags >> 8 & (FLAGS_ARITH & 0xff)) | (v->t1_flags & 1) << 11;
+	f |= (uint64_t)v->iflag << 9 | (uint64_t)v->dflag << 10 | (uint64_t)v->acflag << 18 | FLAG_R1;
+	v->st.rflags = f;
+}
+
+/* Flat: base 0, limit 4 GiB, present, of the right kind. */
+static bool flat(const struct x86_seg *s, bool write)
+{
+	if (!(s->attr & SEG_P) || s->base || s->limit != 0xffffffffu)
+		return false;
+	return !write || ((s->attr & 0xa) == 2 && !(s->attr & 4));
+}
+
+/* Can translated code run here, and under which mode flags? */
+bool t1_mode_flags(struct vcpu *v, uint32_t *ret)
+{
+	struct x86_state *s = &v->st;
+	uint32_t f = 0;
+	bool user = x86_cpl(s) == 3;
+
+	if (!(s->cr0 & CR0_PE) || (s->rflags & (FLAG_VM | FLAG_TF)) || v->dr_watch || s->shadow)
+		return false;
+	if ((s->rflags & FLAG_AC) && user && (s->cr0 & CR0_AM))
+		return false;
+	if (!x86_code64(s)) {
+		if (!(s->seg[SEG_CS].attr & SEG_DB) || !(s->seg[SEG_SS].attr & SEG_DB))
+			return false;
+		if (!flat(&s->seg[SEG_CS], false) || !flat(&s->seg[SEG_SS], true) ||
+		    !flat(&s->seg[SEG_DS], true) || !flat(&s->seg[SEG_ES], true))
+			return false;
+		/* FS and GS may have a base, but no limit to check; unused ones may be null. */
+		for (int i = SEG_FS; i <= SEG_GS; i++)
+			if ((s->seg[i].attr & SEG_P) &&
+			    (s->seg[i].limit != 0xffffffffu || !(s->seg[i].attr & 2)))
+				return false;
+		f |= BLOCK_32;
+		if (!(s->seg[SEG_FS].attr & SEG_P) || !(s->seg[SEG_GS].attr & SEG_P))
+			f |= BLOCK_NULL_FSGS;
+	}
+	if (x86_cpl(s) == 1 || x86_cpl(s) == 2)
+		return false;
+	if (user)
+		f |= BLOCK_USER;
+	if (!(s->cr0 & (CR0_EM | CR0_TS)) && (s->cr4 & CR4_OSFXSR)) {
+		f |= BLOCK_SSE;
+		if ((s->cr4 & CR4_OSXSAVE) && (s->xcr0 & 6) == 6)
+			f |= BLOCK_AVX;
+		if ((s->cr4 & CR4_OSXSAVE) && (s->xcr0 & 0xe6) == 0xe6)
+			f |= BLOCK_AVX512;
+	}
+	if (s->cr4 & CR4_SMAP)
+		f |= BLOCK_SMAP;
+	if (!user || !(s->cr4 & CR4_TSD))
+		f |= BLOCK_TSC;
+	if (s->cr4 & CR4_FSGSBASE)
+		f |= BLOCK_FSGS;
+	if (s->efer & EFER_LMA)
+		f |= BLOCK_LONG;
+	if (s->cr0 & CR0_PG)
+		f |= BLOCK_PAGING;
+	*ret = f;
+	return true;
+}
 
 uint64_t t1_slow_mem(struct vcpu *v, uint64_t va, uint32_t info)
 {
@@ -10,13 +98,98 @@ uint64_t t1_slow_mem(struct vcpu *v, uint64_t va, uint32_t info)
 	void *host;
 	bool code;
 
-	/* Page crossings, non-canonical addresses, devices and faults are the interpreter's. */
-	if (!size || (va & 0xfff) + size > PAGE_SIZE || !canonical(va) || v->dr_watch)
+	/* Page crossings, non-canonical addresses, devices and faults are for t1_fault and the interpreter.
+	 */
+	v->fault_va = va;
+	v->fault_info = 0;
+	if (!size || (va & 0xfff) + size > PAGE_SIZE || !canonical(va) || v->dr_watch || (info & 0x200))
 		return 1;
 	v->st.rflags = (v->st.rflags & ~(uint64_t)FLAG_AC) | (v->acflag ? FLAG_AC : 0);
-	if (mmu_host(v, va, acc, &host, &pa, &code) || !host || code) {
-		v->exc.present = false;
+	if (mmu_host(v, va, acc, &host, &pa, &code)) {
+		v->fault_info = 1;
 		return 1;
 	}
-	return 0;
+	return !host || code;
+}
+
+/* Where to go on at st.rip: code, or NULL with the exit's reason. */
+static void *resume(struct vcpu *v)
+{
+	struct x86_state *s = &v->st;
+	struct jc_entry *j;
+	uint32_t flags;
+
+	v->exit_reason = T1_EXIT_DISPATCH;
+	if (s->halted || s->shutdown || s->shadow || v->exc.dr6 ||
+	    (v->irq_request && (s->rflags & FLAG_IF)) || (s->nmi_pending && !s->nmi_blocked))
+		return NULL;
+	if (!v->dr_watch)
+		s->rflags &= ~(uint64_t)FLAG_RF;
+	if (!t1_mode_flags(v, &flags) || flags != v->jc_flags[!!(flags & BLOCK_USER)])
+		return NULL;
+	if (v->links_gen != v->global_gen || v->lockstep)
+		return NULL;
+	v->cur_flags = flags;
+	t1_sync_in(v);
+	j = (struct jc_entry *)v->jc_base + (s->rip & (JC_SIZE - 1));
+	if (j->va == s->rip)
+		return j->code;
+	return t1_find(v, s->rip, NULL);
+}
+
+void *t1_special(struct vcpu *v, const struct special *sp)
+{
+	struct x86_state *s = &v->st;
+	const struct insn *in = &sp->in;
+	int r;
+
+	t1_sync_out(v);
+	v->insn_rip = (sp->rip + (sp->pic ? v->page_va : 0)) & sp->mask;
+	s->rip = (sp->next + (sp->pic ? v->page_va : 0)) & sp->mask;
+	v->exc.present = false;
+	v->exc.dr6 = 0;
+	v->exc.soft = false;
+	v->in_gpr = true;
+	v->bail = false;
+	r = interp_control(v, in);
+	if (r == 1)
+		r = interp_string(v, in);
+	if (r == 1)
+		r = interp_system(v, in);
+	if (r) {
+		s->rip = v->insn_rip;
+		if (r < 0 && !v->bail)
+			event_exception(v);
+		if (r > 0 || v->bail) {
+			s->rip = v->insn_rip;
+			v->in_gpr = v->bail = false;
+			v->exit_reason = T1_EXIT_INTERP;
+			return NULL;
+		}
+	}
+	v->in_gpr = false;
+	return resume(v);
+}
+
+void *t1_fault(struct vcpu *v, uint64_t host_pc, uint64_t guest_off)
+{
+	struct block *b = cache_find_host(v->cache, host_pc);
+
+	t1_sync_out(v);
+	v->st.rip = cache_rip(v, b, guest_off);
+	v->exit_reason = T1_EXIT_INTERP;
+	if (!v->fault_info || v->lockstep)
+		return NULL;
+	/* v->exc still holds the #PF that the slow path found. */
+	v->in_gpr = true;
+	v->bail = false;
+	v->exc.dr6 = 0;
+	event_exception(v);
+	v->in_gpr = false;
+	if (v->bail) {
+		v->bail = false;
+		v->st.rip = cache_rip(v, b, guest_off);
+		return NULL;
+	}
+	return resume(v);
 }

@@ -3,15 +3,41 @@
 #ifndef SILL_ENGINE_BT_T1_INTERNAL_H
 #define SILL_ENGINE_BT_T1_INTERNAL_H
 
+#include "engine/bt/decode.h"
 #include "engine/bt/vcpu.h"
 
 /* t1_asm.S */
 void t1_enter(struct vcpu *v);
-extern const char t1_enter_check[], t1_enter_end[], t1_exit[], t1_slow_thunk[], t1_slow_check[], t1_slow_end[];
+extern const char t1_special_thunk[], t1_special_check[], t1_special_end[];
+
+/* An instruction that ends a block and is done by C, as translated code hands it over. */
+struct special {
+	struct insn in;
+	uint64_t rip, next; /* addresses; pic: offsets from page_va */
+	uint64_t mask;      /* of an address in this code */
+	bool pic;
+};
+/* Both return the code to go on with, or NULL with exit_reason: leave. Registers are in st. */
+void *t1_special(struct vcpu *v, const struct special *sp);
+void *t1_fault(struct vcpu *v, uint64_t host_pc, uint64_t guest_off);
+
+/* Arithmetic flags, IF, DF and AC between st.rflags and the fields that translated code uses. */
+void t1_sync_in(struct vcpu *v);
+void t1_sync_out(struct vcpu *v);
+/* Can translated code run in the current mode, and under which BLOCK_* flags? */
+bool t1_mode_flags(struct vcpu *v, uint32_t *ret);
+
+struct block_exit;
+/* Code for guest address va (entry with flags in memory), or NULL: leave. e: the exit that led here, or NULL.
+ */
+void *t1_find(struct vcpu *v, uint64_t va, struct block_exit *e);
+extern const char t1_find_thunk[], t1_find_check[], t1_find_end[];
+extern const char t1_enter_check[], t1_enter_end[], t1_exit[], t1_slow_thunk[], t1_slow_check[],
+    t1_slow_end[];
 
 /*
  * Slow path of a memory access (t1_gpr.c): va missed; info: size in bits 7:0,
- * bit 8 a write, bits 31:16 the instruction's offset in its block. 0: the TLB
+ * bit 8 a write, bit 9 a masked access, bits 31:16 the instruction's offset in its block. 0: the TLB
  * has the page now; else the interpreter must do the instruction.
  */
 uint64_t t1_slow_mem(struct vcpu *v, uint64_t va, uint32_t info);

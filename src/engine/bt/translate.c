@@ -24,6 +24,12 @@
  * has a base register alone, else to [page + offset].  A miss goes to the
  * block's cold part, which calls t1_slow_mem and tries again.
  *
+ * Position.  A user block may run at any virtual address that its page is
+ * mapped at (shared libraries under ASLR), so it has no address of its own: the
+ * page's address is in page_va, set by the way in through the jump cache, and
+ * everything relative to RIP is computed from that.  Kernel code stays where it
+ * is, and its addresses are constants.
+ *
  * Precision.  An instruction commits nothing before its last check; so a fault
  * (found by the slow path, or raised by the processor in the copied
  * instruction) leaves the state of the instruction's start, and the interpreter
@@ -45,14 +51,16 @@
 #define MAX_COLD  192
 #define MAX_EXITS 64
 
-#define T0 R13 /* host scratch */
-#define T1 R14
-#define GSP R15 /* guest RSP */
+#define T0   R13 /* host scratch */
+#define T1   R14
+#define GSP  R15 /* guest RSP */
 #define VCPU RSP
 
-#define OFF(field)   ((int32_t)offsetof(struct vcpu, field))
-#define OFF_GPR(r)   (OFF(st.gpr) + 8 * (int32_t)(r))
-#define OFF_SEG(s)   ((int32_t)(offsetof(struct vcpu, st.seg) + (s) * sizeof(struct x86_seg) + offsetof(struct x86_seg, base)))
+#define OFF(field) ((int32_t)offsetof(struct vcpu, field))
+#define OFF_GPR(r) (OFF(st.gpr) + 8 * (int32_t)(r))
+#define OFF_SEG(s)                                                                                           \
+	((int32_t)(offsetof(struct vcpu, st.seg) + (s) * sizeof(struct x86_seg) +                            \
+		   offsetof(struct x86_seg, base)))
 
 enum where { IN_HOST = 1, IN_MEM = 2 };
 
@@ -60,13 +68,13 @@ enum cold_kind { COLD_MISS, COLD_EXIT, COLD_INTERP };
 
 struct cold {
 	enum cold_kind kind;
-	uint8_t *patch;    /* rel32 in the hot part */
-	uint8_t *retry;    /* COLD_MISS: executable address to try again */
-	uint32_t info;     /* COLD_MISS: for t1_slow_mem */
-	int32_t tag;       /* COLD_MISS: offset of the tag in the entry, to undo the XOR */
-	uint64_t rip;      /* COLD_EXIT, COLD_INTERP */
-	unsigned exit;     /* COLD_EXIT: index */
-	bool save_flags;   /* COLD_INTERP, COLD_EXIT: flags are in RFLAGS only */
+	uint8_t *patch;  /* rel32 in the hot part */
+	uint8_t *retry;  /* COLD_MISS: executable address to try again */
+	uint32_t info;   /* COLD_MISS: for t1_slow_mem */
+	int32_t tag;     /* COLD_MISS: offset of the tag in the entry, to undo the XOR */
+	uint64_t rip;    /* COLD_EXIT, COLD_INTERP */
+	unsigned exit;   /* COLD_EXIT: index */
+	bool save_flags; /* COLD_INTERP, COLD_EXIT: flags are in RFLAGS only */
 };
 
 struct tr {
@@ -76,6 +84,7 @@ struct tr {
 	const uint8_t *page; /* host address of the page */
 	uint64_t va;         /* of the current instruction */
 	unsigned mode;       /* 8 or 4 */
+	bool pic;            /* position-independent: see the essay */
 	unsigned where;      /* enum where bits: where valid flags are */
 	uint32_t flags;      /* BLOCK_* */
 	struct insn in[MAX_INSNS];
@@ -87,8 +96,30 @@ struct tr {
 	uint64_t exit_rip[MAX_EXITS];
 	unsigned n_exits;
 	struct insn_map map[MAX_INSNS];
+	struct special special;
+	uint8_t *special_patch; /* where its address goes; NULL: none */
 	bool ended;
 };
+
+/* A code address into a host register; flags survive. */
+static void emit_pc(struct tr *t, unsigned reg, uint64_t va)
+{
+	if (!t->pic) {
+		emit_mov_imm(&t->e, reg, va);
+		return;
+	}
+	emit_load(&t->e, reg, VCPU, OFF(page_va));
+	emit_lea(&t->e, t->mode, reg, reg, EMIT_NO_REG, 1, (int32_t)(va - (t->b->va & PAGE_MASK)));
+}
+
+/* Can va be reached from the block's page by a 32-bit offset? Others (32-bit code that wraps) are the
+ * interpreter's. */
+static bool pc_in_reach(const struct tr *t, uint64_t va)
+{
+	int64_t d = (int64_t)(va - (t->b->va & PAGE_MASK));
+
+	return !t->pic || t->mode == 4 || d == (int32_t)d;
+}
 
 /* ---- flags ---- */
 
@@ -97,7 +128,7 @@ static void save_flags(struct tr *t)
 	struct emit *e = &t->e;
 
 	emit_store(e, RAX, VCPU, OFF(scratch[0]));
-	emit1(e, 0x9f); /* lahf */
+	emit1(e, 0x9f);                   /* lahf */
 	emit_bytes(e, "\x0f\x90\xc0", 3); /* seto al */
 	emit1(e, 0x66);
 	emit_op_mem(e, 4, OP_MOV_STORE, RAX, VCPU, OFF(t1_flags));
@@ -150,13 +181,24 @@ static uint32_t insn_reads(const struct insn *in)
 	}
 }
 
+/*
+ * Flags that the instruction overwrites whatever they were. What the manual
+ * leaves undefined counts, except in lockstep: processors have habits there
+ * (some keep the old value), and the interpreter shows them.
+ */
+static uint32_t insn_kills(const struct tr *t, const struct insn *in)
+{
+	return (in->flags_written | (t->v->lockstep ? 0 : in->flags_undefined)) & ~in->flags_read;
+}
+
 /* Which flags the code at va (same page) may read before writing them. Its bytes become a dependency. */
 static uint32_t live_at(struct tr *t, uint64_t va)
 {
 	uint32_t live = 0, written = 0;
 	struct insn in;
 
-	if ((va ^ t->b->va) & PAGE_MASK)
+	/* Lockstep compares all flags at every exit. */
+	if (((va ^ t->b->va) & PAGE_MASK) || t->v->lockstep)
 		return FLAGS_ARITH;
 	for (int k = 0; k < 6; k++) {
 		unsigned off = va & 0xfff, last;
@@ -168,7 +210,7 @@ static uint32_t live_at(struct tr *t, uint64_t va)
 		for (unsigned g = off / 128; g <= last / 128; g++)
 			t->b->granules |= 1u << g;
 		live |= insn_reads(&in) & ~written;
-		written |= in.flags_written & ~in.flags_read;
+		written |= insn_kills(t, &in);
 		if (written == FLAGS_ARITH)
 			return live;
 		if (in.cls == INSN_SPECIAL && in.mnemonic != ZYDIS_MNEMONIC_PUSH &&
@@ -234,6 +276,25 @@ static uint64_t pc_mask(const struct tr *t, uint64_t pc)
 	return t->mode == 8 ? pc : (uint32_t)pc;
 }
 
+/* Ends the block with the current instruction, which C does (t1_special). */
+static void exit_special(struct tr *t, const struct insn *in)
+{
+	struct special *sp = &t->special;
+
+	sp->in = *in;
+	sp->pic = t->pic;
+	sp->rip = t->pic ? t->va & 0xfff : t->va;
+	sp->next = t->pic ? sp->rip + in->len : pc_mask(t, t->va + in->len);
+	sp->mask = t->mode == 8 ? ~0ull : 0xffffffffu;
+	spare_flags(t, FLAGS_ARITH);
+	emit1(&t->e, 0x49); /* mov r13, imm64: filled in when the record has its place */
+	emit1(&t->e, 0xbd);
+	t->special_patch = t->e.p;
+	emit8(&t->e, 0);
+	emit_jmp_mem(&t->e, VCPU, OFF(special_thunk));
+	t->ended = true;
+}
+
 /* Ends the block before the current instruction, which the interpreter does. */
 static void exit_interp(struct tr *t)
 {
@@ -261,9 +322,10 @@ struct ea {
 	unsigned base, index; /* guest registers or EMIT_NO_REG */
 	unsigned scale;
 	int64_t disp;
-	unsigned seg;   /* SEG_FS, SEG_GS, or SEG_DS for none */
+	unsigned seg; /* SEG_FS, SEG_GS, or SEG_DS for none */
 	unsigned addrsize;
-	bool absolute;  /* disp is the whole linear offset */
+	bool absolute; /* disp is the whole linear offset */
+	bool pcrel;    /* and it is relative to RIP */
 };
 
 static bool fits32(int64_t x)
@@ -280,6 +342,7 @@ static struct ea insn_operand(const struct tr *t, const struct insn *in)
 	a.seg = in->seg >= SEG_FS ? in->seg : SEG_DS;
 	if (in->base == REG_PC) {
 		a.base = EMIT_NO_REG;
+		a.pcrel = true;
 		a.disp += (int64_t)(t->va + in->len);
 		if (in->addrsize == 4)
 			a.disp = (uint32_t)a.disp;
@@ -292,7 +355,8 @@ static struct ea insn_operand(const struct tr *t, const struct insn *in)
 	return a;
 }
 
-/* The effective address (with segment base) into host register `dst` (T0). Flags survive only without a segment. */
+/* The effective address (with segment base) into host register `dst` (T0). Flags survive only without a
+ * segment. */
 static void emit_ea(struct tr *t, const struct ea *a)
 {
 	struct emit *e = &t->e;
@@ -300,7 +364,10 @@ static void emit_ea(struct tr *t, const struct ea *a)
 	unsigned b = EMIT_NO_REG, x = EMIT_NO_REG;
 
 	if (a->absolute) {
-		emit_mov_imm(e, T0, (uint64_t)a->disp);
+		if (a->pcrel)
+			emit_pc(t, T0, (uint64_t)a->disp);
+		else
+			emit_mov_imm(e, T0, (uint64_t)a->disp);
 	} else {
 		if (a->base != EMIT_NO_REG) {
 			b = host_reg(a->base);
@@ -326,9 +393,37 @@ static void emit_ea(struct tr *t, const struct ea *a)
 	}
 }
 
+/* t1_slow_mem must not fill the TLB on its own: with a mask, the access may not touch the page at all. */
+#define MISS_MASKED 0x200u
+
 static uint32_t miss_info(const struct tr *t, unsigned size, bool write)
 {
 	return size | (write ? 0x100u : 0) | (uint32_t)(t->va - t->b->va) << 16;
+}
+
+/* The TLB check of the address in T0; afterwards T1 is its entry and T0 the offset in the page. A miss goes
+ * back to `start`. */
+static void check_address(struct tr *t, uint8_t *start, unsigned size, bool write)
+{
+	struct emit *e = &t->e;
+	int32_t tag = write ? offsetof(struct tlb_entry, tag_w) : offsetof(struct tlb_entry, tag_r);
+	struct cold *c;
+
+	emit_mov(e, T1, T0);
+	emit_bytes(e, "\x49\xc1\xee\x07", 4); /* shr r14, 7 */
+	emit_bytes(e, "\x41\x81\xe6", 3);     /* and r14d, imm32 */
+	emit4(e, (TLB_SIZE - 1) << 5);
+	emit_op_mem(e, 8, OP_ADD_LOAD, T1, VCPU, OFF(tlb_base));
+	emit_op_mem(e, 8, OP_XOR_LOAD, T0, T1, tag);
+	emit_bytes(e, "\x49\x81\xfd", 3); /* cmp r13, imm32 */
+	emit4(e, PAGE_SIZE - size);
+	emit1(e, 0x0f); /* ja */
+	emit1(e, 0x87);
+	c = add_cold(t, COLD_MISS);
+	c->patch = emit_rel32(t);
+	c->retry = start;
+	c->info = miss_info(t, size, write);
+	c->tag = tag;
 }
 
 /*
@@ -338,31 +433,18 @@ static uint32_t miss_info(const struct tr *t, unsigned size, bool write)
 static unsigned check(struct tr *t, const struct ea *a, unsigned size, bool write, struct host_mem *m)
 {
 	struct emit *e = &t->e;
-	struct cold *c;
 	uint8_t *start = emit_here(e);
-	int32_t tag = write ? offsetof(struct tlb_entry, tag_w) : offsetof(struct tlb_entry, tag_r);
 	unsigned base;
 
 	emit_ea(t, a);
-	emit_mov(e, T1, T0);
-	emit_bytes(e, "\x49\xc1\xee\x07", 4);		 /* shr r14, 7 */
-	emit_bytes(e, "\x41\x81\xe6", 3);		 /* and r14d, imm32 */
-	emit4(e, (TLB_SIZE - 1) << 5);
-	emit_op_mem(e, 8, OP_ADD_LOAD, T1, VCPU, OFF(tlb_base));
-	emit_op_mem(e, 8, OP_XOR_LOAD, T0, T1, tag);
-	emit_bytes(e, "\x49\x81\xfd", 3);		 /* cmp r13, imm32 */
-	emit4(e, PAGE_SIZE - size);
-	emit1(e, 0x0f);					 /* ja */
-	emit1(e, 0x87);
-	c = add_cold(t, COLD_MISS);
-	c->patch = emit_rel32(t);
-	c->retry = start;
-	c->info = miss_info(t, size, write);
-	c->tag = tag;
+	check_address(t, start, size, write);
 	base = a->base == EMIT_NO_REG ? EMIT_NO_REG : host_reg(a->base);
-	if (base != EMIT_NO_REG && a->index == EMIT_NO_REG && a->seg == SEG_DS && a->addrsize == 8 && t->mode == 8) {
+	if (base != EMIT_NO_REG && a->index == EMIT_NO_REG && a->seg == SEG_DS && a->addrsize == 8 &&
+	    t->mode == 8) {
 		emit_load(e, T1, T1, offsetof(struct tlb_entry, addend));
-		*m = (struct host_mem){ .base = (uint8_t)base, .index = T1, .scale = 1, .disp = (int32_t)a->disp };
+		*m = (struct host_mem){
+			.base = (uint8_t)base, .index = T1, .scale = 1, .disp = (int32_t)a->disp
+		};
 		return T0;
 	}
 	emit_op_mem(e, 8, OP_ADD_LOAD, T0, T1, offsetof(struct tlb_entry, page));
@@ -392,7 +474,8 @@ static bool unit_allowed(const struct tr *t, const struct insn *in)
 
 static bool is_bit_string(const struct insn *in)
 {
-	return in->has_mem && in->map == ZYDIS_OPCODE_MAP_0F && in->enc == ZYDIS_INSTRUCTION_ENCODING_LEGACY &&
+	return in->has_mem && in->map == ZYDIS_OPCODE_MAP_0F &&
+	       in->enc == ZYDIS_INSTRUCTION_ENCODING_LEGACY &&
 	       (in->opcode == 0xa3 || in->opcode == 0xab || in->opcode == 0xb3 || in->opcode == 0xbb);
 }
 
@@ -403,9 +486,8 @@ static unsigned high_data_regs(const struct insn *in, uint8_t regs[4])
 	unsigned n = 0;
 
 	for (int k = 0; k < 3; k++)
-		if (in->ops[k].type == ZYDIS_OPERAND_TYPE_REGISTER &&
-		    in->ops[k].cls >= ZYDIS_REGCLASS_GPR8 && in->ops[k].cls <= ZYDIS_REGCLASS_GPR64 &&
-		    in->ops[k].reg >= R13 && in->ops[k].reg < 16)
+		if (in->ops[k].type == ZYDIS_OPERAND_TYPE_REGISTER && in->ops[k].cls >= ZYDIS_REGCLASS_GPR8 &&
+		    in->ops[k].cls <= ZYDIS_REGCLASS_GPR64 && in->ops[k].reg >= R13 && in->ops[k].reg < 16)
 			used |= 1u << in->ops[k].reg;
 	for (unsigned r = R13; r <= R15; r++)
 		if (used >> r & 1)
@@ -417,12 +499,72 @@ static unsigned high_data_regs(const struct insn *in, uint8_t regs[4])
 static bool can_copy(const struct tr *t, const struct insn *in)
 {
 	uint8_t high[4];
+	unsigned n_high, free_regs;
 
-	if (in->cls != INSN_NATIVE || !unit_allowed(t, in) || in->mem_masked || in->mem_vsib || is_bit_string(in))
+	if (t->v->lockstep &&
+	    (in->mnemonic == ZYDIS_MNEMONIC_RDRAND || in->mnemonic == ZYDIS_MNEMONIC_RDSEED))
 		return false;
-	if (in->has_mem && (in->mem_size == 0 || in->mem_size > 512 || (in->high8)))
+	if (in->cls != INSN_NATIVE || !unit_allowed(t, in) || in->mem_vsib)
 		return false;
-	return high_data_regs(in, high) <= (in->has_mem ? 1 : 2);
+	if (in->has_mem && (in->mem_size == 0 || in->mem_size > 128 || in->high8))
+		return false;
+	n_high = high_data_regs(in, high);
+	free_regs = in->has_mem ? 1 : 2;
+	/* One register more can be borrowed where the instruction cannot fault with it borrowed. */
+	return n_high <= free_regs || (n_high == free_regs + 1 && in->unit == UNIT_INT && !in->lock);
+}
+
+/*
+ * BT, BTS, BTR, BTC with a register offset address a bit string (SDM 2A): the
+ * word that holds the bit is found here, and the instruction then gets the
+ * offset within that word.
+ */
+static bool tr_bit_string(struct tr *t, const struct insn *in)
+{
+	struct emit *e = &t->e;
+	struct ea a = insn_operand(t, in);
+	struct host_mem m;
+	unsigned bit = in->ops[1].reg, h = host_reg(bit), wide = in->opsize == 8;
+	uint8_t *start;
+	unsigned sh = in->opsize == 8 ? 6 : 5;
+	bool write = in->opcode != 0xa3;
+
+	if (in->opsize == 2 || t->mode != 8 || in->addrsize != 8)
+		return false;
+	spare_flags(t, t->live[t->i]);
+	start = emit_here(e);
+	emit_ea(t, &a);
+	if (h == EMIT_NO_REG) {
+		emit_op_mem(e, in->opsize, wide ? OP_MOV_LOAD : 0x8b, T1, VCPU, OFF_GPR(bit));
+		if (!wide)
+			emit_bytes(e, "\x4d\x63\xf6", 3); /* movsxd r14, r14d */
+	} else {
+		emit_rex(e, 1, T1, EMIT_NO_REG, h, false);
+		emit1(e, wide ? 0x8b : 0x63); /* mov or movsxd r14, h */
+		emit1(e, (uint8_t)(0xc0 | (T1 & 7) << 3 | (h & 7)));
+	}
+	emit_bytes(e, "\x49\xc1\xfe", 3); /* sar r14, imm8 */
+	emit1(e, (uint8_t)sh);
+	emit_lea(e, 8, T0, T0, T1, in->opsize, 0);
+	check_address(t, start, in->opsize, write);
+	emit_op_mem(e, 8, OP_ADD_LOAD, T0, T1, offsetof(struct tlb_entry, page));
+	m = (struct host_mem){ .base = T0, .index = EMIT_NO_REG, .scale = 1 };
+	if (h == EMIT_NO_REG)
+		emit_op_mem(e, in->opsize, OP_MOV_LOAD, T1, VCPU, OFF_GPR(bit));
+	else
+		emit_op_reg(e, in->opsize, OP_MOV_STORE, h, T1);
+	emit_bytes(e, "\x41\x83\xe6", 3); /* and r14d, width - 1 */
+	emit1(e, (uint8_t)(in->opsize * 8 - 1));
+	want_flags(t); /* they keep all but CF */
+	t->map[t->i].in_host = true;
+	if (in->lock)
+		emit1(e, 0xf0);
+	emit_rex(e, wide, T1, m.index, m.base, false);
+	emit1(e, 0x0f);
+	emit1(e, in->opcode);
+	emit_mem(e, T1, m.base, m.index, m.scale, m.disp);
+	t->where = IN_HOST;
+	return true;
 }
 
 static void copy_insn(struct tr *t, const struct insn *in)
@@ -431,7 +573,7 @@ static void copy_insn(struct tr *t, const struct insn *in)
 	uint32_t live_after = t->live[t->i + 1];
 	struct host_mem m = { .base = T0, .index = EMIT_NO_REG, .scale = 1 };
 	unsigned n_high = high_data_regs(in, high), free_reg = T0;
-	uint8_t scratch[2];
+	uint8_t scratch[3], borrowed = EMIT_NO_REG;
 
 	for (unsigned r = 0; r < 16; r++)
 		map[r] = (uint8_t)r;
@@ -441,22 +583,36 @@ static void copy_insn(struct tr *t, const struct insn *in)
 
 		spare_flags(t, t->live[t->i]);
 		free_reg = check(t, &a, in->mem_size, in->mem_write, &m);
+		if (in->mem_masked)
+			t->cold[t->n_cold - 1].info |= MISS_MASKED;
 	}
 	scratch[0] = (uint8_t)free_reg;
 	scratch[1] = T1;
+	if (n_high > (in->has_mem ? 1u : 2u)) {
+		/* RBX..RDI are no implicit operands of anything but string instructions and CMPXCHG8B/16B. */
+		uint32_t busy = in->regs_read | in->regs_written | 1u << RSP;
+
+		for (borrowed = RBX; busy >> borrowed & 1; borrowed++)
+			;
+		emit_store(&t->e, borrowed, VCPU, OFF(scratch[3]));
+		scratch[in->has_mem ? 1 : 2] = borrowed;
+	}
 	for (unsigned k = 0; k < n_high; k++) {
 		map[high[k]] = scratch[k];
 		if (in->regs_read >> high[k] & 1)
 			emit_load(&t->e, scratch[k], VCPU, OFF_GPR(high[k]));
 	}
-	if (in->flags_read || (in->flags_written && (live_after & ~in->flags_written)))
+	if (in->flags_read ||
+	    ((in->flags_written | in->flags_undefined) && (live_after & ~insn_kills(t, in))))
 		want_flags(t);
 	t->map[t->i].in_host = t->where & IN_HOST;
 	reencode(&t->e, in, map, &m);
 	for (unsigned k = 0; k < n_high; k++)
 		if (in->regs_written >> high[k] & 1)
 			emit_store(&t->e, scratch[k], VCPU, OFF_GPR(high[k]));
-	if (in->flags_written)
+	if (borrowed != EMIT_NO_REG)
+		emit_load(&t->e, borrowed, VCPU, OFF(scratch[3]));
+	if (in->flags_written | in->flags_undefined)
 		t->where = IN_HOST;
 }
 
@@ -469,17 +625,14 @@ static void tr_lea(struct tr *t, const struct insn *in)
 	unsigned size = in->opsize == 8 && in->addrsize == 8 ? 8 : 4;
 
 	a.seg = SEG_DS;
-	if (a.absolute && in->opsize != 2) {
+	if (a.absolute && !a.pcrel && in->opsize != 2) {
 		uint64_t x = (uint64_t)a.disp;
 
 		if (in->opsize == 4 || in->addrsize == 4)
 			x = (uint32_t)x;
-		if (h == EMIT_NO_REG) {
-			emit_mov_imm(&t->e, T0, x);
+		emit_mov_imm(&t->e, h == EMIT_NO_REG ? T0 : h, x);
+		if (h == EMIT_NO_REG)
 			emit_store(&t->e, T0, VCPU, OFF_GPR(dst));
-		} else {
-			emit_mov_imm(&t->e, h, x);
-		}
 		return;
 	}
 	emit_ea(t, &a);
@@ -505,7 +658,11 @@ static void tr_lea(struct tr *t, const struct insn *in)
 
 static struct ea stack_ea(const struct tr *t, unsigned base, int32_t disp)
 {
-	return (struct ea){ .base = base, .index = EMIT_NO_REG, .scale = 1, .disp = disp, .seg = SEG_DS,
+	return (struct ea){ .base = base,
+			    .index = EMIT_NO_REG,
+			    .scale = 1,
+			    .disp = disp,
+			    .seg = SEG_DS,
 			    .addrsize = t->mode };
 }
 
@@ -516,8 +673,10 @@ static void emit_mem_op(struct tr *t, unsigned size, uint8_t op, unsigned reg, c
 	emit_mem(&t->e, reg, m->base, m->index, m->scale, m->disp);
 }
 
-/* Pushes an immediate (reg == EMIT_NO_REG), a host register, or scratch[1] (reg == T0). */
-static void push_host(struct tr *t, unsigned reg, int64_t imm, bool from_scratch)
+enum push_what { PUSH_REG, PUSH_IMM, PUSH_PC, PUSH_SCRATCH };
+
+/* Pushes host register `val`, the immediate, the code address, or scratch[1]. */
+static void push_host(struct tr *t, enum push_what what, int64_t val)
 {
 	struct emit *e = &t->e;
 	unsigned size = t->mode, free_reg;
@@ -526,19 +685,21 @@ static void push_host(struct tr *t, unsigned reg, int64_t imm, bool from_scratch
 
 	spare_flags(t, t->live[t->i + 1]);
 	free_reg = check(t, &a, size, true, &m);
-	if (reg == EMIT_NO_REG && !from_scratch && fits32(imm)) {
+	if ((what == PUSH_IMM || (what == PUSH_PC && !t->pic)) && fits32(size == 4 ? (int32_t)val : val)) {
 		emit_rex(e, size == 8, 0, m.index, m.base, false);
 		emit1(e, 0xc7);
 		emit_mem(e, 0, m.base, m.index, m.scale, m.disp);
-		emit4(e, (uint32_t)imm);
-	} else if (reg == EMIT_NO_REG) {
-		if (from_scratch)
-			emit_load(e, free_reg, VCPU, OFF(scratch[1]));
-		else
-			emit_mov_imm(e, free_reg, (uint64_t)imm);
-		emit_mem_op(t, size, OP_MOV_STORE, free_reg, &m);
+		emit4(e, (uint32_t)val);
 	} else {
-		emit_mem_op(t, size, OP_MOV_STORE, reg, &m);
+		if (what == PUSH_REG)
+			free_reg = (unsigned)val;
+		else if (what == PUSH_SCRATCH)
+			emit_load(e, free_reg, VCPU, OFF(scratch[1]));
+		else if (what == PUSH_PC)
+			emit_pc(t, free_reg, (uint64_t)val);
+		else
+			emit_mov_imm(e, free_reg, (uint64_t)val);
+		emit_mem_op(t, size, OP_MOV_STORE, free_reg, &m);
 	}
 	emit_lea(e, size, GSP, GSP, EMIT_NO_REG, 1, -(int32_t)size);
 }
@@ -550,7 +711,7 @@ static bool tr_push(struct tr *t, const struct insn *in)
 	if (in->opsize != t->mode)
 		return false;
 	if (in->ops[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE) {
-		push_host(t, EMIT_NO_REG, t->mode == 8 ? in->imm[0] : (int32_t)in->imm[0], false);
+		push_host(t, PUSH_IMM, in->imm[0]);
 		return true;
 	}
 	if (in->has_mem) {
@@ -562,7 +723,7 @@ static bool tr_push(struct tr *t, const struct insn *in)
 		r = check(t, &a, t->mode, false, &m);
 		emit_mem_op(t, t->mode, OP_MOV_LOAD, r, &m);
 		emit_store(e, r, VCPU, OFF(scratch[1]));
-		push_host(t, EMIT_NO_REG, 0, true);
+		push_host(t, PUSH_SCRATCH, 0);
 		return true;
 	}
 	if (in->ops[0].cls == ZYDIS_REGCLASS_SEGMENT)
@@ -570,9 +731,9 @@ static bool tr_push(struct tr *t, const struct insn *in)
 	if (host_reg(in->ops[0].reg) == EMIT_NO_REG) {
 		emit_load(e, T0, VCPU, OFF_GPR(in->ops[0].reg));
 		emit_store(e, T0, VCPU, OFF(scratch[1]));
-		push_host(t, EMIT_NO_REG, 0, true);
+		push_host(t, PUSH_SCRATCH, 0);
 	} else {
-		push_host(t, host_reg(in->ops[0].reg), 0, false);
+		push_host(t, PUSH_REG, host_reg(in->ops[0].reg));
 	}
 	return true;
 }
@@ -664,14 +825,14 @@ static bool tr_call(struct tr *t, const struct insn *in)
 	if (in->far || (in->imm_relative && in->opsize == 2))
 		return false;
 	if (in->imm_relative) {
-		push_host(t, EMIT_NO_REG, t->mode == 8 ? (int64_t)next : (int32_t)next, false);
+		push_host(t, PUSH_PC, (int64_t)next);
 		exit_to(t, pc_mask(t, next + (uint64_t)in->imm[0]));
 		return true;
 	}
 	if (!load_target(t, in))
 		return false;
 	emit_store(&t->e, T0, VCPU, OFF(scratch[2]));
-	push_host(t, EMIT_NO_REG, t->mode == 8 ? (int64_t)next : (int32_t)next, false);
+	push_host(t, PUSH_PC, (int64_t)next);
 	emit_load(&t->e, T0, VCPU, OFF(scratch[2]));
 	exit_indirect(t);
 	return true;
@@ -681,7 +842,8 @@ static bool tr_ret(struct tr *t, const struct insn *in)
 {
 	struct ea a = stack_ea(t, RSP, 0);
 	struct host_mem m;
-	unsigned release = in->nops && in->ops[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE ? (uint16_t)in->imm[0] : 0;
+	unsigned release =
+	    in->nops && in->ops[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE ? (uint16_t)in->imm[0] : 0;
 
 	if (in->far || (in->opsize == 2))
 		return false;
@@ -748,17 +910,17 @@ static bool tr_rdtsc(struct tr *t)
 {
 	struct emit *e = &t->e;
 
-	if (!(t->flags & BLOCK_TSC))
+	if (!(t->flags & BLOCK_TSC) || t->v->lockstep)
 		return false;
 	emit_bytes(e, "\x0f\x31", 2);
 	if (t->v->st.tsc_offset) {
 		/* RORX and LEA leave the flags alone; RDX's upper half is zero after RDTSC. */
-		emit_bytes(e, "\xc4\x63\xfb\xf0\xea\x20", 6);	/* rorx r13, rdx, 32 */
+		emit_bytes(e, "\xc4\x63\xfb\xf0\xea\x20", 6); /* rorx r13, rdx, 32 */
 		emit_lea(e, 8, T0, T0, RAX, 1, 0);
 		emit_load(e, T1, VCPU, OFF(st.tsc_offset));
 		emit_lea(e, 8, T0, T0, T1, 1, 0);
 		emit_op_reg(e, 4, OP_MOV_STORE, T0, RAX);
-		emit_bytes(e, "\xc4\xc3\xfb\xf0\xd5\x20", 6);	/* rorx rdx, r13, 32 */
+		emit_bytes(e, "\xc4\xc3\xfb\xf0\xd5\x20", 6); /* rorx rdx, r13, 32 */
 		emit_op_reg(e, 4, OP_MOV_STORE, RDX, RDX);
 	}
 	return true;
@@ -784,7 +946,7 @@ static void tr_pushf(struct tr *t)
 		emit_bytes(e, "\x4d\x09\xf5", 3); /* or r13, r14 */
 	}
 	emit_store(e, T0, VCPU, OFF(scratch[1]));
-	push_host(t, EMIT_NO_REG, 0, true);
+	push_host(t, PUSH_SCRATCH, 0);
 }
 
 static bool tr_sti(struct tr *t, const struct insn *in)
@@ -837,6 +999,24 @@ static bool tr_mov_from_cr(struct tr *t, const struct insn *in)
 	emit_load(&t->e, h == EMIT_NO_REG ? T0 : h, VCPU, off);
 	if (h == EMIT_NO_REG)
 		emit_store(&t->e, T0, VCPU, OFF_GPR(in->ops[0].reg));
+	return true;
+}
+
+/* MOV r32/64, Sreg. */
+static bool tr_mov_from_seg(struct tr *t, const struct insn *in)
+{
+	unsigned r = in->ops[0].reg, h;
+
+	if (in->ops[1].cls != ZYDIS_REGCLASS_SEGMENT || in->has_mem || in->opsize == 2)
+		return false;
+	h = host_reg(r) == EMIT_NO_REG ? T0 : host_reg(r);
+	emit_rex(&t->e, 0, h, EMIT_NO_REG, VCPU, false);
+	emit_bytes(&t->e, "\x0f\xb7", 2); /* movzx */
+	emit_mem(&t->e, h, VCPU, EMIT_NO_REG, 1,
+		 (int32_t)(offsetof(struct vcpu, st.seg) + in->ops[1].reg * sizeof(struct x86_seg) +
+			   offsetof(struct x86_seg, sel)));
+	if (h == T0)
+		emit_store(&t->e, T0, VCPU, OFF_GPR(r));
 	return true;
 }
 
@@ -931,6 +1111,10 @@ static bool tr_special(struct tr *t, const struct insn *in)
 			return false;
 		tr_pushf(t);
 		return true;
+	case ZYDIS_MNEMONIC_MOV:
+		if (tr_mov_from_seg(t, in))
+			return true;
+		break;
 	case ZYDIS_MNEMONIC_RDFSBASE:
 		return tr_fsgsbase(t, in, SEG_FS, false);
 	case ZYDIS_MNEMONIC_RDGSBASE:
@@ -959,6 +1143,48 @@ static bool ends_block(const struct insn *in)
 	}
 }
 
+/* What t1_special can always refuse is better left to the interpreter at once. */
+static bool special_in_c(const struct insn *in)
+{
+	switch (in->mnemonic) {
+	case ZYDIS_MNEMONIC_IN:
+	case ZYDIS_MNEMONIC_OUT:
+	case ZYDIS_MNEMONIC_CPUID:
+	case ZYDIS_MNEMONIC_HLT:
+		return false;
+	default:
+		return in->unit == UNIT_INT && !in->mem_vsib;
+	}
+}
+
+/* An instruction that goes on in the next page. False if that cannot be fetched: the interpreter will raise
+ * the fault. */
+static bool decode_across(struct tr *t, uint64_t va, struct insn *in)
+{
+	unsigned n = PAGE_SIZE - (va & 0xfff), last;
+	uint64_t next = pc_mask(t, va + n), pa;
+	uint8_t buf[16] = { 0 };
+	void *host;
+	bool dummy;
+
+	if ((t->mode == 8 && !canonical(next)) ||
+	    mmu_host(t->v, next, ACC_X | mmu_acc(t->v), &host, &pa, &dummy)) {
+		t->v->exc.present = false;
+		return false;
+	}
+	if (!host)
+		return false;
+	memcpy(buf, t->page + (va & 0xfff), n);
+	memcpy(buf + n, host, 15 - n);
+	if (insn_decode(buf, 15, t->mode, false, in) != DECODE_OK)
+		return false;
+	t->b->page2 = host;
+	last = in->len - n - 1;
+	for (unsigned g = 0; g <= last / 128; g++)
+		t->b->granules2 |= 1u << g;
+	return true;
+}
+
 /* Decodes the block's instructions and computes which flags are needed before each. */
 static void collect(struct tr *t)
 {
@@ -970,15 +1196,21 @@ static void collect(struct tr *t)
 		struct insn *in = &t->in[t->n];
 		unsigned last;
 
-		if (((va ^ t->b->va) & PAGE_MASK) ||
-		    insn_decode(t->page + off, PAGE_SIZE - off, t->mode, false, in) != DECODE_OK)
+		int r;
+
+		if ((va ^ t->b->va) & PAGE_MASK)
+			break;
+		r = insn_decode(t->page + off, PAGE_SIZE - off, t->mode, false, in);
+		if (r == DECODE_MORE && decode_across(t, va, in))
+			r = DECODE_OK;
+		if (r != DECODE_OK)
 			break;
 		last = off + in->len - 1;
-		for (unsigned g = off / 128; g <= last / 128; g++)
+		for (unsigned g = off / 128; g <= last / 128 && g < 32; g++)
 			t->b->granules |= 1u << g;
 		t->n++;
 		va += in->len;
-		if (ends_block(in))
+		if (ends_block(in) || t->b->page2)
 			break;
 	}
 	if (!t->n)
@@ -995,8 +1227,10 @@ static void collect(struct tr *t)
 		live = t->live[i + 1];
 		if (in->cls == INSN_SPECIAL && in->imm_relative && !ends_block(in))
 			live |= live_at(t, va + in->len + (uint64_t)in->imm[0]);
-		live &= ~(in->flags_written & ~in->flags_read);
+		live &= ~insn_kills(t, in);
 		live |= insn_reads(in);
+		if (t->v->lockstep)
+			live = FLAGS_ARITH;
 		/* Whatever leaves to the interpreter shows it all flags. */
 		if (in->cls == INSN_UD)
 			live = FLAGS_ARITH;
@@ -1024,16 +1258,31 @@ static void emit_cold(struct tr *t)
 			break;
 		case COLD_EXIT:
 			t->exits[x->exit].cold = here;
+			if ((t->flags & BLOCK_USER) && !t->exits[x->exit].same_page) {
+				/* Never linked: the pages need not stay neighbours. */
+				if (x->save_flags)
+					save_flags(t);
+				emit_pc(t, T0, x->rip);
+				emit_jmp(e, c->stub_lookup);
+				break;
+			}
 			if (x->save_flags)
 				save_flags(t);
-			emit_mov_imm(e, T0, x->rip);
+			emit_pc(t, T0, x->rip);
 			emit_mov_imm(e, T1, (uint64_t)&t->b->exits[x->exit]);
 			emit_jmp(e, c->stub_link);
+			if (t->exits[x->exit].same_page)
+				break;
+			t->exits[x->exit].cold_lookup = emit_here(e);
+			if (x->save_flags)
+				save_flags(t);
+			emit_pc(t, T0, x->rip);
+			emit_jmp(e, c->stub_lookup);
 			break;
 		case COLD_INTERP:
 			if (x->save_flags)
 				save_flags(t);
-			emit_mov_imm(e, T0, x->rip);
+			emit_pc(t, T0, x->rip);
 			emit_jmp(e, c->stub_interp);
 			break;
 		}
@@ -1063,7 +1312,15 @@ struct block *translate(struct vcpu *v, uint64_t va, uint64_t pa, const uint8_t 
 	collect(t);
 	b->exits = cache_alloc(c, sizeof *b->exits * MAX_EXITS);
 	t->e = (struct emit){ .p = c->rw + c->used, .end = c->rw + c->size, .exec_delta = c->rx - c->rw };
+	t->pic = (flags & BLOCK_USER) && !b->page2;
 	b->code = emit_here(&t->e);
+	b->entry_jc = emit_here(&t->e);
+	if (flags & BLOCK_USER) {
+		emit_mov(&t->e, T1, T0);
+		emit_bytes(&t->e, "\x49\x81\xe6", 3); /* and r14, imm32 */
+		emit4(&t->e, 0xfffff000u);
+		emit_store(&t->e, T1, VCPU, OFF(page_va));
+	}
 	b->entry_m = emit_here(&t->e);
 	if (t->n && t->live[0])
 		load_flags(t);
@@ -1079,12 +1336,20 @@ struct block *translate(struct vcpu *v, uint64_t va, uint64_t pa, const uint8_t 
 		}
 		if (in->cls == INSN_NOP)
 			;
+		else if (in->base == REG_PC && !pc_in_reach(t, (uint64_t)insn_operand(t, in).disp))
+			ok = false;
 		else if (in->has_mem && in->seg >= SEG_FS && (flags & BLOCK_NULL_FSGS))
 			ok = false;
+		else if (is_bit_string(in))
+			ok = tr_bit_string(t, in);
 		else if (can_copy(t, in))
 			copy_insn(t, in);
 		else
 			ok = in->cls == INSN_SPECIAL && tr_special(t, in);
+		if (!ok && in->cls == INSN_SPECIAL && !t->ended && special_in_c(in) && !v->lockstep) {
+			exit_special(t, in);
+			ok = true;
+		}
 		if (!ok) {
 			if (t->i == 0) {
 				/* Nothing to translate: remember nothing, interpret. */
@@ -1095,6 +1360,7 @@ struct block *translate(struct vcpu *v, uint64_t va, uint64_t pa, const uint8_t 
 			exit_interp(t);
 			break;
 		}
+		b->vector |= in->unit != UNIT_INT;
 		t->map[t->i].host_end = (uint16_t)((uint8_t *)emit_here(&t->e) - b->code);
 		t->map[t->i].guest_off = (uint16_t)(t->va - va);
 		t->va = pc_mask(t, t->va + in->len);
@@ -1118,6 +1384,12 @@ struct block *translate(struct vcpu *v, uint64_t va, uint64_t pa, const uint8_t 
 	c->meta_used = align_up(c->meta_used, 16);
 	b->map = cache_alloc(c, sizeof *b->map * t->i);
 	memcpy(b->map, t->map, sizeof *b->map * t->i);
+	if (t->special_patch) {
+		struct special *sp = cache_alloc(c, sizeof *sp);
+
+		*sp = t->special;
+		memcpy(t->special_patch, &sp, 8);
+	}
 	b->code_size = (uint32_t)((uint8_t *)emit_here(&t->e) - b->code);
 	c->used = align_up((uint64_t)(t->e.p - c->rw), 16);
 	free(t);
@@ -1153,13 +1425,11 @@ void translate_stubs(struct vcpu *v)
 	emit_jmp_mem(&e, T1, offsetof(struct jc_entry, code));
 	c->stub_lookup_end = emit_here(&e);
 	*miss = (uint8_t)(e.p - miss - 1);
-	emit_store(&e, T0, VCPU, OFF(st.rip));
-	emit_leave(&e, T1_EXIT_LOOKUP);
+	emit_bytes(&e, "\x45\x31\xf6", 3); /* xor r14d, r14d */
 
+	/* T0: guest address; T1: the exit. */
 	c->stub_link = emit_here(&e);
-	emit_store(&e, T0, VCPU, OFF(st.rip));
-	emit_store(&e, T1, VCPU, OFF(exit_arg));
-	emit_leave(&e, T1_EXIT_LINK);
+	emit_jmp_mem(&e, VCPU, OFF(find_thunk));
 
 	c->stub_interp = emit_here(&e);
 	emit_store(&e, T0, VCPU, OFF(st.rip));

@@ -25,7 +25,7 @@
 
 /* ---- soft TLB ---- */
 
-#define TLB_BITS 10
+#define TLB_BITS 12
 #define TLB_SIZE (1u << TLB_BITS)
 
 /*
@@ -61,6 +61,7 @@ struct asid {
 	struct tlb_entry tlb[TLB_MODES][TLB_SIZE];
 	struct itlb_entry itlb[2][ITLB_SIZE]; /* [CPL 3?] */
 	struct jc_entry jc[2][JC_SIZE];
+	bool tlb_used[TLB_MODES], jc_used[2]; /* not empty: worth clearing */
 	uint64_t last_used;
 	uint16_t pcid;
 	bool valid;
@@ -79,14 +80,15 @@ struct exception {
 
 /* Why translated code came back (values also used in assembly). */
 enum t1_exit {
-	T1_EXIT_LINK = 0,     /* exit_arg: struct block_exit; rip set */
-	T1_EXIT_LOOKUP = 1,   /* jump-cache miss; rip set */
-	T1_EXIT_INTERP = 2,   /* interpret the instruction at rip */
-	T1_EXIT_KICK = 3,     /* stop at rip */
+	T1_EXIT_LINK = 0,   /* no code for rip yet; exit_arg: the struct block_exit that leads there, or 0 */
+	T1_EXIT_INTERP = 2, /* interpret the instruction at rip */
+	T1_EXIT_KICK = 3,   /* stop at rip */
 	T1_EXIT_DISPATCH = 4, /* state changed; look up rip anew */
-	T1_EXIT_FAULT = 5,    /* exit_arg: host PC, scratch[2]: guest offset in its block; interpret there */
-	T1_EXIT_STI = 6,      /* STI with an interrupt waiting: one more instruction, then take it */
+	T1_EXIT_STI = 5,      /* STI with an interrupt waiting: one more instruction, then take it */
 };
+
+/* Old contents of guest memory, so that lockstep can take back what the interpreter wrote. */
+struct undo_log;
 
 struct bt_cache;
 struct icache;
@@ -94,24 +96,27 @@ struct engine_vm;
 
 struct vcpu {
 	/* --- hot, addressed by translated code --- */
-	uint64_t tlb_base;  /* host address of the current mode's TLB table */
-	uint64_t jc_base;   /* likewise of the jump cache */
-	uint64_t t1_flags;  /* arithmetic flags while "in memory": AH image in bits 15:8, OF in bit 0 */
+	uint64_t tlb_base; /* host address of the current mode's TLB table */
+	uint64_t jc_base;  /* likewise of the jump cache */
+	uint64_t t1_flags; /* arithmetic flags while "in memory": AH image in bits 15:8, OF in bit 0 */
 	uint64_t scratch[4];
-	uint64_t fault_va;  /* slow path: the address */
+	uint64_t fault_va;   /* slow path: the address */
+	uint64_t fault_info; /* 1: v->exc is the access's #PF */
 	uint64_t exit_reason, exit_arg;
 	uint64_t host_rsp;
-	uint8_t iflag;      /* RFLAGS.IF while translated code runs */
-	uint8_t acflag;     /* RFLAGS.AC */
-	uint8_t dflag;      /* RFLAGS.DF */
+	uint8_t iflag;  /* RFLAGS.IF while translated code runs */
+	uint8_t acflag; /* RFLAGS.AC */
+	uint8_t dflag;  /* RFLAGS.DF */
 	uint8_t in_t1;
+	uint8_t needs_sync; /* on the way out: st.rflags is stale (t1_sync_out) */
+	uint64_t page_va;   /* user code: virtual address of the page that the block lies in */
 	uint64_t t1_code;   /* where to enter */
 	uint64_t sysflags;  /* RFLAGS bits that translated code does not change, for PUSHF */
 	uint64_t xmask;     /* XSAVE components of the guest */
 	uint64_t empty_jc;  /* a jump cache that always misses, for kicks */
-	uint64_t slow_mem;  /* asm thunk */
-	_Atomic uint32_t kick; /* set by vcpu_kick, cleared by vcpu_run */
-	uint32_t irq_request; /* nonzero: look for interrupts when IF allows */
+	uint64_t slow_mem, find_thunk, special_thunk; /* asm thunks */
+	_Atomic uint32_t kick;                        /* set by vcpu_kick, cleared by vcpu_run */
+	uint32_t irq_request;                         /* nonzero: look for interrupts when IF allows */
 	uint32_t tlb_mode_now;
 	uint64_t tlb_ptr[TLB_MODES]; /* tables of the current asid */
 	struct x86_state st;
@@ -119,12 +124,13 @@ struct vcpu {
 	/* --- warm --- */
 	struct asid *asid, *asids; /* current; the array of PCID_SLOTS */
 	uint64_t asid_clock;
-	uint64_t pdpte[4];          /* PAE page-directory pointers, loaded with CR3 */
-	uint64_t large_filter[64];  /* hash set of 2 MiB regions with entries that came from large pages */
-	uint64_t exec_filter[64];   /* likewise of pages that the jump cache has entries for */
+	uint64_t pdpte[4];         /* PAE page-directory pointers, loaded with CR3 */
+	uint64_t large_filter[64]; /* hash set of 2 MiB regions with entries that came from large pages */
+	uint64_t exec_filter[64];  /* likewise of pages that the jump cache has entries for */
 	struct exception exc;
-	uint64_t insn_rip;          /* start of the instruction being interpreted */
-	uint64_t phys_mask;         /* valid physical-address bits of a PTE */
+	uint64_t insn_rip;  /* start of the instruction being interpreted */
+	uint64_t cr4_valid; /* bits that the CPU model allows */
+	uint64_t phys_mask; /* valid physical-address bits of a PTE */
 	bool tlb_active;
 
 	/* --- cold --- */
@@ -136,21 +142,27 @@ struct vcpu {
 	unsigned index;
 	struct bt_cache *cache;
 	struct icache *icache;
-	struct block *current;      /* last block entered by the run loop */
-	_Atomic uint32_t request;   /* BT_REQ_* from other threads */
+	struct block *current;    /* last block entered by the run loop */
+	_Atomic uint32_t request; /* BT_REQ_* from other threads */
 	pthread_t thread;
 	int tid;
 	timer_t timer;
 	bool has_timer, timer_passed;
 	int64_t timer_deadline;
-	uint32_t jc_flags[2];       /* mode flags of the blocks in the jump caches, by CPL 3 */
+	struct lockstep *lockstep; /* NULL unless that mode is on */
+	struct undo_log *undo;     /* lockstep: log stores here; else NULL */
+	bool in_gpr, bail;         /* see interp_internal.h: needs_full */
+	uint32_t cur_flags;        /* mode flags of the code that runs */
+	uint32_t global_gen,
+	    links_gen; /* counts flushes of global TLB entries; the count that links were checked against */
+	uint32_t jc_flags[2]; /* mode flags of the blocks in the jump caches, by CPL 3 */
 	_Atomic uint32_t inval_lock;
-	uint32_t n_inval;           /* over the array's size: all code */
+	uint32_t n_inval; /* over the array's size: all code */
 	struct {
 		const void *host;
 		uint64_t len;
 	} inval[16];
-	uint64_t dr_watch; /* DR7 has enabled breakpoints */
+	uint64_t dr_watch;                                /* DR7 has enabled breakpoints */
 	uint64_t fault_signal, fault_trapno, fault_error; /* host fault during a native instruction */
 	uint64_t fault_addr;
 	struct engine_stats stats;
@@ -159,7 +171,7 @@ struct vcpu {
 	size_t map_size;
 };
 
-#define BT_REQ_FLUSH_TLB 1u
+#define BT_REQ_FLUSH_TLB  1u
 #define BT_REQ_FLUSH_CODE 2u
 
 #endif

@@ -9,13 +9,13 @@
 #include "engine/bt/interp_internal.h"
 
 #define SYS_TSS16_AVAIL 1
-#define SYS_LDT		2
-#define SYS_TSS16_BUSY	3
-#define SYS_CALL16	4
-#define SYS_TASK_GATE	5
-#define SYS_TSS_AVAIL	9
-#define SYS_TSS_BUSY	11
-#define SYS_CALL	12
+#define SYS_LDT         2
+#define SYS_TSS16_BUSY  3
+#define SYS_CALL16      4
+#define SYS_TASK_GATE   5
+#define SYS_TSS_AVAIL   9
+#define SYS_TSS_BUSY    11
+#define SYS_CALL        12
 
 static bool d_code(const struct descriptor *d)
 {
@@ -64,7 +64,8 @@ int desc_read(struct vcpu *v, uint16_t sel, uint8_t vec, struct descriptor *d)
 	return 0;
 }
 
-/* System descriptors are 16 bytes in IA-32e mode: adds the upper half of the base (and of a gate's offset, in *hi2). */
+/* System descriptors are 16 bytes in IA-32e mode: adds the upper half of the base (and of a gate's offset, in
+ * *hi2). */
 static int desc_read_upper(struct vcpu *v, uint16_t sel, uint8_t vec, struct descriptor *d, uint32_t *hi2)
 {
 	uint64_t limit = sel & 4 ? v->st.ldtr.limit : v->st.gdtr.limit;
@@ -430,7 +431,9 @@ int far_jump(struct vcpu *v, uint16_t sel, uint64_t off, unsigned opsize, uint64
 static int push_on(struct vcpu *v, const struct x86_seg *ss, uint64_t *sp, const uint64_t *val, unsigned n,
 		   unsigned size, unsigned level)
 {
-	uint64_t mask = size == 8 && x86_long_mode(&v->st) ? ~0ull : (ss->attr & SEG_DB) ? 0xffffffffu : 0xffff;
+	uint64_t mask = size == 8 && x86_long_mode(&v->st) ? ~0ull
+			: (ss->attr & SEG_DB)              ? 0xffffffffu
+							   : 0xffff;
 	struct x86_seg old = v->st.seg[SEG_SS];
 	uint64_t p = *sp;
 	int r = 0;
@@ -843,15 +846,16 @@ int task_switch(struct vcpu *v, uint16_t sel, enum task_reason why, uint64_t nex
 	if (desc_read(v, sel, vec, &d))
 		return -1;
 	type = d.attr & 0x1f;
-	if (why == TASK_IRET ? type != SYS_TSS_BUSY && type != SYS_TSS16_BUSY :
-			       type != SYS_TSS_AVAIL && type != SYS_TSS16_AVAIL)
+	if (why == TASK_IRET ? type != SYS_TSS_BUSY && type != SYS_TSS16_BUSY
+			     : type != SYS_TSS_AVAIL && type != SYS_TSS16_AVAIL)
 		return exc_err(v, vec, sel & ~3u);
 	if (!d_present(&d))
 		return exc_err(v, EXC_NP, sel & ~3u);
 	is32 = type & 8;
 	if (d.limit < (is32 ? 0x67u : 0x2bu))
 		return exc_err(v, EXC_TS, sel & ~3u);
-	if (is32 ? lin_read(v, d.base, w, sizeof w, ACC_IMPLICIT) : lin_read(v, d.base, h, sizeof h, ACC_IMPLICIT))
+	if (is32 ? lin_read(v, d.base, w, sizeof w, ACC_IMPLICIT)
+		 : lin_read(v, d.base, h, sizeof h, ACC_IMPLICIT))
 		return -1;
 	if (why == TASK_JMP || why == TASK_IRET) {
 		if (desc_read(v, s->tr.sel, EXC_TS, &old) || tss_mark(v, &old, false))
@@ -896,8 +900,8 @@ int task_switch(struct vcpu *v, uint16_t sel, enum task_reason why, uint64_t nex
 	}
 	if (why == TASK_CALL || why == TASK_INT)
 		flags |= FLAG_NT;
-	s->rflags = (flags & (FLAGS_ARITH | FLAG_TF | FLAG_IF | FLAG_DF | FLAG_IOPL | FLAG_NT | FLAG_RF | FLAG_AC |
-			      FLAG_ID | (is32 ? FLAG_VM : 0))) |
+	s->rflags = (flags & (FLAGS_ARITH | FLAG_TF | FLAG_IF | FLAG_DF | FLAG_IOPL | FLAG_NT | FLAG_RF |
+			      FLAG_AC | FLAG_ID | (is32 ? FLAG_VM : 0))) |
 		    FLAG_R1;
 	s->dr7 &= ~0x155ull; /* local breakpoints */
 	for (int i = 0; i < 6; i++)

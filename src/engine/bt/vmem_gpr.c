@@ -65,7 +65,10 @@ uint64_t insn_ea(const struct vcpu *v, const struct insn *in)
 static void mmio_copy(struct vcpu *v, uint64_t pa, uint8_t *buf, unsigned size, bool write)
 {
 	while (size) {
-		unsigned n = size >= 8 && !(pa & 7) ? 8 : size >= 4 && !(pa & 3) ? 4 : size >= 2 && !(pa & 1) ? 2 : 1;
+		unsigned n = size >= 8 && !(pa & 7)   ? 8
+			     : size >= 4 && !(pa & 3) ? 4
+			     : size >= 2 && !(pa & 1) ? 2
+						      : 1;
 		uint64_t val = 0;
 
 		/* An unaligned access of a size that a bus can carry goes out whole. */
@@ -108,6 +111,9 @@ static int parts(struct vcpu *v, uint64_t lin, unsigned size, unsigned acc, stru
 			next &= 0xffffffffu;
 		if (mmu_host(v, next, acc, &p[1].host, &p[1].pa, &p[1].code))
 			return -1;
+	} else {
+		p[1].host = NULL;
+		p[1].code = false;
 	}
 	return 0;
 }
@@ -117,6 +123,8 @@ int lin_read(struct vcpu *v, uint64_t lin, void *buf, unsigned size, unsigned ac
 	struct part p[2];
 
 	if (parts(v, lin, size, acc, p))
+		return -1;
+	if ((!p[0].host || (p[1].len && !p[1].host)) && needs_full(v))
 		return -1;
 	for (int i = 0; i < 2 && p[i].len; i++) {
 		uint8_t *b = (uint8_t *)buf + (i ? p[0].len : 0);
@@ -129,12 +137,26 @@ int lin_read(struct vcpu *v, uint64_t lin, void *buf, unsigned size, unsigned ac
 	return 0;
 }
 
+void undo_note(struct vcpu *v, void *host, unsigned len)
+{
+	struct undo_log *u = v->undo;
+
+	if (!u || u->n == UNDO_MAX || len > sizeof u->e[0].old)
+		return;
+	u->e[u->n].host = host;
+	u->e[u->n].len = len;
+	u->e[u->n].step = u->step;
+	memcpy(u->e[u->n].old, host, len);
+	u->n++;
+}
+
 static void store_part(struct vcpu *v, const struct part *p, const uint8_t *b)
 {
 	if (!p->host) {
 		mmio_copy(v, p->pa, (uint8_t *)b, p->len, true);
 		return;
 	}
+	undo_note(v, p->host, p->len);
 	/* Naturally aligned stores must not tear: other vCPUs and devices look on. */
 	if (p->len == 8 && !((uint64_t)p->host & 7)) {
 		uint64_t x;
@@ -158,6 +180,8 @@ int lin_write(struct vcpu *v, uint64_t lin, const void *buf, unsigned size, unsi
 	struct part p[2];
 
 	if (parts(v, lin, size, acc | ACC_W, p))
+		return -1;
+	if ((!p[0].host || p[0].code || (p[1].len && (!p[1].host || p[1].code))) && needs_full(v))
 		return -1;
 	for (int i = 0; i < 2 && p[i].len; i++)
 		store_part(v, &p[i], (const uint8_t *)buf + (i ? p[0].len : 0));
@@ -222,8 +246,12 @@ int mref_open(struct vcpu *v, uint64_t lin, unsigned size, bool read, bool write
 	m->pa[1] = p[1].pa;
 	m->first = p[0].len;
 	m->bounce = p[1].len || !p[0].host;
+	if ((!p[0].host || p[0].code || (p[1].len && (!p[1].host || p[1].code))) && needs_full(v))
+		return -1;
 	if (!m->bounce) {
 		m->host = p[0].host;
+		if (write)
+			undo_note(v, m->host, size);
 		return 0;
 	}
 	/* Keep the guest's alignment within 64 bytes: MOVAPS and friends check it. */

@@ -3,6 +3,7 @@
  * Events: exceptions, interrupts and software interrupts through the IVT or
  * IDT (SDM 3A chapter 6), with double and triple faults.
  */
+#include "base/log.h"
 #include "engine/bt/interp_internal.h"
 
 /* Real mode: IVT entries of 4 bytes. */
@@ -228,6 +229,10 @@ void event_exception(struct vcpu *v)
 	for (;;) {
 		v->stats.exceptions++;
 		v->exc.present = false;
+		if (!v->in_gpr && log_get_level() >= LOG_LEVEL_DEBUG)
+			log_debug("exception %u error %#x cr2 %#llx at %04x:%#llx rsp %#llx", e.vector,
+				  e.error, (unsigned long long)e.cr2, s->seg[SEG_CS].sel,
+				  (unsigned long long)ret, (unsigned long long)s->gpr[RSP]);
 		if (e.vector == EXC_PF)
 			s->cr2 = e.cr2;
 		if (e.vector == EXC_DB) {
@@ -237,16 +242,21 @@ void event_exception(struct vcpu *v)
 			/* Faults save RF set, so that an instruction breakpoint is not met twice. */
 			s->rflags |= FLAG_RF;
 		}
-		if (!deliver(v, e.vector, false, e.has_error && (s->cr0 & CR0_PE), e.error, ret, 1 & !e.soft)) {
+		if (!deliver(v, e.vector, false, e.has_error && (s->cr0 & CR0_PE), e.error, ret,
+			     1 & !e.soft)) {
 			s->shadow = 0;
 			return;
 		}
+		if (v->bail)
+			return;
 		if (e.vector == EXC_DF) {
 			s->shutdown = true;
 			return;
 		}
 		if (double_fault(e.vector, v->exc.vector))
-			e = (struct exception){ .vector = EXC_DF, .has_error = true, .error = 0, .present = true };
+			e = (struct exception){
+				.vector = EXC_DF, .has_error = true, .error = 0, .present = true
+			};
 		else
 			e = v->exc;
 	}

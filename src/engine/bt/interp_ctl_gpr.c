@@ -2,6 +2,53 @@
 /* Control flow, the stack, and the decimal leftovers. */
 #include "engine/bt/interp_internal.h"
 
+void flags_write(struct vcpu *v, uint64_t val, uint64_t mask)
+{
+	uint64_t valid = FLAGS_ARITH | FLAG_TF | FLAG_IF | FLAG_DF | FLAG_IOPL | FLAG_NT | FLAG_RF | FLAG_AC |
+			 FLAG_VIF | FLAG_VIP | FLAG_ID;
+
+	mask &= valid;
+	v->st.rflags = (v->st.rflags & ~mask) | (val & mask) | FLAG_R1;
+}
+
+void mode_changed(struct vcpu *v)
+{
+	mmu_set_mode(v);
+}
+
+int branch_to(struct vcpu *v, uint64_t target, unsigned opsize)
+{
+	if (is_code64(v)) {
+		if (opsize == 2)
+			target &= 0xffff;
+		if (!canonical(target))
+			return exc_gp(v, 0);
+	} else {
+		target &= size_mask(opsize);
+		if (target > v->st.seg[SEG_CS].limit)
+			return exc_gp(v, 0);
+	}
+	v->st.rip = target;
+	return 0;
+}
+
+/* Notes a data breakpoint that [lin, lin+size) hits; the trap is taken after the instruction. Always 0. */
+int interp_check_watch(struct vcpu *v, uint64_t lin, unsigned size, bool write)
+{
+	for (int i = 0; i < 4; i++) {
+		unsigned rw = v->st.dr7 >> (16 + 4 * i) & 3;
+		static const uint8_t lens[4] = { 1, 2, 8, 4 };
+		unsigned len = lens[v->st.dr7 >> (18 + 4 * i) & 3];
+		uint64_t at = v->st.dr[i] & ~(uint64_t)(len - 1);
+
+		if (!(v->st.dr7 >> (2 * i) & 3) || !(rw & 1) || (rw == 1 && !write))
+			continue;
+		if (lin < at + len && at < lin + size)
+			v->exc.dr6 |= 1ull << i;
+	}
+	return 0;
+}
+
 bool x86_condition(unsigned cc, uint64_t f);
 
 /* Jcc, SETcc and CMOVcc conditions (SDM 1 appendix B). */
@@ -90,8 +137,8 @@ static int do_jmp_call(struct vcpu *v, const struct insn *in, bool call)
 	if (in->far) {
 		if (far_pointer(v, in, &sel, &target))
 			return -1;
-		return call ? far_call(v, sel, target, in->opsize, next) :
-			      far_jump(v, sel, target, in->opsize, next);
+		return call ? far_call(v, sel, target, in->opsize, next)
+			    : far_jump(v, sel, target, in->opsize, next);
 	}
 	if (in->imm_relative)
 		target = next + (uint64_t)in->imm[0];
@@ -107,7 +154,8 @@ static int do_jmp_call(struct vcpu *v, const struct insn *in, bool call)
 static int do_ret(struct vcpu *v, const struct insn *in)
 {
 	unsigned size = branch_size(v, in);
-	unsigned release = in->nops && in->ops[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE ? (uint16_t)in->imm[0] : 0;
+	unsigned release =
+	    in->nops && in->ops[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE ? (uint16_t)in->imm[0] : 0;
 	uint64_t target, rsp = v->st.gpr[RSP];
 
 	if (in->far)
@@ -387,10 +435,10 @@ static int do_aad(struct vcpu *v, uint8_t base)
 static int do_int(struct vcpu *v, const struct insn *in)
 {
 	uint64_t next = v->st.rip;
-	uint8_t vector = in->mnemonic == ZYDIS_MNEMONIC_INT3 ? EXC_BP :
-			 in->mnemonic == ZYDIS_MNEMONIC_INTO ? EXC_OF :
-			 in->mnemonic == ZYDIS_MNEMONIC_INT1 ? EXC_DB :
-							       (uint8_t)in->imm[0];
+	uint8_t vector = in->mnemonic == ZYDIS_MNEMONIC_INT3   ? EXC_BP
+			 : in->mnemonic == ZYDIS_MNEMONIC_INTO ? EXC_OF
+			 : in->mnemonic == ZYDIS_MNEMONIC_INT1 ? EXC_DB
+							       : (uint8_t)in->imm[0];
 
 	if (in->mnemonic == ZYDIS_MNEMONIC_INTO && !(v->st.rflags & FLAG_OF))
 		return 0;

@@ -2,36 +2,37 @@
 /* System instructions: control and debug registers, MSRs, descriptor tables, ports, system calls. */
 #include "engine/bt/interp_internal.h"
 
-#define MSR_TSC		    0x10
-#define MSR_PLATFORM_ID	    0x17
+#define MSR_TSC             0x10
+#define MSR_PLATFORM_ID     0x17
 #define MSR_FEATURE_CONTROL 0x3a
-#define MSR_SPEC_CTRL	    0x48
-#define MSR_PRED_CMD	    0x49
-#define MSR_UCODE_REV	    0x8b
-#define MSR_MTRRCAP	    0xfe
-#define MSR_ARCH_CAP	    0x10a
-#define MSR_FLUSH_CMD	    0x10b
-#define MSR_SYSENTER_CS	    0x174
+#define MSR_SPEC_CTRL       0x48
+#define MSR_PRED_CMD        0x49
+#define MSR_UCODE_REV       0x8b
+#define MSR_MTRRCAP         0xfe
+#define MSR_ARCH_CAP        0x10a
+#define MSR_FLUSH_CMD       0x10b
+#define MSR_SYSENTER_CS     0x174
 #define MSR_SYSENTER_ESP    0x175
 #define MSR_SYSENTER_EIP    0x176
-#define MSR_MCG_CAP	    0x179
-#define MSR_MCG_STATUS	    0x17a
-#define MSR_MISC_ENABLE	    0x1a0
-#define MSR_DEBUGCTL	    0x1d9
-#define MSR_MTRR_BASE	    0x200
-#define MSR_PAT		    0x277
-#define MSR_MTRR_DEF	    0x2ff
-#define MSR_EFER	    0xc0000080
-#define MSR_STAR	    0xc0000081
-#define MSR_LSTAR	    0xc0000082
-#define MSR_CSTAR	    0xc0000083
-#define MSR_SFMASK	    0xc0000084
-#define MSR_FS_BASE	    0xc0000100
-#define MSR_GS_BASE	    0xc0000101
+#define MSR_MCG_CAP         0x179
+#define MSR_MCG_STATUS      0x17a
+#define MSR_MISC_ENABLE     0x1a0
+#define MSR_DEBUGCTL        0x1d9
+#define MSR_MTRR_BASE       0x200
+#define MSR_PAT             0x277
+#define MSR_MTRR_DEF        0x2ff
+#define MSR_EFER            0xc0000080
+#define MSR_STAR            0xc0000081
+#define MSR_LSTAR           0xc0000082
+#define MSR_CSTAR           0xc0000083
+#define MSR_SFMASK          0xc0000084
+#define MSR_FS_BASE         0xc0000100
+#define MSR_GS_BASE         0xc0000101
 #define MSR_KERNEL_GS_BASE  0xc0000102
-#define MSR_TSC_AUX	    0xc0000103
+#define MSR_TSC_AUX         0xc0000103
 
-/* RDCL_NO, IBRS_ALL, SKIP_L1DFL, SSB_NO, MDS_NO, IF_PSCHANGE_NO, TAA_NO, SBDR_SSDP_NO, FBSDP_NO, PSDP_NO, BHI_NO, PBRSB_NO, GDS_NO, RFDS_NO */
+/* RDCL_NO, IBRS_ALL, SKIP_L1DFL, SSB_NO, MDS_NO, IF_PSCHANGE_NO, TAA_NO, SBDR_SSDP_NO, FBSDP_NO, PSDP_NO,
+ * BHI_NO, PBRSB_NO, GDS_NO, RFDS_NO */
 #define ARCH_CAP_VALUE 0x400000000d10e17bull
 
 static uint64_t guest_tsc(const struct vcpu *v)
@@ -39,12 +40,14 @@ static uint64_t guest_tsc(const struct vcpu *v)
 	return __builtin_ia32_rdtsc() + v->st.tsc_offset;
 }
 
-static const uint16_t fixed_mtrr[11] = { 0x250, 0x258, 0x259, 0x268, 0x269, 0x26a, 0x26b, 0x26c, 0x26d, 0x26e, 0x26f };
+static const uint16_t fixed_mtrr[11] = { 0x250, 0x258, 0x259, 0x268, 0x269, 0x26a,
+					 0x26b, 0x26c, 0x26d, 0x26e, 0x26f };
 
 static uint64_t *mtrr_slot(struct vcpu *v, uint32_t i)
 {
 	if (i >= MSR_MTRR_BASE && i < MSR_MTRR_BASE + 16)
-		return (i & 1) ? &v->st.mtrr_mask[(i - MSR_MTRR_BASE) / 2] : &v->st.mtrr_base[(i - MSR_MTRR_BASE) / 2];
+		return (i & 1) ? &v->st.mtrr_mask[(i - MSR_MTRR_BASE) / 2]
+			       : &v->st.mtrr_base[(i - MSR_MTRR_BASE) / 2];
 	if (i == MSR_MTRR_DEF)
 		return &v->st.mtrr_def_type;
 	for (int k = 0; k < 11; k++)
@@ -53,7 +56,8 @@ static uint64_t *mtrr_slot(struct vcpu *v, uint32_t i)
 	return NULL;
 }
 
-/* Model-specific registers of AMD processors that system software touches and that hold nothing for a guest. */
+/* Model-specific registers of AMD processors that system software touches and that hold nothing for a guest.
+ */
 static bool amd_quiet(uint32_t i)
 {
 	switch (i) {
@@ -162,9 +166,11 @@ static int msr_read(struct vcpu *v, uint32_t i, uint64_t *val)
 		return 0;
 	default:
 		if (amd_quiet(i) && !v->model->vendor_intel) {
-			*val = 0;
+			*val = i == 0xc0010015 ? 1u << 24 : 0; /* HWCR.TscFreqSel: the TSC counts at P0 */
 			return 0;
 		}
+		if (needs_full(v))
+			return -1;
 		return v->board.msr_read && !v->board.msr_read(v->board.opaque, i, val) ? 0 : -1;
 	}
 }
@@ -271,6 +277,8 @@ static int msr_write(struct vcpu *v, uint32_t i, uint64_t val)
 	default:
 		if (amd_quiet(i) && !v->model->vendor_intel)
 			return 0;
+		if (needs_full(v))
+			return -1;
 		return v->board.msr_write && !v->board.msr_write(v->board.opaque, i, val) ? 0 : -1;
 	}
 }
@@ -281,8 +289,8 @@ static int cr0_write(struct vcpu *v, uint64_t val)
 {
 	struct x86_state *s = &v->st;
 	uint64_t old = s->cr0;
-	const uint64_t known = CR0_PE | CR0_MP | CR0_EM | CR0_TS | CR0_ET | CR0_NE | CR0_WP | CR0_AM | CR0_NW |
-			       CR0_CD | CR0_PG;
+	const uint64_t known =
+	    CR0_PE | CR0_MP | CR0_EM | CR0_TS | CR0_ET | CR0_NE | CR0_WP | CR0_AM | CR0_NW | CR0_CD | CR0_PG;
 
 	if (val >> 32)
 		return exc_gp(v, 0);
@@ -344,34 +352,12 @@ static int cr3_write(struct vcpu *v, uint64_t val)
 	return 0;
 }
 
-static uint64_t cr4_valid(struct vcpu *v)
-{
-	struct cpuid_context c = { .cr4 = v->st.cr4, .xcr0 = v->st.xcr0 };
-	struct cpuid_regs l1 = cpuid_query(v->model, &c, 1, 0), l7 = cpuid_query(v->model, &c, 7, 0);
-	uint64_t ok = CR4_VME | CR4_PVI | CR4_TSD | CR4_DE | CR4_PSE | CR4_PAE | CR4_MCE | CR4_PGE | CR4_PCE |
-		      CR4_OSFXSR | CR4_OSXMMEXCPT;
-
-	if (l1.ecx >> 26 & 1)
-		ok |= CR4_OSXSAVE;
-	if (l1.ecx >> 17 & 1)
-		ok |= CR4_PCIDE;
-	if (l7.ebx & 1)
-		ok |= CR4_FSGSBASE;
-	if (l7.ebx >> 7 & 1)
-		ok |= CR4_SMEP;
-	if (l7.ebx >> 20 & 1)
-		ok |= CR4_SMAP;
-	if (l7.ecx >> 2 & 1)
-		ok |= CR4_UMIP;
-	return ok;
-}
-
 static int cr4_write(struct vcpu *v, uint64_t val)
 {
 	struct x86_state *s = &v->st;
 	uint64_t old = s->cr4, diff = old ^ val;
 
-	if (val & ~cr4_valid(v))
+	if (val & ~v->cr4_valid)
 		return exc_gp(v, 0);
 	if ((s->efer & EFER_LMA) && !(val & CR4_PAE))
 		return exc_gp(v, 0);
@@ -403,6 +389,8 @@ static int mov_cr(struct vcpu *v, const struct insn *in)
 
 	if (cpl(v))
 		return exc_gp(v, 0);
+	if (cr == 8 && needs_full(v)) /* the LAPIC's */
+		return -1;
 	if (to) {
 		val = reg_get(v, gpr, size);
 		switch (cr) {
@@ -622,14 +610,15 @@ static int inspect_selector(struct vcpu *v, const struct insn *in)
 			ok = !sys && !code && (type & 2);
 			break;
 		case ZYDIS_MNEMONIC_LAR:
-			ok = !sys || (x86_long_mode(&v->st) ? type == 2 || type == 9 || type == 11 || type == 12 :
-							      (0x1a3e >> type & 1));
+			ok = !sys ||
+			     (x86_long_mode(&v->st) ? type == 2 || type == 9 || type == 11 || type == 12
+						    : (0x1a3e >> type & 1));
 			if (ok)
 				reg_set(v, in->ops[0].reg, in->opsize, d.hi & 0xffff00);
 			break;
 		default:
-			ok = !sys || (x86_long_mode(&v->st) ? type == 2 || type == 9 || type == 11 :
-							      (0x0a0e >> type & 1));
+			ok = !sys || (x86_long_mode(&v->st) ? type == 2 || type == 9 || type == 11
+							    : (0x0a0e >> type & 1));
 			if (ok)
 				reg_set(v, in->ops[0].reg, in->opsize, d.limit);
 			break;
@@ -692,7 +681,7 @@ static int do_io(struct vcpu *v, const struct insn *in, bool out)
 	uint16_t port = imm ? (uint8_t)in->imm[0] : (uint16_t)v->st.gpr[RDX];
 	unsigned size = (in->opcode & 1) ? (in->opsize == 2 ? 2 : 4) : 1;
 
-	if (io_permitted(v, port, size))
+	if (needs_full(v) || io_permitted(v, port, size))
 		return -1;
 	v->stats.pio_exits++;
 	if (out)
@@ -781,7 +770,8 @@ static int do_sysenter(struct vcpu *v)
 	s->rflags &= ~(uint64_t)(FLAG_VM | FLAG_IF | FLAG_RF);
 	s->rip = lm ? s->sysenter_eip : (uint32_t)s->sysenter_eip;
 	s->gpr[RSP] = lm ? s->sysenter_esp : (uint32_t)s->sysenter_esp;
-	flat_segments(v, (uint16_t)(s->sysenter_cs & 0xfffc), (uint16_t)((s->sysenter_cs & 0xfffc) + 8), 0, lm);
+	flat_segments(v, (uint16_t)(s->sysenter_cs & 0xfffc), (uint16_t)((s->sysenter_cs & 0xfffc) + 8), 0,
+		      lm);
 	mode_changed(v);
 	return 0;
 }
@@ -800,8 +790,8 @@ static int do_sysexit(struct vcpu *v, const struct insn *in)
 		return exc_gp(v, 0);
 	s->rip = to64 ? s->gpr[RDX] : (uint32_t)s->gpr[RDX];
 	s->gpr[RSP] = to64 ? s->gpr[RCX] : (uint32_t)s->gpr[RCX];
-	flat_segments(v, (uint16_t)((base + (to64 ? 32 : 16)) | 3), (uint16_t)((base + (to64 ? 40 : 24)) | 3), 3,
-		      to64);
+	flat_segments(v, (uint16_t)((base + (to64 ? 32 : 16)) | 3), (uint16_t)((base + (to64 ? 40 : 24)) | 3),
+		      3, to64);
 	mode_changed(v);
 	return 0;
 }
@@ -1006,7 +996,7 @@ int interp_system(struct vcpu *v, const struct insn *in)
 		return 0;
 	case ZYDIS_MNEMONIC_CLAC:
 	case ZYDIS_MNEMONIC_STAC:
-		if (!(cr4_valid(v) & CR4_SMAP) || cpl(v))
+		if (!(v->cr4_valid & CR4_SMAP) || cpl(v))
 			return exc_ud(v);
 		if (in->mnemonic == ZYDIS_MNEMONIC_STAC)
 			s->rflags |= FLAG_AC;
@@ -1075,6 +1065,8 @@ int interp_system(struct vcpu *v, const struct insn *in)
 	case ZYDIS_MNEMONIC_RDPMC:
 		return exc_gp(v, 0);
 	case ZYDIS_MNEMONIC_CPUID:
+		if (needs_full(v))
+			return -1;
 		do_cpuid(v);
 		return 0;
 	case ZYDIS_MNEMONIC_XGETBV:

@@ -10,10 +10,10 @@
 #include "engine/bt/interp_internal.h"
 
 struct str {
-	unsigned size;      /* element */
-	unsigned addr;      /* address size */
-	unsigned seg;       /* source segment */
-	int64_t step;       /* +size or -size */
+	unsigned size; /* element */
+	unsigned addr; /* address size */
+	unsigned seg;  /* source segment */
+	int64_t step;  /* +size or -size */
 	bool rep, src, dst, io;
 	uint64_t count;
 };
@@ -45,13 +45,22 @@ static void compare(struct vcpu *v, uint64_t a, uint64_t b, unsigned size)
 
 	switch (size) {
 	case 1:
-		__asm__("cmpb %2, %1\n\tpushfq\n\tpopq %0" : "=r"(f) : "r"((uint8_t)a), "r"((uint8_t)b) : "cc");
+		__asm__("cmpb %2, %1\n\tpushfq\n\tpopq %0"
+			: "=r"(f)
+			: "r"((uint8_t)a), "r"((uint8_t)b)
+			: "cc");
 		break;
 	case 2:
-		__asm__("cmpw %2, %1\n\tpushfq\n\tpopq %0" : "=r"(f) : "r"((uint16_t)a), "r"((uint16_t)b) : "cc");
+		__asm__("cmpw %2, %1\n\tpushfq\n\tpopq %0"
+			: "=r"(f)
+			: "r"((uint16_t)a), "r"((uint16_t)b)
+			: "cc");
 		break;
 	case 4:
-		__asm__("cmpl %2, %1\n\tpushfq\n\tpopq %0" : "=r"(f) : "r"((uint32_t)a), "r"((uint32_t)b) : "cc");
+		__asm__("cmpl %2, %1\n\tpushfq\n\tpopq %0"
+			: "=r"(f)
+			: "r"((uint32_t)a), "r"((uint32_t)b)
+			: "cc");
 		break;
 	default:
 		__asm__("cmpq %2, %1\n\tpushfq\n\tpopq %0" : "=r"(f) : "r"(a), "r"(b) : "cc");
@@ -60,7 +69,8 @@ static void compare(struct vcpu *v, uint64_t a, uint64_t b, unsigned size)
 	v->st.rflags = (v->st.rflags & ~(uint64_t)FLAGS_ARITH) | (f & FLAGS_ARITH);
 }
 
-/* Elements that lie wholly in off's page from here on, at least 1 if the first does not cross; 0 if it crosses. */
+/* Elements that lie wholly in off's page from here on, at least 1 if the first does not cross; 0 if it
+ * crosses. */
 static uint64_t room(uint64_t lin, unsigned size)
 {
 	return (PAGE_SIZE - (lin & 0xfff)) / size;
@@ -74,7 +84,8 @@ static uint64_t unwrapped(uint64_t off, const struct str *s)
 	return s->addr == 8 ? ~0ull : (m - off + 1) / s->size;
 }
 
-/* Host pointer for a forward run in one page; *n is cut to what fits. 1: no run possible (MMIO, page crossing, watchpoints). */
+/* Host pointer for a forward run in one page; *n is cut to what fits. 1: no run possible (MMIO, page
+ * crossing, watchpoints). */
 static int run_ptr(struct vcpu *v, const struct str *s, unsigned seg, uint64_t off, unsigned acc, void **p,
 		   bool *code, uint64_t *n)
 {
@@ -213,6 +224,8 @@ static int bulk(struct vcpu *v, const struct str *s, enum kind k)
 	r = run_ptr(v, s, SEG_ES, di(v, s), ACC_W, &d, &dcode, &n);
 	if (r)
 		return r;
+	if (dcode && needs_full(v))
+		return -1;
 	if (k == K_MOVS)
 		host_movs(d, p, n, s->size);
 	else
@@ -326,6 +339,8 @@ int interp_string(struct vcpu *v, const struct insn *in)
 		else if (b != 0x66 && b != 0x67 && b != 0xf2 && b != 0xf3 && b != 0xf0)
 			break;
 	}
+	if ((k == K_INS || k == K_OUTS) && needs_full(v))
+		return -1;
 	if ((k == K_INS || k == K_OUTS) && io_permitted(v, (uint16_t)v->st.gpr[RDX], s.size))
 		return -1;
 	return run(v, in, &s, k);

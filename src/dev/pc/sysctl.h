@@ -1,0 +1,13 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The odd reset and A20 ports of the PC: 92 and 64. */
+#ifndef SILL_DEV_PC_SYSCTL_H
+#define SILL_DEV_PC_SYSCTL_H
+
+#include "dev/device.h"
+
+struct sysctl;
+
+/* On the board's list. 0 or -errno. */
+int sysctl_new(struct board *b, struct sysctl **ret, struct error *err);
+
+#endif

@@ -1,0 +1,162 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Finding and linking blocks, from within translated code: general-regs-only. */
+#include "engine/bt/cache.h"
+#include "engine/bt/mmu.h"
+#include "engine/bt/t1_internal.h"
+
+unsigned cache_hash(uint64_t pa, uint64_t va, uint32_t flags)
+{
+	uint64_t h = (pa ^ ((flags & BLOCK_USER) ? 0 : va << 17) ^ flags) * 0x9e3779b97f4a7c15ull;
+
+	return h >> 48;
+}
+
+bool cache_valid(struct vcpu *v, struct block *b)
+{
+	uint64_t pa;
+	void *host;
+	bool dummy;
+
+	if (!b->page2)
+		return true;
+	if (mmu_host(v, (b->va | 0xfff) + 1, ACC_X | mmu_acc(v), &host, &pa, &dummy)) {
+		v->exc.present = false;
+		return false;
+	}
+	return host == b->page2;
+}
+
+struct block *cache_find(struct vcpu *v, uint64_t pa, uint64_t va, uint32_t flags)
+{
+	struct block *b = v->cache->hash[cache_hash(pa, va, flags)];
+
+	while (b && (b->pa != pa || b->flags != flags ||
+		     (b->va != va && (!(flags & BLOCK_USER) || b->page2)) || !cache_valid(v, b)))
+		b = b->hash_next;
+	return b;
+}
+
+typedef int32_t __attribute__((aligned(1), may_alias)) unaligned_i32;
+
+void cache_patch(struct bt_cache *c, struct block_exit *e, const uint8_t *target)
+{
+	/* rel32 counts from the end of the field, in the executable view. */
+	int32_t rel = (int32_t)(target - (c->rx + (e->patch - c->rw) + 4));
+
+	*(unaligned_i32 *)e->patch = rel;
+}
+
+void cache_link(struct vcpu *v, struct block_exit *e, struct block *to)
+{
+	if (e->to || e->from->dead || to->dead)
+		return;
+	e->to = to;
+	e->next_in = to->in;
+	to->in = e;
+	cache_patch(v->cache, e, e->flags_in_mem ? to->entry_m : to->entry_h);
+}
+
+/* True if both addresses lie in one large global page, whose translation outlives CR3 loads (SDM
+ * 3A 4.10.2.4). */
+static bool same_global_page(struct vcpu *v, uint64_t a, uint64_t b)
+{
+	struct walk w;
+
+	if ((a ^ b) & ~0x1fffffull)
+		return false;
+	if (mmu_walk(v, b, ACC_X | ACC_PROBE | mmu_acc(v), &w)) {
+		v->exc.present = false;
+		return false;
+	}
+	return w.global && w.page_size >= 0x200000;
+}
+
+void cache_jc_enter(struct vcpu *v, struct block *b, uint64_t va)
+{
+	struct jc_entry *j = &v->asid->jc[!!(b->flags & BLOCK_USER)][va & (JC_SIZE - 1)];
+
+	j->va = va;
+	j->code = b->entry_jc;
+	v->asid->jc_used[!!(b->flags & BLOCK_USER)] = true;
+	mmu_note_exec(v, va);
+}
+
+uint64_t cache_rip(const struct vcpu *v, const struct block *b, uint64_t off)
+{
+	return ((b->flags & BLOCK_USER) ? v->page_va + (b->va & 0xfff) : b->va) + off;
+}
+
+/* Does exit e lead to b, entered at va, as long as e's block is entered at the same page? */
+static bool leads_to(const struct block_exit *e, const struct block *b, uint64_t va)
+{
+	if (e->from->flags != b->flags || e->from->dead || e->to || b->page2)
+		return false;
+	if (!(b->flags & BLOCK_USER))
+		return e->target == va;
+	return e->same_page && ((e->target ^ va) & 0xfff) == 0 && ((e->from->pa ^ b->pa) >> 12) == 0;
+}
+
+void cache_follow(struct vcpu *v, struct block_exit *e, struct block *b, uint64_t va)
+{
+	struct bt_cache *c = v->cache;
+
+	if (!e || !leads_to(e, b, va)) {
+		cache_jc_enter(v, b, va);
+	} else if (e->same_page) {
+		cache_link(v, e, b);
+	} else if (same_global_page(v, e->from->va, b->va)) {
+		/* As good as a TLB entry of a global page, and forgotten when those are. */
+		cache_link(v, e, b);
+		if (!e->in_global) {
+			e->in_global = true;
+			e->next_global = c->global_links;
+			c->global_links = e;
+		}
+	} else {
+		/* From now on it goes through the jump cache by itself. */
+		e->cold = e->cold_lookup;
+		cache_patch(c, e, e->cold);
+		cache_jc_enter(v, b, va);
+	}
+}
+
+void *t1_find(struct vcpu *v, uint64_t va, struct block_exit *e)
+{
+	uint64_t pa;
+	struct block *b;
+	void *host;
+	bool dummy;
+
+	if (v->lockstep || (v->cache->global_links && v->global_gen != v->links_gen))
+		return NULL;
+	if (!(v->cur_flags & BLOCK_32) && !canonical(va))
+		return NULL;
+	if (mmu_host(v, va, ACC_X | mmu_acc(v), &host, &pa, &dummy)) {
+		v->exc.present = false;
+		return NULL;
+	}
+	if (!host)
+		return NULL;
+	b = cache_find(v, mem_ptr_to_gpa(v->mem, host).v, va, v->cur_flags);
+	if (!b)
+		return NULL;
+	cache_follow(v, e, b, va);
+	return b->entry_jc;
+}
+
+struct block *cache_find_host(struct bt_cache *c, uint64_t pc)
+{
+	size_t lo = 0, hi = c->n_order;
+
+	while (lo < hi) {
+		size_t mid = (lo + hi) / 2;
+
+		if ((uint64_t)c->order[mid]->code <= pc)
+			lo = mid + 1;
+		else
+			hi = mid;
+	}
+	if (!lo)
+		return NULL;
+	return pc < (uint64_t)c->order[lo - 1]->code + c->order[lo - 1]->code_size ? c->order[lo - 1] : NULL;
+}

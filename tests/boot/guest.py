@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Runs build/sill on the kit of tools/guest-kit and talks to it, for the tests beside this file.
+
+A test is a script: it calls check() and exits 0, or dies with what went wrong. Python's standard
+library only.
+"""
+import os
+import pty
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+SILL = os.environ.get("SILL", os.path.join(ROOT, "build/sill"))
+KIT = os.path.join(ROOT, "build/guest")
+KERNEL = os.path.join(KIT, "vmlinuz")
+INITRD = os.path.join(KIT, "initrd.img")
+# Generous: the machine may be slow and shared. Nothing waits this long when all is well.
+TIMEOUT = float(os.environ.get("SILL_TEST_TIMEOUT", "180"))
+
+
+def skip(why):
+    print("skipped:", why)
+    sys.exit(77)
+
+
+def need_kit():
+    """Skips the test if there is no guest and none can be had."""
+    r = subprocess.run([os.path.join(ROOT, "tools/guest-kit")], stdin=subprocess.DEVNULL)
+    if r.returncode != 0:
+        skip("tools/guest-kit cannot get a kernel (no network?)")
+
+
+def check(condition, message):
+    if not condition:
+        print("FAILED:", message)
+        sys.exit(1)
+
+
+class Guest:
+    """A running VM. Its console is a pipe, or a terminal with tty=True."""
+
+    def __init__(self, *args, commands=None, tty=False, kernel=True, append=""):
+        self.output = b""
+        argv = [SILL, "run"]
+        if kernel:
+            append = "console=ttyS0 quiet " + append
+            if commands is not None:
+                append += ' sill.exec="%s"' % commands
+            argv += ["--kernel", KERNEL, "--initrd", INITRD, "--append", append]
+        argv += list(args)
+        if tty:
+            self.fd, other = pty.openpty()
+            self.tty = other
+            # A session of its own, whose terminal this is: as if typed at a prompt.
+            self.process = subprocess.Popen(
+                argv, stdin=other, stdout=other, stderr=other, start_new_session=True,
+                preexec_fn=lambda: __import__("fcntl").ioctl(0, __import__("termios").TIOCSCTTY, 0))
+        else:
+            read, write = os.pipe()
+            self.process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=write, stderr=write)
+            os.close(write)
+            self.fd = read
+
+    def _read(self, timeout):
+        ready, _, _ = select.select([self.fd], [], [], timeout)
+        if not ready:
+            return None
+        try:
+            data = os.read(self.fd, 65536)
+        except OSError:  # a terminal's other side was closed
+            data = b""
+        self.output += data
+        return data
+
+    def text(self):
+        return self.output.decode(errors="replace")
+
+    def wait_for(self, what, timeout=TIMEOUT):
+        """Reads until `what` appears after what was waited for before."""
+        deadline = time.monotonic() + timeout
+        start = getattr(self, "seen", 0)
+        while True:
+            at = self.output.find(what.encode(), start)
+            if at >= 0:
+                self.seen = at + len(what)
+                return
+            data = self._read(max(0, deadline - time.monotonic()))
+            if data is None or data == b"":
+                self.kill()
+                print(self.text())
+                check(False, "%s before %r appeared" % ("timeout" if data is None else "the VM ended", what))
+
+    def type(self, text):
+        os.write(self.fd if hasattr(self, "tty") else self.process.stdin.fileno(), text.encode())
+
+    def finish(self, timeout=TIMEOUT):
+        """Waits for the end; returns the exit status (negative: a signal)."""
+        deadline = time.monotonic() + timeout
+        while self.process.poll() is None:
+            if self._read(0.05) == b"":
+                time.sleep(0.05)
+            if time.monotonic() > deadline:
+                self.kill()
+                print(self.text())
+                check(False, "the VM did not end in time")
+        while self._read(0):
+            pass
+        return self.process.returncode
+
+    def expect_end(self, status, timeout=TIMEOUT):
+        found = self.finish(timeout)
+        if found != status:
+            print(self.text())
+        check(found == status, "exit status %d instead of %d" % (found, status))
+
+    def kill(self):
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGKILL)
+            self.process.wait()
+
+
+class Scratch:
+    """A directory that goes away, with a copy of the kit's disk if asked for."""
+
+    def __enter__(self):
+        self.path = tempfile.mkdtemp(prefix="sill-test-")
+        return self
+
+    def __exit__(self, *_):
+        shutil.rmtree(self.path)
+
+    def file(self, name):
+        return os.path.join(self.path, name)
+
+    def disk(self):
+        path = self.file("disk.img")
+        subprocess.run(["cp", "--sparse=always", os.path.join(KIT, "scratch.img"), path], check=True)
+        return path
