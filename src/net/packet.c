@@ -10,6 +10,7 @@
 #define IP_MF          0x2000
 #define IP_OFFSET_MASK 0x1fff
 #define TCP_SYN        0x02
+#define TCP_FIN_PSH    0x09
 
 uint16_t packet_sum(const uint8_t *p, size_t len, uint32_t initial)
 {
@@ -148,6 +149,44 @@ bool packet_fragment4(const uint8_t *frame, size_t len,
 		packet_put16(out + 14 + 10, 0);
 		packet_put16(out + 14 + 10, (uint16_t)~packet_sum(out + 14, header, 0));
 		emit(opaque, out, NET_ETH_HEADER + header + n);
+	}
+	return true;
+}
+
+bool packet_segment4(const uint8_t *frame, size_t len, size_t mss,
+		     void (*emit)(void *opaque, const uint8_t *frame, size_t len), void *opaque)
+{
+	uint8_t out[NET_FRAME_USUAL];
+	struct packet_tcp t;
+	uint32_t seq;
+	uint16_t id;
+
+	if (!packet_find_tcp4(frame, len, &t) || !mss)
+		return false;
+	if (mss > sizeof(out) - t.data)
+		mss = sizeof(out) - t.data;
+	seq = (uint32_t)packet_get16(frame + t.tcp + 4) << 16 | packet_get16(frame + t.tcp + 6);
+	id = packet_get16(frame + t.ip + 4);
+	for (size_t pos = t.data; pos == t.data || pos < t.end; pos += mss) {
+		size_t n = t.end - pos < mss ? t.end - pos : mss;
+		uint32_t s = seq + (uint32_t)(pos - t.data);
+
+		memcpy(out, frame, t.data);
+		memcpy(out + t.data, frame + pos, n);
+		packet_put16(out + t.ip + 2, (uint16_t)(t.data - t.ip + n));
+		packet_put16(out + t.ip + 4, id++);
+		packet_put16(out + t.ip + 10, 0);
+		packet_put16(out + t.ip + 10, (uint16_t)~packet_sum(out + t.ip, t.tcp - t.ip, 0));
+		packet_put16(out + t.tcp + 4, (uint16_t)(s >> 16));
+		packet_put16(out + t.tcp + 6, (uint16_t)s);
+		if (pos + n < t.end)
+			out[t.tcp + 13] &= (uint8_t)~TCP_FIN_PSH; /* for the last one */
+		packet_put16(out + t.tcp + 16, 0);
+		packet_put16(out + t.tcp + 16,
+			     (uint16_t)~packet_sum(
+				 out + t.tcp, t.data - t.tcp + n,
+				 packet_sum(out + t.ip + 12, 8, (uint32_t)(PROTO_TCP + t.data - t.tcp + n))));
+		emit(opaque, out, t.data + n);
 	}
 	return true;
 }

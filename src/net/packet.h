@@ -49,4 +49,12 @@ bool packet_raise_mss(uint8_t *frame, size_t len, uint16_t mss);
 bool packet_fragment4(const uint8_t *frame, size_t len,
 		      void (*emit)(void *opaque, const uint8_t *frame, size_t len), void *opaque);
 
+/*
+ * Cuts a TCP segment (IPv4) into several with at most mss bytes of data each,
+ * mss <= 1460 less the options, and gives each to emit. False, and nothing is
+ * emitted, if it is no TCP segment.
+ */
+bool packet_segment4(const uint8_t *frame, size_t len, size_t mss,
+		     void (*emit)(void *opaque, const uint8_t *frame, size_t len), void *opaque);
+
 #endif

@@ -165,11 +165,49 @@ static void test_fragment(void **state)
 	assert_false(packet_fragment4(f, len, collect, &c));
 }
 
+static void collect_segment(void *opaque, const uint8_t *f, size_t len)
+{
+	struct collected *c = opaque;
+	struct packet_tcp t;
+
+	assert_true(packet_find_tcp4(f, len, &t));
+	assert_int_equal(t.end, len);
+	assert_true(t.end - t.data <= 1000 && t.end > t.data);
+	assert_int_equal(packet_sum(f + 14, 20, 0), 0xffff);
+	assert_true(tcp_csum_ok(f, len));
+	/* The sequence number runs on, over 2^32. */
+	assert_int_equal((uint32_t)packet_get16(f + 38) << 16 | packet_get16(f + 40),
+			 (uint32_t)(0xfffffff0u + c->bytes));
+	memcpy(c->data + c->bytes, f + t.data, t.end - t.data);
+	c->bytes += t.end - t.data;
+	assert_int_equal(f[47], c->bytes == 4500 ? 0x19 : 0x10);
+	assert_int_equal(packet_get16(f + 18), 0x1234 + c->n);
+	c->n++;
+}
+
+static void test_segment(void **state)
+{
+	static const uint8_t opts[] = { 1, 1, 1, 1 };
+	uint8_t f[8192];
+	struct collected c = { 0 };
+	size_t len = build(f, 6, 4500, opts, 4, 0x19);
+
+	(void)state;
+	memset(f + 38, 0xff, 4);
+	f[41] = 0xf0;
+	assert_true(packet_segment4(f, len, 1000, collect_segment, &c));
+	assert_int_equal(c.n, 5);
+	assert_int_equal(c.bytes, 4500);
+	assert_memory_equal(c.data, f + 58, 4500);
+	assert_false(packet_segment4(f, len - 1, 1000, collect_segment, &c));
+	assert_false(packet_segment4(f, len, 0, collect_segment, &c));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_sum), cmocka_unit_test(test_finish),   cmocka_unit_test(test_find),
-		cmocka_unit_test(test_mss), cmocka_unit_test(test_fragment),
+		cmocka_unit_test(test_mss), cmocka_unit_test(test_fragment), cmocka_unit_test(test_segment),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -14,12 +14,14 @@
  * opened meanwhile has no poll index yet, so results cannot be mixed up.
  *
  * Large segments.  slirp's TCP ends both sides of every connection, so the
- * segment size between it and the guest is nobody else's concern.  If the
- * guest's card takes large segments (big_rx), the MSS option of the guest's
- * SYNs is raised on the way in, and slirp sends up to BIG_MSS bytes at once;
- * the card is told to present them as gso_size pieces.  For that slirp believes
- * in a large MTU; anything else that it makes too long for an ordinary network
- * (UDP, ICMP) is cut into IP fragments here.
+ * segment size between it and the guest is nobody else's concern.  slirp is told
+ * of a large MTU; for connections that the guest opens it takes its segment size
+ * from that (it never looks at the MSS option of the guest's SYN once it had to
+ * wait for the host's connect), and for those that the host opens the option in
+ * the guest's SYN-ACK is raised on its way in.  If the card takes large segments
+ * (big_rx) it gets them as they are, to be presented as gso_size pieces; if not,
+ * they are cut into ordinary ones here.  Anything else that became too long for
+ * an ordinary network (UDP, ICMP) is cut into IP fragments.
  */
 #include <errno.h>
 #include <poll.h>
@@ -35,9 +37,14 @@
 #include "net/net_internal.h"
 #include "net/packet.h"
 
-#define SLIRP_MTU 65520u
-/* Two such segments fit into slirp's 64 KiB window, so that one is read while the other is on its way. */
-#define BIG_MSS     (1460u * 22u)
+/*
+ * A sender may hold back less than a full segment when the window is smaller
+ * (RFC 1122 4.2.3.4), and a receiver does not announce every growth of the
+ * window (4.2.3.3): a segment close to the 64 KiB that slirp's windows can say
+ * would have both wait for each other.  A quarter of that is safe, and as fast.
+ */
+#define BIG_MSS     (1460u * 11u)
+#define SLIRP_MTU   (BIG_MSS + 40u)
 #define GSO_SIZE    1460u
 #define MAX_BACKLOG 512u
 /* So many frames wait for the card that slirp need not make more yet. */
@@ -130,7 +137,7 @@ static void flush_backlog(struct net_user *u)
 	}
 }
 
-static void emit_fragment(void *opaque, const uint8_t *frame, size_t len)
+static void emit_piece(void *opaque, const uint8_t *frame, size_t len)
 {
 	deliver(opaque, frame, len, &(struct net_frame_info){ 0 });
 }
@@ -144,8 +151,12 @@ static ssize_t cb_send_packet(const void *buf, size_t len, void *opaque)
 	if (len < NET_ETH_HEADER || len > NET_FRAME_MAX)
 		return (ssize_t)len;
 	if (len > NET_FRAME_USUAL) {
-		if (!u->n.big_rx || !packet_find_tcp4(buf, len, &t)) {
-			packet_fragment4(buf, len, emit_fragment, u);
+		if (!packet_find_tcp4(buf, len, &t)) {
+			packet_fragment4(buf, len, emit_piece, u);
+			return (ssize_t)len;
+		}
+		if (!u->n.big_rx) {
+			packet_segment4(buf, len, GSO_SIZE, emit_piece, u);
 			return (ssize_t)len;
 		}
 		info.gso_size = GSO_SIZE;

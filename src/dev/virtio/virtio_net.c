@@ -34,6 +34,9 @@
 #define CTRL       2u
 #define MAC_TABLE  64u
 #define TX_BURST   64u /* frames sent before others get the I/O lock again */
+/* So long the driver may wait to hear that frames were sent: it gathers small writes meanwhile (TCP
+ * autocorking). */
+#define TX_COALESCE_NS 100000
 
 /* Features (§5.1.3) */
 #define F_CSUM          (1ull << 0)
@@ -88,6 +91,8 @@ struct virtio_net {
 	uint8_t first_mac[6];
 	uint8_t tx_buf[NET_FRAME_MAX];
 	struct loop_work tx_work;
+	struct loop_timer tx_timer; /* armed: the driver is to hear of tx_unsignalled frames */
+	unsigned tx_unsignalled;
 
 	/* state */
 	uint8_t mac[6];
@@ -285,12 +290,20 @@ static void send_frame(struct virtio_net *n, const struct vq_elem *e)
 	net_send(n->net, n->tx_buf, len);
 }
 
+static void tx_interrupt(void *opaque)
+{
+	struct virtio_net *n = opaque;
+
+	loop_timer_cancel(&n->tx_timer);
+	n->tx_unsignalled = 0;
+	vq_notify(&n->v.vq[TX]);
+}
+
 static void serve_tx(void *opaque)
 {
 	struct virtio_net *n = opaque;
 	struct virtqueue *q = &n->v.vq[TX];
 	unsigned budget = TX_BURST;
-	bool any = false;
 	struct vq_elem e;
 
 	vq_silence(q);
@@ -298,20 +311,22 @@ static void serve_tx(void *opaque)
 		while (budget && vq_pop(q, &e) > 0) {
 			send_frame(n, &e);
 			vq_push(q, e.head, 0);
-			any = true;
+			n->tx_unsignalled++;
 			budget--;
 		}
 		if (!virtio_running(&n->v))
-			break;
+			return;
 		if (!budget) {
 			loop_post(n->v.board->loop, &n->tx_work);
 			break;
 		}
 	} while (vq_listen(q));
-	if (any) {
+	if (budget < TX_BURST)
 		net_flush(n->net);
-		vq_notify(q);
-	}
+	if (n->tx_unsignalled >= q->size / 4)
+		tx_interrupt(n);
+	else if (n->tx_unsignalled && !n->tx_timer.armed)
+		loop_timer_arm(&n->tx_timer, clock_now_ns(n->v.board->clock) + TX_COALESCE_NS);
 }
 
 /* ---- control ---- */
@@ -438,6 +453,8 @@ static void net_stop(struct virtio_device *v)
 	struct virtio_net *n = to_net(v);
 
 	loop_unpost(v->board->loop, &n->tx_work);
+	loop_timer_cancel(&n->tx_timer);
+	n->tx_unsignalled = 0;
 	net_set_big_rx(n->net, false);
 	clear_filters(n);
 }
@@ -473,6 +490,9 @@ static int net_loaded(void *obj, struct error *err)
 				 "saved state of %s %u: impossible filter table: the file is damaged",
 				 n->v.dev.cls->name, n->v.dev.instance);
 	net_set_big_rx(n->net, n->v.features & F_GUEST_TSO4);
+	/* An interrupt for sent frames may have been on its way. */
+	n->tx_unsignalled = 1;
+	loop_post(n->v.board->loop, &n->tx_work);
 	return virtio_loaded(&n->v, err);
 }
 
@@ -515,6 +535,7 @@ int virtio_net_new(struct board *b, struct net *net, const uint8_t mac[6], uint3
 		return error_set(err, ENOMEM, "not enough memory for a virtio network card");
 	n->net = net;
 	n->tx_work = (struct loop_work){ .fn = serve_tx, .opaque = n };
+	loop_timer_init(b->loop, &n->tx_timer, tx_interrupt, n);
 	memcpy(n->first_mac, mac, 6);
 	n->link_up = true;
 	clear_filters(n);

@@ -154,6 +154,22 @@ static void transmit(struct fixture *f, struct hdr h, const void *frame, size_t 
 	td_run(t, 0);
 }
 
+static void quit_work(void *opaque)
+{
+	loop_quit(opaque);
+}
+
+/* Runs posted work only: no timer fires while the clock stands. */
+static void serve_posted(struct fixture *f)
+{
+	struct loop_work w = { .fn = quit_work, .opaque = f->t.loop };
+
+	loop_post(f->t.loop, &w);
+	mutex_unlock(&f->t.lock);
+	loop_run(f->t.loop);
+	mutex_lock(&f->t.lock);
+}
+
 static void test_transmit(void **state)
 {
 	struct fixture *f = *state;
@@ -169,11 +185,14 @@ static void test_transmit(void **state)
 	assert_memory_equal(f->net->frame, frame, 100);
 	assert_int_equal(td_used_idx(&f->t, TX), 1);
 	assert_int_equal(td_used_len(&f->t, TX, 0), 0);
+	td_run(&f->t, 5);
 	assert_int_equal(f->t.irqs[TX], 1);
 	/* A checksum to finish */
 	packet_put16(frame + 50, 0x1234); /* the pseudo-header's sum */
 	transmit(f, (struct hdr){ .flags = 1, .csum_start = 34, .csum_offset = 16 }, frame, 101);
 	assert_int_equal(f->net->sent, 2);
+	td_run(&f->t, 5);
+	assert_int_equal(f->t.irqs[TX], 2);
 	{
 		uint16_t want = (uint16_t)~packet_sum(frame + 34, 101 - 34, 0);
 
@@ -213,6 +232,24 @@ static void test_transmit(void **state)
 	td_start(&f->t, F_CSUM, 16);
 	transmit(f, (struct hdr){ .gso_type = 1 }, frame, 100);
 	assert_int_equal(f->net->sent, 3);
+	/* A quarter of the ring: at once */
+	td_start(&f->t, 0, 16);
+	f->t.irqs[TX] = 0;
+	td_put(&f->t, TD_DATA, &(struct hdr){ 0 }, 12);
+	td_desc(&f->t, TX, 0, TD_DATA, 12 + 60, 0, 0);
+	for (unsigned i = 0; i < 4; i++)
+		td_offer(&f->t, TX, 0);
+	clock_stop(&f->t.clock);
+	virtio_notify(f->t.v, TX);
+	serve_posted(f);
+	assert_int_equal(td_used_idx(&f->t, TX), 4);
+	assert_int_equal(f->t.irqs[TX], 1);
+	/* A reset forgets the rest. */
+	clock_start(&f->t.clock);
+	transmit(f, (struct hdr){ 0 }, frame, 100);
+	virtio_set_status(f->t.v, 0);
+	td_run(&f->t, 5);
+	assert_int_equal(f->t.irqs[TX], 1);
 }
 
 static void rx_buffer(struct fixture *f, unsigned i, uint32_t len)
