@@ -107,13 +107,37 @@ static bool is_nop(const ZydisDecodedInstruction *z)
 	case ZYDIS_MNEMONIC_ENDBR32:
 	case ZYDIS_MNEMONIC_ENDBR64:
 	case ZYDIS_MNEMONIC_CLDEMOTE:
+	case ZYDIS_MNEMONIC_RDSSPD:
+	case ZYDIS_MNEMONIC_RDSSPQ:
 		return true;
 	default:
+		/* Bounds checking is never offered; its encodings are NOPs without it. */
+		if (z->meta.isa_ext == ZYDIS_ISA_EXT_MPX)
+			return true;
 		return z->meta.category == ZYDIS_CATEGORY_PREFETCH ||
 		       z->meta.category == ZYDIS_CATEGORY_PREFETCHWT1 ||
 		       z->meta.category == ZYDIS_CATEGORY_WIDENOP ||
 		       z->meta.isa_set == ZYDIS_ISA_SET_PREFETCH_NOP ||
 		       z->meta.isa_set == ZYDIS_ISA_SET_FAT_NOP;
+	}
+}
+
+/* EVEX instructions whose mask does not concern memory: the whole operand is accessed (SDM 2A 2.8, classes "NF"). */
+static bool access_unmasked(const ZydisDecodedInstruction *z)
+{
+	switch (z->meta.exception_class) {
+	case ZYDIS_EXCEPTION_CLASS_E1NF:
+	case ZYDIS_EXCEPTION_CLASS_E2NF:
+	case ZYDIS_EXCEPTION_CLASS_E3NF:
+	case ZYDIS_EXCEPTION_CLASS_E4NF:
+	case ZYDIS_EXCEPTION_CLASS_E5NF:
+	case ZYDIS_EXCEPTION_CLASS_E6NF:
+	case ZYDIS_EXCEPTION_CLASS_E9NF:
+	case ZYDIS_EXCEPTION_CLASS_E10NF:
+	case ZYDIS_EXCEPTION_CLASS_E11NF:
+		return true;
+	default:
+		return false;
 	}
 }
 
@@ -141,6 +165,37 @@ static uint8_t gpr_number(ZydisRegister r, bool *high8)
 	default:
 		return REG_NONE;
 	}
+}
+
+/* The segment of memory operands that are not written out (string instructions, XLAT, MASKMOVQ). */
+static uint8_t implicit_seg(const ZydisDecodedInstruction *z, unsigned mode)
+{
+	uint8_t seg = SEG_DS;
+
+	for (unsigned i = 0; i < z->raw.prefix_count; i++)
+		switch (z->raw.prefixes[i].value) {
+		case 0x26:
+			seg = mode == 8 ? seg : SEG_ES;
+			break;
+		case 0x2e:
+			seg = mode == 8 ? seg : SEG_CS;
+			break;
+		case 0x36:
+			seg = mode == 8 ? seg : SEG_SS;
+			break;
+		case 0x3e:
+			seg = mode == 8 ? seg : SEG_DS;
+			break;
+		case 0x64:
+			seg = SEG_FS;
+			break;
+		case 0x65:
+			seg = SEG_GS;
+			break;
+		default:
+			break;
+		}
+	return seg;
 }
 
 static uint8_t seg_number(ZydisRegister r)
@@ -193,7 +248,7 @@ static uint8_t unit_of(const ZydisDecodedInstruction *z, const ZydisDecodedOpera
 	default:
 		break;
 	}
-	if (z->meta.isa_ext == ZYDIS_ISA_EXT_X87)
+	if (z->meta.isa_ext == ZYDIS_ISA_EXT_X87 || z->meta.isa_set == ZYDIS_ISA_SET_SSE3X87)
 		return UNIT_X87;
 	if (z->encoding == ZYDIS_INSTRUCTION_ENCODING_EVEX)
 		return UNIT_AVX512;
@@ -214,6 +269,20 @@ static uint8_t unit_of(const ZydisDecodedInstruction *z, const ZydisDecodedOpera
 		else if (c == ZYDIS_REGCLASS_MMX && unit == UNIT_INT)
 			unit = UNIT_MMX;
 	}
+	/* Those with no vector register among their operands (CVTSS2SI r32, m32) still use MXCSR. */
+	if (unit == UNIT_INT && z->meta.exception_class != ZYDIS_EXCEPTION_CLASS_NONE)
+		switch (z->meta.isa_ext) {
+		case ZYDIS_ISA_EXT_SSE:
+		case ZYDIS_ISA_EXT_SSE2:
+			unit = z->meta.isa_set == ZYDIS_ISA_SET_SSE2MMX ? UNIT_MMX : UNIT_SSE;
+			break;
+		case ZYDIS_ISA_EXT_AVX:
+		case ZYDIS_ISA_EXT_AVX2:
+			unit = UNIT_AVX;
+			break;
+		default:
+			break;
+		}
 	return unit;
 }
 
@@ -253,7 +322,8 @@ static void read_operand(struct insn *in, const ZydisDecodedOperand *o)
 				if (o->size == 8 && !high8)
 					in->reg8 = true;
 			}
-			in->high8 |= high8;
+			/* Hidden ones (LAHF, DIV r/m8) need no encoding that names AH. */
+			in->high8 |= high8 && o->visibility == ZYDIS_OPERAND_VISIBILITY_EXPLICIT;
 		}
 		if (visible && in->nops < 3) {
 			in->ops[in->nops].type = o->type;
@@ -375,7 +445,7 @@ int insn_decode(const uint8_t *code, size_t n, unsigned mode, bool real, struct 
 	in->opsize = z.operand_width / 8;
 	in->addrsize = z.address_width / 8;
 	in->base = in->index = REG_NONE;
-	in->seg = SEG_DS;
+	in->seg = implicit_seg(&z, mode); /* a visible memory operand overwrites it */
 	in->scale = 1;
 	in->far = z.meta.branch_type == ZYDIS_BRANCH_TYPE_FAR;
 	in->enc = z.encoding;
@@ -428,6 +498,8 @@ int insn_decode(const uint8_t *code, size_t n, unsigned mode, bool real, struct 
 	in->mem_masked = (z.avx.mask.reg != ZYDIS_REGISTER_NONE && z.avx.mask.reg != ZYDIS_REGISTER_K0) ||
 			 z.mnemonic == ZYDIS_MNEMONIC_VMASKMOVPS || z.mnemonic == ZYDIS_MNEMONIC_VMASKMOVPD ||
 			 z.mnemonic == ZYDIS_MNEMONIC_VPMASKMOVD || z.mnemonic == ZYDIS_MNEMONIC_VPMASKMOVQ;
+	if (access_unmasked(&z))
+		in->mem_masked = false;
 	if (in->mem_masked) {
 		in->mask_reg = in->enc == ZYDIS_INSTRUCTION_ENCODING_VEX ?
 				       ~in->bytes[in->vex_off + 2] >> 3 & 15 :
@@ -439,15 +511,16 @@ int insn_decode(const uint8_t *code, size_t n, unsigned mode, bool real, struct 
 	for (unsigned i = 0; i < z.operand_count; i++)
 		read_operand(in, &op[i]);
 	/* IS4 operands name a vector register in the immediate byte. */
-	if (in->enc != ZYDIS_INSTRUCTION_ENCODING_LEGACY && !in->imm_len)
+	if (in->enc != ZYDIS_INSTRUCTION_ENCODING_LEGACY)
 		for (unsigned i = 0; i < z.operand_count; i++)
 			if (op[i].encoding == ZYDIS_OPERAND_ENCODING_IS4) {
 				in->imm_off = z.length - 1;
 				in->imm_len = 1;
+				in->imm_is4 = true;
 			}
 
 	in->cond = in->opcode & 15;
-	if (isa_refused(z.meta.isa_ext) || z.mnemonic == ZYDIS_MNEMONIC_UD0 ||
+	if (isa_refused(z.meta.isa_ext) || (z.meta.isa_ext == ZYDIS_ISA_EXT_CET && !is_nop(&z)) || z.mnemonic == ZYDIS_MNEMONIC_UD0 ||
 	    z.mnemonic == ZYDIS_MNEMONIC_UD1 || z.mnemonic == ZYDIS_MNEMONIC_UD2)
 		in->cls = INSN_UD;
 	else if (is_nop(&z))

@@ -75,6 +75,7 @@ struct insn {
 	uint8_t rex_w, rex_r, rex_x, rex_b;
 	uint8_t vex_off; /* of the VEX or EVEX prefix within bytes[] */
 	uint8_t imm_off, imm_len; /* trailing immediate bytes within bytes[] */
+	bool imm_is4;             /* the immediate names a vector register (bits 7:4) */
 	uint8_t gpr_where;        /* GPR_IN_* */
 	uint8_t vvvv;             /* register number */
 	bool high8;               /* uses AH, CH, DH or BH */

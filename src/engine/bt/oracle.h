@@ -33,6 +33,7 @@ struct item {
 	uint8_t rel_at;	      /* offset of a rel8 branch displacement, 0: none */
 	uint8_t rel_to;	      /* item that it goes to */
 	uint32_t reads, kills, undefined, defines; /* arithmetic flags */
+	bool bcd; /* decimal adjustment, which C does: undefined flags need not be the processor's */
 	bool dropped;
 };
 

@@ -130,7 +130,10 @@ static bool allowed(const struct gen *g, const struct insn *in)
 	if (in->far || in->imm_relative)
 		return false;
 	/* Segment bases: of 32-bit code's null FS and GS nothing is known. */
-	if (g->mode == 4 && in->seg >= SEG_FS)
+	if (g->mode == 4 && (in->bytes[0] == 0x64 || in->bytes[0] == 0x65))
+		return false;
+	/* Not a NOP everywhere. */
+	if (in->cls == INSN_NOP && in->map == ZYDIS_OPCODE_MAP_0F && in->opcode == 0x0d)
 		return false;
 	switch (in->mnemonic) {
 	/* would leave the sequence, or enter the host's kernel */
@@ -172,6 +175,7 @@ static bool allowed(const struct gen *g, const struct insn *in)
 	case ZYDIS_MNEMONIC_LFS:
 	case ZYDIS_MNEMONIC_LGS:
 	case ZYDIS_MNEMONIC_LSS:
+	case ZYDIS_MNEMONIC_SALC:
 	case ZYDIS_MNEMONIC_VMCALL:
 	case ZYDIS_MNEMONIC_VMMCALL:
 	/* hold addresses of the last x87 instruction */
@@ -252,6 +256,9 @@ static bool accept(struct gen *g, struct item *it, const uint8_t *buf, unsigned 
 		it->reads = FLAGS_ARITH;
 	it->kills = (in.flags_written | in.flags_undefined) & ~in.flags_read;
 	it->undefined = in.flags_undefined;
+	it->bcd = in.mnemonic == ZYDIS_MNEMONIC_DAA || in.mnemonic == ZYDIS_MNEMONIC_DAS ||
+		  in.mnemonic == ZYDIS_MNEMONIC_AAA || in.mnemonic == ZYDIS_MNEMONIC_AAS ||
+		  in.mnemonic == ZYDIS_MNEMONIC_AAM || in.mnemonic == ZYDIS_MNEMONIC_AAD;
 	it->defines = full = in.flags_written & ~passes_on(&in) & ~in.flags_undefined;
 	g->undefined = (g->undefined & ~full) | in.flags_undefined;
 	{

@@ -492,6 +492,9 @@ static bool can_copy(const struct tr *t, const struct insn *in)
 		return false;
 	if (in->has_mem && (in->mem_size == 0 || in->mem_size > 128 || in->high8))
 		return false;
+	/* AH..BH cannot be named together with R15, where guest RSP is (MOVZX ESP, AH). */
+	if (in->high8 && ((in->regs_read | in->regs_written) & 1u << RSP))
+		return false;
 	return high_data_regs(in, high) <= (in->has_mem ? 1 : 2);
 }
 
