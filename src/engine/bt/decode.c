@@ -10,37 +10,114 @@
 /* Semantics in C. Jcc, LOOP and string instructions are recognised by category. */
 static const uint16_t special_list[] = {
 	/* control flow */
-	ZYDIS_MNEMONIC_CALL, ZYDIS_MNEMONIC_JMP, ZYDIS_MNEMONIC_RET, ZYDIS_MNEMONIC_IRET,
-	ZYDIS_MNEMONIC_IRETD, ZYDIS_MNEMONIC_IRETQ, ZYDIS_MNEMONIC_INT, ZYDIS_MNEMONIC_INT1,
-	ZYDIS_MNEMONIC_INT3, ZYDIS_MNEMONIC_INTO, ZYDIS_MNEMONIC_SYSCALL, ZYDIS_MNEMONIC_SYSRET,
-	ZYDIS_MNEMONIC_SYSENTER, ZYDIS_MNEMONIC_SYSEXIT, ZYDIS_MNEMONIC_HLT,
+	ZYDIS_MNEMONIC_CALL,
+	ZYDIS_MNEMONIC_JMP,
+	ZYDIS_MNEMONIC_RET,
+	ZYDIS_MNEMONIC_IRET,
+	ZYDIS_MNEMONIC_IRETD,
+	ZYDIS_MNEMONIC_IRETQ,
+	ZYDIS_MNEMONIC_INT,
+	ZYDIS_MNEMONIC_INT1,
+	ZYDIS_MNEMONIC_INT3,
+	ZYDIS_MNEMONIC_INTO,
+	ZYDIS_MNEMONIC_SYSCALL,
+	ZYDIS_MNEMONIC_SYSRET,
+	ZYDIS_MNEMONIC_SYSENTER,
+	ZYDIS_MNEMONIC_SYSEXIT,
+	ZYDIS_MNEMONIC_HLT,
 	/* stack */
-	ZYDIS_MNEMONIC_PUSH, ZYDIS_MNEMONIC_POP, ZYDIS_MNEMONIC_PUSHA, ZYDIS_MNEMONIC_PUSHAD,
-	ZYDIS_MNEMONIC_POPA, ZYDIS_MNEMONIC_POPAD, ZYDIS_MNEMONIC_PUSHF, ZYDIS_MNEMONIC_PUSHFD,
-	ZYDIS_MNEMONIC_PUSHFQ, ZYDIS_MNEMONIC_POPF, ZYDIS_MNEMONIC_POPFD, ZYDIS_MNEMONIC_POPFQ,
-	ZYDIS_MNEMONIC_ENTER, ZYDIS_MNEMONIC_LEAVE,
+	ZYDIS_MNEMONIC_PUSH,
+	ZYDIS_MNEMONIC_POP,
+	ZYDIS_MNEMONIC_PUSHA,
+	ZYDIS_MNEMONIC_PUSHAD,
+	ZYDIS_MNEMONIC_POPA,
+	ZYDIS_MNEMONIC_POPAD,
+	ZYDIS_MNEMONIC_PUSHF,
+	ZYDIS_MNEMONIC_PUSHFD,
+	ZYDIS_MNEMONIC_PUSHFQ,
+	ZYDIS_MNEMONIC_POPF,
+	ZYDIS_MNEMONIC_POPFD,
+	ZYDIS_MNEMONIC_POPFQ,
+	ZYDIS_MNEMONIC_ENTER,
+	ZYDIS_MNEMONIC_LEAVE,
 	/* system */
-	ZYDIS_MNEMONIC_IN, ZYDIS_MNEMONIC_OUT, ZYDIS_MNEMONIC_CLI, ZYDIS_MNEMONIC_STI, ZYDIS_MNEMONIC_CLD,
-	ZYDIS_MNEMONIC_STD, ZYDIS_MNEMONIC_CLAC, ZYDIS_MNEMONIC_STAC, ZYDIS_MNEMONIC_LGDT,
-	ZYDIS_MNEMONIC_LIDT, ZYDIS_MNEMONIC_SGDT, ZYDIS_MNEMONIC_SIDT, ZYDIS_MNEMONIC_LLDT,
-	ZYDIS_MNEMONIC_SLDT, ZYDIS_MNEMONIC_LTR, ZYDIS_MNEMONIC_STR, ZYDIS_MNEMONIC_LMSW,
-	ZYDIS_MNEMONIC_SMSW, ZYDIS_MNEMONIC_CLTS, ZYDIS_MNEMONIC_INVLPG, ZYDIS_MNEMONIC_INVPCID,
-	ZYDIS_MNEMONIC_WBINVD, ZYDIS_MNEMONIC_INVD, ZYDIS_MNEMONIC_RDMSR, ZYDIS_MNEMONIC_WRMSR,
-	ZYDIS_MNEMONIC_RDTSC, ZYDIS_MNEMONIC_RDTSCP, ZYDIS_MNEMONIC_RDPMC, ZYDIS_MNEMONIC_CPUID,
-	ZYDIS_MNEMONIC_XGETBV, ZYDIS_MNEMONIC_XSETBV, ZYDIS_MNEMONIC_SWAPGS, ZYDIS_MNEMONIC_RDFSBASE,
-	ZYDIS_MNEMONIC_RDGSBASE, ZYDIS_MNEMONIC_WRFSBASE, ZYDIS_MNEMONIC_WRGSBASE, ZYDIS_MNEMONIC_RDPID,
-	ZYDIS_MNEMONIC_LAR, ZYDIS_MNEMONIC_LSL, ZYDIS_MNEMONIC_VERR, ZYDIS_MNEMONIC_VERW,
-	ZYDIS_MNEMONIC_ARPL, ZYDIS_MNEMONIC_VMMCALL, ZYDIS_MNEMONIC_VMCALL,
+	ZYDIS_MNEMONIC_IN,
+	ZYDIS_MNEMONIC_OUT,
+	ZYDIS_MNEMONIC_CLI,
+	ZYDIS_MNEMONIC_STI,
+	ZYDIS_MNEMONIC_CLD,
+	ZYDIS_MNEMONIC_STD,
+	ZYDIS_MNEMONIC_CLAC,
+	ZYDIS_MNEMONIC_STAC,
+	ZYDIS_MNEMONIC_LGDT,
+	ZYDIS_MNEMONIC_LIDT,
+	ZYDIS_MNEMONIC_SGDT,
+	ZYDIS_MNEMONIC_SIDT,
+	ZYDIS_MNEMONIC_LLDT,
+	ZYDIS_MNEMONIC_SLDT,
+	ZYDIS_MNEMONIC_LTR,
+	ZYDIS_MNEMONIC_STR,
+	ZYDIS_MNEMONIC_LMSW,
+	ZYDIS_MNEMONIC_SMSW,
+	ZYDIS_MNEMONIC_CLTS,
+	ZYDIS_MNEMONIC_INVLPG,
+	ZYDIS_MNEMONIC_INVPCID,
+	ZYDIS_MNEMONIC_WBINVD,
+	ZYDIS_MNEMONIC_INVD,
+	ZYDIS_MNEMONIC_RDMSR,
+	ZYDIS_MNEMONIC_WRMSR,
+	ZYDIS_MNEMONIC_RDTSC,
+	ZYDIS_MNEMONIC_RDTSCP,
+	ZYDIS_MNEMONIC_RDPMC,
+	ZYDIS_MNEMONIC_CPUID,
+	ZYDIS_MNEMONIC_XGETBV,
+	ZYDIS_MNEMONIC_XSETBV,
+	ZYDIS_MNEMONIC_SWAPGS,
+	ZYDIS_MNEMONIC_RDFSBASE,
+	ZYDIS_MNEMONIC_RDGSBASE,
+	ZYDIS_MNEMONIC_WRFSBASE,
+	ZYDIS_MNEMONIC_WRGSBASE,
+	ZYDIS_MNEMONIC_RDPID,
+	ZYDIS_MNEMONIC_LAR,
+	ZYDIS_MNEMONIC_LSL,
+	ZYDIS_MNEMONIC_VERR,
+	ZYDIS_MNEMONIC_VERW,
+	ZYDIS_MNEMONIC_ARPL,
+	ZYDIS_MNEMONIC_VMMCALL,
+	ZYDIS_MNEMONIC_VMCALL,
 	/* segments */
-	ZYDIS_MNEMONIC_LDS, ZYDIS_MNEMONIC_LES, ZYDIS_MNEMONIC_LFS, ZYDIS_MNEMONIC_LGS, ZYDIS_MNEMONIC_LSS,
+	ZYDIS_MNEMONIC_LDS,
+	ZYDIS_MNEMONIC_LES,
+	ZYDIS_MNEMONIC_LFS,
+	ZYDIS_MNEMONIC_LGS,
+	ZYDIS_MNEMONIC_LSS,
 	/* state images */
-	ZYDIS_MNEMONIC_FXSAVE, ZYDIS_MNEMONIC_FXSAVE64, ZYDIS_MNEMONIC_FXRSTOR, ZYDIS_MNEMONIC_FXRSTOR64,
-	ZYDIS_MNEMONIC_XSAVE, ZYDIS_MNEMONIC_XSAVE64, ZYDIS_MNEMONIC_XSAVEOPT, ZYDIS_MNEMONIC_XSAVEOPT64,
-	ZYDIS_MNEMONIC_XSAVEC, ZYDIS_MNEMONIC_XSAVEC64, ZYDIS_MNEMONIC_XRSTOR, ZYDIS_MNEMONIC_XRSTOR64,
+	ZYDIS_MNEMONIC_FXSAVE,
+	ZYDIS_MNEMONIC_FXSAVE64,
+	ZYDIS_MNEMONIC_FXRSTOR,
+	ZYDIS_MNEMONIC_FXRSTOR64,
+	ZYDIS_MNEMONIC_XSAVE,
+	ZYDIS_MNEMONIC_XSAVE64,
+	ZYDIS_MNEMONIC_XSAVEOPT,
+	ZYDIS_MNEMONIC_XSAVEOPT64,
+	ZYDIS_MNEMONIC_XSAVEC,
+	ZYDIS_MNEMONIC_XSAVEC64,
+	ZYDIS_MNEMONIC_XRSTOR,
+	ZYDIS_MNEMONIC_XRSTOR64,
 	/* odd ones */
-	ZYDIS_MNEMONIC_LEA, ZYDIS_MNEMONIC_XLAT, ZYDIS_MNEMONIC_BOUND, ZYDIS_MNEMONIC_AAA, ZYDIS_MNEMONIC_AAS,
-	ZYDIS_MNEMONIC_AAM, ZYDIS_MNEMONIC_AAD, ZYDIS_MNEMONIC_DAA, ZYDIS_MNEMONIC_DAS, ZYDIS_MNEMONIC_SALC,
-	ZYDIS_MNEMONIC_MASKMOVQ, ZYDIS_MNEMONIC_MASKMOVDQU, ZYDIS_MNEMONIC_VMASKMOVDQU,
+	ZYDIS_MNEMONIC_LEA,
+	ZYDIS_MNEMONIC_XLAT,
+	ZYDIS_MNEMONIC_BOUND,
+	ZYDIS_MNEMONIC_AAA,
+	ZYDIS_MNEMONIC_AAS,
+	ZYDIS_MNEMONIC_AAM,
+	ZYDIS_MNEMONIC_AAD,
+	ZYDIS_MNEMONIC_DAA,
+	ZYDIS_MNEMONIC_DAS,
+	ZYDIS_MNEMONIC_SALC,
+	ZYDIS_MNEMONIC_MASKMOVQ,
+	ZYDIS_MNEMONIC_MASKMOVDQU,
+	ZYDIS_MNEMONIC_VMASKMOVDQU,
 };
 
 /* Not offered in any model, or not there for a guest: #UD. */
@@ -63,6 +140,7 @@ static bool isa_refused(ZydisISAExt e)
 	case ZYDIS_ISA_EXT_MCOMMIT:
 	case ZYDIS_ISA_EXT_MONITOR:
 	case ZYDIS_ISA_EXT_MONITORX:
+	case ZYDIS_ISA_EXT_MOVDIR: /* MOVDIR64B's register operand is an address, too */
 	case ZYDIS_ISA_EXT_PADLOCK:
 	case ZYDIS_ISA_EXT_PCONFIG:
 	case ZYDIS_ISA_EXT_PKU:
@@ -122,9 +200,12 @@ static bool is_nop(const ZydisDecodedInstruction *z)
 	}
 }
 
-/* EVEX instructions whose mask does not concern memory: the whole operand is accessed (SDM 2A 2.8, classes "NF"). */
+/* EVEX instructions whose mask does not concern memory: the whole operand is accessed (SDM 2A 2.8, classes
+ * "NF"). */
 static bool access_unmasked(const ZydisDecodedInstruction *z)
 {
+	if (z->mnemonic == ZYDIS_MNEMONIC_VDBPSADBW)
+		return true;
 	switch (z->meta.exception_class) {
 	case ZYDIS_EXCEPTION_CLASS_E1NF:
 	case ZYDIS_EXCEPTION_CLASS_E2NF:
@@ -248,7 +329,7 @@ static uint8_t unit_of(const ZydisDecodedInstruction *z, const ZydisDecodedOpera
 	default:
 		break;
 	}
-	if (z->meta.isa_ext == ZYDIS_ISA_EXT_X87 || z->meta.isa_set == ZYDIS_ISA_SET_SSE3X87)
+	if (z->meta.isa_ext == ZYDIS_ISA_EXT_X87 || z->mnemonic == ZYDIS_MNEMONIC_FISTTP)
 		return UNIT_X87;
 	if (z->encoding == ZYDIS_INSTRUCTION_ENCODING_EVEX)
 		return UNIT_AVX512;
@@ -374,9 +455,9 @@ static void read_operand(struct insn *in, const ZydisDecodedOperand *o)
 		in->mem_vsib = o->mem.type == ZYDIS_MEMOP_TYPE_VSIB;
 		in->seg = seg_number(o->mem.segment);
 		in->base = o->mem.base == ZYDIS_REGISTER_NONE ? REG_NONE : gpr_number(o->mem.base, &dummy);
-		in->index = o->mem.index == ZYDIS_REGISTER_NONE || in->mem_vsib ?
-				    REG_NONE :
-				    gpr_number(o->mem.index, &dummy);
+		in->index = o->mem.index == ZYDIS_REGISTER_NONE || in->mem_vsib
+				? REG_NONE
+				: gpr_number(o->mem.index, &dummy);
 		if (in->mem_vsib)
 			in->vsib_index = (uint8_t)ZydisRegisterGetId(o->mem.index);
 		in->scale = o->mem.scale ? o->mem.scale : 1;
@@ -420,15 +501,15 @@ int insn_decode(const uint8_t *code, size_t n, unsigned mode, bool real, struct 
 	ZydisDecodedInstruction z;
 	ZydisDecodedOperand op[ZYDIS_MAX_OPERAND_COUNT];
 	ZyanStatus st;
-	ZydisMachineMode mm = mode == 8	      ? ZYDIS_MACHINE_MODE_LONG_64 :
-			      mode == 4	      ? ZYDIS_MACHINE_MODE_LEGACY_32 :
-			      real	      ? ZYDIS_MACHINE_MODE_REAL_16 :
-						ZYDIS_MACHINE_MODE_LEGACY_16;
+	ZydisMachineMode mm = mode == 8   ? ZYDIS_MACHINE_MODE_LONG_64
+			      : mode == 4 ? ZYDIS_MACHINE_MODE_LEGACY_32
+			      : real      ? ZYDIS_MACHINE_MODE_REAL_16
+					  : ZYDIS_MACHINE_MODE_LEGACY_16;
 
 	ZydisDecoderInit(&d, mm,
-			 mode == 8 ? ZYDIS_STACK_WIDTH_64 :
-			 mode == 4 ? ZYDIS_STACK_WIDTH_32 :
-				     ZYDIS_STACK_WIDTH_16);
+			 mode == 8   ? ZYDIS_STACK_WIDTH_64
+			 : mode == 4 ? ZYDIS_STACK_WIDTH_32
+				     : ZYDIS_STACK_WIDTH_16);
 	st = ZydisDecoderDecodeFull(&d, code, n > 15 ? 15 : n, &z, op);
 	if (!ZYAN_SUCCESS(st)) {
 		if (st == ZYDIS_STATUS_NO_MORE_DATA)
@@ -484,7 +565,7 @@ int insn_decode(const uint8_t *code, size_t n, unsigned mode, bool real, struct 
 	if (z.cpu_flags) {
 		in->flags_read = z.cpu_flags->tested & FLAGS_ARITH;
 		in->flags_written =
-			(z.cpu_flags->modified | z.cpu_flags->set_0 | z.cpu_flags->set_1) & FLAGS_ARITH;
+		    (z.cpu_flags->modified | z.cpu_flags->set_0 | z.cpu_flags->set_1) & FLAGS_ARITH;
 		in->flags_undefined = z.cpu_flags->undefined & FLAGS_ARITH;
 	}
 	/* A shift by zero leaves the flags alone, so a variable one passes them through. */
@@ -501,15 +582,20 @@ int insn_decode(const uint8_t *code, size_t n, unsigned mode, bool real, struct 
 	if (access_unmasked(&z))
 		in->mem_masked = false;
 	if (in->mem_masked) {
-		in->mask_reg = in->enc == ZYDIS_INSTRUCTION_ENCODING_VEX ?
-				       ~in->bytes[in->vex_off + 2] >> 3 & 15 :
-				       (uint8_t)ZydisRegisterGetId(z.avx.mask.reg);
-		in->mem_packed = z.meta.category == ZYDIS_CATEGORY_COMPRESS ||
-				 z.meta.category == ZYDIS_CATEGORY_EXPAND;
+		in->mask_reg = in->enc == ZYDIS_INSTRUCTION_ENCODING_VEX
+				   ? ~in->bytes[in->vex_off + 2] >> 3 & 15
+				   : (uint8_t)ZydisRegisterGetId(z.avx.mask.reg);
+		in->mem_packed =
+		    z.meta.category == ZYDIS_CATEGORY_COMPRESS || z.meta.category == ZYDIS_CATEGORY_EXPAND;
 	}
+	in->mem_scalar = z.meta.exception_class == ZYDIS_EXCEPTION_CLASS_E3 ||
+			 z.meta.exception_class == ZYDIS_EXCEPTION_CLASS_E10;
 	in->vec_len = (uint8_t)(z.avx.vector_length / 8);
 	for (unsigned i = 0; i < z.operand_count; i++)
 		read_operand(in, &op[i]);
+	/* They leave the register alone where the operand is zero. */
+	if (z.mnemonic == ZYDIS_MNEMONIC_BSF || z.mnemonic == ZYDIS_MNEMONIC_BSR)
+		in->regs_read |= in->regs_written;
 	/* IS4 operands name a vector register in the immediate byte. */
 	if (in->enc != ZYDIS_INSTRUCTION_ENCODING_LEGACY)
 		for (unsigned i = 0; i < z.operand_count; i++)
@@ -520,8 +606,9 @@ int insn_decode(const uint8_t *code, size_t n, unsigned mode, bool real, struct 
 			}
 
 	in->cond = in->opcode & 15;
-	if (isa_refused(z.meta.isa_ext) || (z.meta.isa_ext == ZYDIS_ISA_EXT_CET && !is_nop(&z)) || z.mnemonic == ZYDIS_MNEMONIC_UD0 ||
-	    z.mnemonic == ZYDIS_MNEMONIC_UD1 || z.mnemonic == ZYDIS_MNEMONIC_UD2)
+	if (isa_refused(z.meta.isa_ext) || (z.meta.isa_ext == ZYDIS_ISA_EXT_CET && !is_nop(&z)) ||
+	    z.mnemonic == ZYDIS_MNEMONIC_UD0 || z.mnemonic == ZYDIS_MNEMONIC_UD1 ||
+	    z.mnemonic == ZYDIS_MNEMONIC_UD2)
 		in->cls = INSN_UD;
 	else if (is_nop(&z))
 		in->cls = INSN_NOP;
@@ -538,5 +625,12 @@ int insn_decode(const uint8_t *code, size_t n, unsigned mode, bool real, struct 
 		in->cls = INSN_UD;
 	else
 		in->cls = INSN_NATIVE;
+	/* Only the one memory operand that is written out gets a host pointer: nothing else may reach memory.
+	 */
+	if (in->cls == INSN_NATIVE)
+		for (unsigned i = 0, seen = 0; i < z.operand_count; i++)
+			if (op[i].type == ZYDIS_OPERAND_TYPE_MEMORY &&
+			    (op[i].visibility == ZYDIS_OPERAND_VISIBILITY_HIDDEN || seen++))
+				in->cls = INSN_UD;
 	return DECODE_OK;
 }

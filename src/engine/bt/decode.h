@@ -50,6 +50,7 @@ struct insn {
 
 	/* memory operand */
 	bool has_mem, mem_read, mem_write, mem_vsib, mem_masked, mem_packed;
+	bool mem_scalar;     /* mem_masked: bit 0 of the mask alone counts */
 	uint8_t vsib_index;  /* vector register that indexes */
 	uint8_t mask_reg;    /* mem_masked: opmask register, or vector register for VEX; packed: elements are contiguous */
 	uint8_t vec_len;     /* vector length in bytes */

@@ -1285,7 +1285,7 @@ struct block *translate(struct vcpu *v, uint64_t va, uint64_t pa, const uint8_t 
 		}
 		if (in->cls == INSN_NOP)
 			;
-		else if (in->has_mem && (in->addrsize == 2 || (in->seg >= SEG_FS && (flags & BLOCK_NULL_FSGS))))
+		else if (in->has_mem && (in->addrsize == 2 || (t->mode == 4 && in->seg == SEG_CS && in->mem_write) || (in->seg >= SEG_FS && (flags & BLOCK_NULL_FSGS))))
 			ok = false;
 		else if (is_bit_string(in))
 			ok = tr_bit_string(t, in);
