@@ -5,6 +5,8 @@
  */
 #include "engine/bt/decode.h"
 
+#include "base/util.h"
+
 #include <string.h>
 
 /* Semantics in C. Jcc, LOOP and string instructions are recognised by category. */
@@ -140,6 +142,7 @@ static bool isa_refused(ZydisISAExt e)
 	case ZYDIS_ISA_EXT_MCOMMIT:
 	case ZYDIS_ISA_EXT_MONITOR:
 	case ZYDIS_ISA_EXT_MONITORX:
+	case ZYDIS_ISA_EXT_MOVDIR: /* MOVDIR64B's register operand is an address, too */
 	case ZYDIS_ISA_EXT_PADLOCK:
 	case ZYDIS_ISA_EXT_PCONFIG:
 	case ZYDIS_ISA_EXT_PKU:
@@ -184,13 +187,40 @@ static bool is_nop(const ZydisDecodedInstruction *z)
 	case ZYDIS_MNEMONIC_ENDBR32:
 	case ZYDIS_MNEMONIC_ENDBR64:
 	case ZYDIS_MNEMONIC_CLDEMOTE:
+	case ZYDIS_MNEMONIC_RDSSPD:
+	case ZYDIS_MNEMONIC_RDSSPQ:
 		return true;
 	default:
+		/* Bounds checking is never offered; its encodings are NOPs without it. */
+		if (z->meta.isa_ext == ZYDIS_ISA_EXT_MPX)
+			return true;
 		return z->meta.category == ZYDIS_CATEGORY_PREFETCH ||
 		       z->meta.category == ZYDIS_CATEGORY_PREFETCHWT1 ||
 		       z->meta.category == ZYDIS_CATEGORY_WIDENOP ||
 		       z->meta.isa_set == ZYDIS_ISA_SET_PREFETCH_NOP ||
 		       z->meta.isa_set == ZYDIS_ISA_SET_FAT_NOP;
+	}
+}
+
+/* EVEX instructions whose mask does not concern memory: the whole operand is accessed (SDM 2A 2.8, classes
+ * "NF"). */
+static bool access_unmasked(const ZydisDecodedInstruction *z)
+{
+	if (z->mnemonic == ZYDIS_MNEMONIC_VDBPSADBW)
+		return true;
+	switch (z->meta.exception_class) {
+	case ZYDIS_EXCEPTION_CLASS_E1NF:
+	case ZYDIS_EXCEPTION_CLASS_E2NF:
+	case ZYDIS_EXCEPTION_CLASS_E3NF:
+	case ZYDIS_EXCEPTION_CLASS_E4NF:
+	case ZYDIS_EXCEPTION_CLASS_E5NF:
+	case ZYDIS_EXCEPTION_CLASS_E6NF:
+	case ZYDIS_EXCEPTION_CLASS_E9NF:
+	case ZYDIS_EXCEPTION_CLASS_E10NF:
+	case ZYDIS_EXCEPTION_CLASS_E11NF:
+		return true;
+	default:
+		return false;
 	}
 }
 
@@ -218,6 +248,37 @@ static uint8_t gpr_number(ZydisRegister r, bool *high8)
 	default:
 		return REG_NONE;
 	}
+}
+
+/* The segment of memory operands that are not written out (string instructions, XLAT, MASKMOVQ). */
+static uint8_t implicit_seg(const ZydisDecodedInstruction *z, unsigned mode)
+{
+	uint8_t seg = SEG_DS;
+
+	for (unsigned i = 0; i < z->raw.prefix_count; i++)
+		switch (z->raw.prefixes[i].value) {
+		case 0x26:
+			seg = mode == 8 ? seg : SEG_ES;
+			break;
+		case 0x2e:
+			seg = mode == 8 ? seg : SEG_CS;
+			break;
+		case 0x36:
+			seg = mode == 8 ? seg : SEG_SS;
+			break;
+		case 0x3e:
+			seg = mode == 8 ? seg : SEG_DS;
+			break;
+		case 0x64:
+			seg = SEG_FS;
+			break;
+		case 0x65:
+			seg = SEG_GS;
+			break;
+		default:
+			break;
+		}
+	return seg;
 }
 
 static uint8_t seg_number(ZydisRegister r)
@@ -270,7 +331,7 @@ static uint8_t unit_of(const ZydisDecodedInstruction *z, const ZydisDecodedOpera
 	default:
 		break;
 	}
-	if (z->meta.isa_ext == ZYDIS_ISA_EXT_X87)
+	if (z->meta.isa_ext == ZYDIS_ISA_EXT_X87 || z->mnemonic == ZYDIS_MNEMONIC_FISTTP)
 		return UNIT_X87;
 	if (z->encoding == ZYDIS_INSTRUCTION_ENCODING_EVEX)
 		return UNIT_AVX512;
@@ -291,6 +352,20 @@ static uint8_t unit_of(const ZydisDecodedInstruction *z, const ZydisDecodedOpera
 		else if (c == ZYDIS_REGCLASS_MMX && unit == UNIT_INT)
 			unit = UNIT_MMX;
 	}
+	/* Those with no vector register among their operands (CVTSS2SI r32, m32) still use MXCSR. */
+	if (unit == UNIT_INT && z->meta.exception_class != ZYDIS_EXCEPTION_CLASS_NONE)
+		switch (z->meta.isa_ext) {
+		case ZYDIS_ISA_EXT_SSE:
+		case ZYDIS_ISA_EXT_SSE2:
+			unit = z->meta.isa_set == ZYDIS_ISA_SET_SSE2MMX ? UNIT_MMX : UNIT_SSE;
+			break;
+		case ZYDIS_ISA_EXT_AVX:
+		case ZYDIS_ISA_EXT_AVX2:
+			unit = UNIT_AVX;
+			break;
+		default:
+			break;
+		}
 	return unit;
 }
 
@@ -330,7 +405,8 @@ static void read_operand(struct insn *in, const ZydisDecodedOperand *o)
 				if (o->size == 8 && !high8)
 					in->reg8 = true;
 			}
-			in->high8 |= high8;
+			/* Hidden ones (LAHF, DIV r/m8) need no encoding that names AH. */
+			in->high8 |= high8 && o->visibility == ZYDIS_OPERAND_VISIBILITY_EXPLICIT;
 		}
 		if (visible && in->nops < 3) {
 			in->ops[in->nops].type = o->type;
@@ -452,7 +528,7 @@ int insn_decode(const uint8_t *code, size_t n, unsigned mode, bool real, struct 
 	in->opsize = z.operand_width / 8;
 	in->addrsize = z.address_width / 8;
 	in->base = in->index = REG_NONE;
-	in->seg = SEG_DS;
+	in->seg = implicit_seg(&z, mode); /* a visible memory operand overwrites it */
 	in->scale = 1;
 	in->far = z.meta.branch_type == ZYDIS_BRANCH_TYPE_FAR;
 	in->enc = z.encoding;
@@ -468,6 +544,7 @@ int insn_decode(const uint8_t *code, size_t n, unsigned mode, bool real, struct 
 	in->rex_r = z.raw.rex.R;
 	in->rex_x = z.raw.rex.X;
 	in->rex_b = z.raw.rex.B;
+	in->isa = (uint8_t)z.meta.isa_ext;
 	in->unit = unit_of(&z, op);
 	for (unsigned i = 0; i < z.raw.prefix_count; i++) {
 		if (z.raw.prefixes[i].type != ZYDIS_PREFIX_TYPE_MANDATORY)
@@ -505,6 +582,8 @@ int insn_decode(const uint8_t *code, size_t n, unsigned mode, bool real, struct 
 	in->mem_masked = (z.avx.mask.reg != ZYDIS_REGISTER_NONE && z.avx.mask.reg != ZYDIS_REGISTER_K0) ||
 			 z.mnemonic == ZYDIS_MNEMONIC_VMASKMOVPS || z.mnemonic == ZYDIS_MNEMONIC_VMASKMOVPD ||
 			 z.mnemonic == ZYDIS_MNEMONIC_VPMASKMOVD || z.mnemonic == ZYDIS_MNEMONIC_VPMASKMOVQ;
+	if (access_unmasked(&z))
+		in->mem_masked = false;
 	if (in->mem_masked) {
 		in->mask_reg = in->enc == ZYDIS_INSTRUCTION_ENCODING_VEX
 				   ? ~in->bytes[in->vex_off + 2] >> 3 & 15
@@ -512,20 +591,27 @@ int insn_decode(const uint8_t *code, size_t n, unsigned mode, bool real, struct 
 		in->mem_packed =
 		    z.meta.category == ZYDIS_CATEGORY_COMPRESS || z.meta.category == ZYDIS_CATEGORY_EXPAND;
 	}
+	in->mem_scalar = z.meta.exception_class == ZYDIS_EXCEPTION_CLASS_E3 ||
+			 z.meta.exception_class == ZYDIS_EXCEPTION_CLASS_E10;
 	in->vec_len = (uint8_t)(z.avx.vector_length / 8);
 	for (unsigned i = 0; i < z.operand_count; i++)
 		read_operand(in, &op[i]);
+	/* They leave the register alone where the operand is zero. */
+	if (z.mnemonic == ZYDIS_MNEMONIC_BSF || z.mnemonic == ZYDIS_MNEMONIC_BSR)
+		in->regs_read |= in->regs_written;
 	/* IS4 operands name a vector register in the immediate byte. */
-	if (in->enc != ZYDIS_INSTRUCTION_ENCODING_LEGACY && !in->imm_len)
+	if (in->enc != ZYDIS_INSTRUCTION_ENCODING_LEGACY)
 		for (unsigned i = 0; i < z.operand_count; i++)
 			if (op[i].encoding == ZYDIS_OPERAND_ENCODING_IS4) {
 				in->imm_off = z.length - 1;
 				in->imm_len = 1;
+				in->imm_is4 = true;
 			}
 
 	in->cond = in->opcode & 15;
-	if (isa_refused(z.meta.isa_ext) || z.mnemonic == ZYDIS_MNEMONIC_UD0 ||
-	    z.mnemonic == ZYDIS_MNEMONIC_UD1 || z.mnemonic == ZYDIS_MNEMONIC_UD2)
+	if (isa_refused(z.meta.isa_ext) || (z.meta.isa_ext == ZYDIS_ISA_EXT_CET && !is_nop(&z)) ||
+	    z.mnemonic == ZYDIS_MNEMONIC_UD0 || z.mnemonic == ZYDIS_MNEMONIC_UD1 ||
+	    z.mnemonic == ZYDIS_MNEMONIC_UD2)
 		in->cls = INSN_UD;
 	else if (is_nop(&z))
 		in->cls = INSN_NOP;
@@ -542,5 +628,61 @@ int insn_decode(const uint8_t *code, size_t n, unsigned mode, bool real, struct 
 		in->cls = INSN_UD;
 	else
 		in->cls = INSN_NATIVE;
+	/* Only the one memory operand that is written out gets a host pointer: nothing else may reach memory.
+	 */
+	if (in->cls == INSN_NATIVE)
+		for (unsigned i = 0, seen = 0; i < z.operand_count; i++)
+			if (op[i].type == ZYDIS_OPERAND_TYPE_MEMORY &&
+			    (op[i].visibility == ZYDIS_OPERAND_VISIBILITY_HIDDEN || seen++))
+				in->cls = INSN_UD;
 	return DECODE_OK;
+}
+
+/* Extensions without an enable bit of their own, and where CPUID says that they are there. */
+static const struct {
+	uint8_t isa;
+	uint8_t leaf; /* 1, 7, or 0x81 for 0x80000001 */
+	char reg;
+	uint8_t bit;
+} isa_cpuid[] = {
+	{ ZYDIS_ISA_EXT_SSE3, 1, 'c', 0 },        { ZYDIS_ISA_EXT_PCLMULQDQ, 1, 'c', 1 },
+	{ ZYDIS_ISA_EXT_SSSE3, 1, 'c', 9 },       { ZYDIS_ISA_EXT_SSE4, 1, 'c', 19 },
+	{ ZYDIS_ISA_EXT_MOVBE, 1, 'c', 22 },      { ZYDIS_ISA_EXT_AES, 1, 'c', 25 },
+	{ ZYDIS_ISA_EXT_RDRAND, 1, 'c', 30 },     { ZYDIS_ISA_EXT_BMI1, 7, 'b', 3 },
+	{ ZYDIS_ISA_EXT_BMI2, 7, 'b', 8 },        { ZYDIS_ISA_EXT_RDSEED, 7, 'b', 18 },
+	{ ZYDIS_ISA_EXT_ADOX_ADCX, 7, 'b', 19 },  { ZYDIS_ISA_EXT_CLFLUSHOPT, 7, 'b', 23 },
+	{ ZYDIS_ISA_EXT_CLWB, 7, 'b', 24 },       { ZYDIS_ISA_EXT_SHA, 7, 'b', 29 },
+	{ ZYDIS_ISA_EXT_GFNI, 7, 'c', 8 },        { ZYDIS_ISA_EXT_VAES, 7, 'c', 9 },
+	{ ZYDIS_ISA_EXT_VPCLMULQDQ, 7, 'c', 10 }, { ZYDIS_ISA_EXT_RDPID, 7, 'c', 22 },
+	{ ZYDIS_ISA_EXT_LZCNT, 0x81, 'c', 5 },    { ZYDIS_ISA_EXT_SSE4A, 0x81, 'c', 6 },
+	{ ZYDIS_ISA_EXT_RDTSCP, 0x81, 'd', 27 },  { ZYDIS_ISA_EXT_FMA, 1, 'c', 12 },
+	{ ZYDIS_ISA_EXT_F16C, 1, 'c', 29 },       { ZYDIS_ISA_EXT_AVX2, 7, 'b', 5 },
+};
+
+void insn_restrict(struct insn *in, const struct cpu_model *m)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(isa_cpuid); i++) {
+		const struct cpuid_regs *r;
+		uint32_t word;
+
+		if (isa_cpuid[i].isa != in->isa)
+			continue;
+		r = isa_cpuid[i].leaf == 1   ? &m->basic[1]
+		    : isa_cpuid[i].leaf == 7 ? &m->basic[7]
+					     : &m->ext[1];
+		word = isa_cpuid[i].reg == 'b' ? r->ebx : isa_cpuid[i].reg == 'c' ? r->ecx : r->edx;
+		if (word >> isa_cpuid[i].bit & 1)
+			return;
+		if (in->mnemonic == ZYDIS_MNEMONIC_LZCNT || in->mnemonic == ZYDIS_MNEMONIC_TZCNT) {
+			/* REP BSR and REP BSF: the prefix means nothing, a zero source leaves the target
+			 * alone. */
+			in->needf3 = false;
+			in->regs_read |= in->regs_written;
+			in->flags_undefined = FLAGS_ARITH & ~FLAG_ZF;
+			in->flags_written = FLAG_ZF;
+			return;
+		}
+		in->cls = INSN_UD;
+		return;
+	}
 }

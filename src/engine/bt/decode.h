@@ -42,6 +42,7 @@ struct insn {
 	uint8_t len;
 	uint16_t mnemonic; /* ZydisMnemonic */
 	uint8_t cls;       /* enum insn_class */
+	uint8_t isa;       /* ZydisISAExt */
 	uint8_t unit;      /* enum insn_unit */
 	uint8_t mode;      /* 2, 4 or 8: code size in bytes */
 	uint8_t opsize;    /* effective operand size in bytes */
@@ -50,6 +51,7 @@ struct insn {
 
 	/* memory operand */
 	bool has_mem, mem_read, mem_write, mem_vsib, mem_masked, mem_packed;
+	bool mem_scalar;    /* mem_masked: bit 0 of the mask alone counts */
 	uint8_t vsib_index; /* vector register that indexes */
 	uint8_t mask_reg;   /* mem_masked: opmask register, or vector register for VEX; packed: elements are
 			       contiguous */
@@ -76,6 +78,7 @@ struct insn {
 	uint8_t rex_w, rex_r, rex_x, rex_b;
 	uint8_t vex_off;                  /* of the VEX or EVEX prefix within bytes[] */
 	uint8_t imm_off, imm_len;         /* trailing immediate bytes within bytes[] */
+	bool imm_is4;                     /* the immediate names a vector register (bits 7:4) */
 	uint8_t gpr_where;                /* GPR_IN_* */
 	uint8_t vvvv;                     /* register number */
 	bool high8;                       /* uses AH, CH, DH or BH */
@@ -104,5 +107,12 @@ enum { DECODE_OK = 0, DECODE_MORE = 1, DECODE_UD = 2, DECODE_TOO_LONG = 3 };
  * past n.
  */
 int insn_decode(const uint8_t *code, size_t n, unsigned mode, bool real, struct insn *ret);
+
+/*
+ * What the CPU model makes of a decoded instruction: extensions that it lacks
+ * are #UD, or (LZCNT, TZCNT) what they were before. Extensions that XCR0 or CR4
+ * can switch off are not looked at here.
+ */
+void insn_restrict(struct insn *in, const struct cpu_model *m);
 
 #endif

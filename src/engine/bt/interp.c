@@ -126,6 +126,8 @@ static int fetch(struct vcpu *v, struct ientry **ret)
 		e->pa = pa;
 		e->mode = (uint8_t)(mode | real << 4);
 	}
+	if (r == DECODE_OK)
+		insn_restrict(&e->in, v->model);
 	if (r == DECODE_UD)
 		return exc_ud(v);
 	if (r != DECODE_OK)

@@ -266,7 +266,8 @@ static int run(struct vcpu *v, const struct insn *in, struct str *s, enum kind k
 
 int interp_string(struct vcpu *v, const struct insn *in)
 {
-	struct str s = { .addr = in->addrsize, .seg = SEG_DS, .rep = in->rep || in->repne };
+	/* A segment prefix applies to the source. */
+	struct str s = { .addr = in->addrsize, .seg = in->seg, .rep = in->rep || in->repne };
 	enum kind k;
 
 	switch (in->mnemonic) {
@@ -320,25 +321,6 @@ int interp_string(struct vcpu *v, const struct insn *in)
 	s.src = k == K_MOVS || k == K_LODS || k == K_CMPS || k == K_OUTS;
 	s.dst = k != K_LODS && k != K_OUTS;
 	s.step = v->st.rflags & FLAG_DF ? -(int64_t)s.size : (int64_t)s.size;
-	/* A segment prefix applies to the source. */
-	for (unsigned i = 0; i < in->len; i++) {
-		uint8_t b = in->bytes[i];
-
-		if (b == 0x26)
-			s.seg = SEG_ES;
-		else if (b == 0x2e)
-			s.seg = SEG_CS;
-		else if (b == 0x36)
-			s.seg = SEG_SS;
-		else if (b == 0x3e)
-			s.seg = SEG_DS;
-		else if (b == 0x64)
-			s.seg = SEG_FS;
-		else if (b == 0x65)
-			s.seg = SEG_GS;
-		else if (b != 0x66 && b != 0x67 && b != 0xf2 && b != 0xf3 && b != 0xf0)
-			break;
-	}
 	if ((k == K_INS || k == K_OUTS) && needs_full(v))
 		return -1;
 	if ((k == K_INS || k == K_OUTS) && io_permitted(v, (uint16_t)v->st.gpr[RDX], s.size))

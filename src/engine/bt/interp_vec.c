@@ -173,11 +173,17 @@ static int gather(struct vcpu *v, const struct insn *in, bool scatter)
 	return 0;
 }
 
+/* MMX register k: the image holds the x87 registers from TOP on. Valid until TOP changes. */
+static uint8_t *mmx_reg(struct vcpu *v, unsigned k)
+{
+	return v->st.xsave + 32 + 16 * ((k - (v->st.xsave[3] >> 3)) & 7);
+}
+
 /* MASKMOVQ, (V)MASKMOVDQU: bytes to DS:rDI. */
 static int maskmov(struct vcpu *v, const struct insn *in)
 {
 	bool mmx = in->mnemonic == ZYDIS_MNEMONIC_MASKMOVQ;
-	unsigned n = mmx ? 8 : 16, a, b;
+	unsigned n = mmx ? 8 : 16, a, b, top = v->st.xsave[3] >> 3 & 7;
 	uint64_t off = v->st.gpr[RDI] & size_mask(in->addrsize);
 
 	image_expand(v);
@@ -193,8 +199,8 @@ static int maskmov(struct vcpu *v, const struct insn *in)
 	}
 	for (int pass = 0; pass < 2; pass++)
 		for (unsigned i = 0; i < n; i++) {
-			const uint8_t *src = mmx ? v->st.xsave + 32 + 16 * a + i : vec(v, a, i);
-			const uint8_t *mask = mmx ? v->st.xsave + 32 + 16 * b + i : vec(v, b, i);
+			const uint8_t *src = mmx ? mmx_reg(v, a) + i : vec(v, a, i);
+			const uint8_t *mask = mmx ? mmx_reg(v, b) + i : vec(v, b, i);
 			uint64_t at = (off + i) & size_mask(in->addrsize);
 
 			if (!(*mask & 0x80))
@@ -202,6 +208,15 @@ static int maskmov(struct vcpu *v, const struct insn *in)
 			if (pass ? vmem_write(v, in->seg, at, src, 1) : vmem_probe_write(v, in->seg, at, 1))
 				return -1;
 		}
+	if (mmx) { /* as any MMX instruction: TOP 0, all registers valid */
+		uint8_t st[128];
+
+		memcpy(st, v->st.xsave + 32, 128);
+		for (unsigned i = 0; i < 8; i++)
+			memcpy(v->st.xsave + 32 + 16 * i, st + 16 * ((i - top) & 7), 16);
+		v->st.xsave[3] &= (uint8_t)~0x38;
+		v->st.xsave[4] = 0xff;
+	}
 	return 0;
 }
 
@@ -226,8 +241,8 @@ static uint64_t enabled(struct vcpu *v, const struct insn *in, unsigned n)
 		n = (unsigned)__builtin_popcountll(m);
 		return n >= 64 ? ~0ull : (1ull << n) - 1;
 	}
-	if (n == 1) {
-		/* A broadcast or scalar: accessed if any element that it feeds is enabled. */
+	if (n == 1 && !in->mem_scalar) {
+		/* A broadcast: accessed if any element that it feeds is enabled. */
 		unsigned total = in->nops && in->ops[0].cls >= ZYDIS_REGCLASS_XMM && in->vec_len
 				     ? in->vec_len / in->mem_elem
 				     : 1;
@@ -242,8 +257,12 @@ int masked_open(struct vcpu *v, const struct insn *in, uint64_t off, struct mref
 	unsigned e = in->mem_elem ? in->mem_elem : in->mem_size, n = in->mem_size / e;
 	uint64_t on = enabled(v, in, n), lin;
 
+	/* Keep the guest's alignment within 64 bytes: VMOVAPS checks it. */
+	uint8_t *buf =
+	    m->buf + ((off + (in->seg >= SEG_FS || !is_code64(v) ? v->st.seg[in->seg].base : 0)) & 63);
+
 	memset(m->buf, 0, sizeof m->buf);
-	m->host = m->buf;
+	m->host = buf;
 	m->lin = off;
 	m->size = in->mem_size;
 	m->skip = on;
@@ -254,7 +273,7 @@ int masked_open(struct vcpu *v, const struct insn *in, uint64_t off, struct mref
 		if (in->mem_write ? vmem_probe_write(v, in->seg, off + i * e, e)
 				  : seg_linear(v, in->seg, off + i * e, e, ACC_R, &lin))
 			return -1;
-		if (vmem_read(v, in->seg, off + i * e, m->buf + i * e, e))
+		if (vmem_read(v, in->seg, off + i * e, buf + i * e, e))
 			return -1;
 	}
 	return 0;
@@ -267,7 +286,8 @@ int masked_close(struct vcpu *v, const struct insn *in, struct mref *m)
 	if (!in->mem_write)
 		return 0;
 	for (unsigned i = 0; i < n; i++)
-		if ((m->skip >> i & 1) && vmem_write(v, in->seg, m->lin + i * e, m->buf + i * e, e))
+		if ((m->skip >> i & 1) &&
+		    vmem_write(v, in->seg, m->lin + i * e, (uint8_t *)m->host + i * e, e))
 			return -1;
 	return 0;
 }

@@ -20,14 +20,20 @@
 #include <sys/auxv.h>
 #include <sys/mman.h>
 #include <ucontext.h>
+#include <unistd.h>
 
 #include "base/util.h"
+
+#ifndef MFD_EXEC
+#define MFD_EXEC 0x10u
+#endif
 
 /* The test is one program with one such runner; the handler finds it here. */
 static struct {
 	volatile int phase; /* 0: not ours; 1: about to enter; 2: random code runs */
 	struct job *job;
-	uint64_t host_fs, host_gs, mask;
+	uint8_t *code; /* writable view of the code area */
+	uint64_t host_fs, host_gs;
 	gregset_t regs;
 	uint8_t fp[X86_XSAVE_MAX];
 	struct sigaction old[65];
@@ -36,15 +42,16 @@ static struct {
 static const int greg_of[16] = { REG_RAX, REG_RCX, REG_RDX, REG_RBX, REG_RSP, REG_RBP, REG_RSI, REG_RDI,
 				 REG_R8,  REG_R9,  REG_R10, REG_R11, REG_R12, REG_R13, REG_R14, REG_R15 };
 
-/* The part of the frame's image that the kernel marks for itself, 464..511, stays; behind `size` is a mark too. */
+/* The part of the frame's image that the kernel marks for itself, 464..511, stays; behind `size` is a mark
+ * too. */
 static void copy_image(uint8_t *to, const uint8_t *from, uint32_t size)
 {
 	memcpy(to, from, 464);
 	memcpy(to + 512, from + 512, size - 512);
 }
 
-__attribute__((target("fsgsbase"), optimize("no-stack-protector"))) static void handler(int sig, siginfo_t *si,
-											 void *ctx)
+__attribute__((target("fsgsbase"), optimize("no-stack-protector"))) static void
+handler(int sig, siginfo_t *si, void *ctx)
 {
 	ucontext_t *uc = ctx;
 	greg_t *r = uc->uc_mcontext.gregs;
@@ -53,7 +60,8 @@ __attribute__((target("fsgsbase"), optimize("no-stack-protector"))) static void 
 	uint32_t size;
 
 	/* The kernel leaves AC, and C code is not always aligned. */
-	__asm__ volatile("pushfq; andl %0, (%%rsp); popfq" ::"i"(~(FLAG_AC | FLAG_NT)) : "memory", "cc");
+	__asm__ volatile("pushfq; andl %0, (%%rsp); popfq" ::"i"(~(FLAG_AC | FLAG_NT | FLAG_ID))
+			 : "memory", "cc");
 
 	if (native.phase == 0) {
 		struct sigaction *o = &native.old[sig];
@@ -116,6 +124,7 @@ bool oracle_native_init(const char **why)
 	struct sigaction sa = { .sa_flags = SA_SIGINFO | SA_ONSTACK, .sa_sigaction = handler };
 	stack_t ss = { .ss_size = 128 << 10 };
 	void *p;
+	int fd;
 
 	/* AT_HWCAP2 bit 1: the kernel lets programs use RDFSBASE and its kin. */
 	if (!(getauxval(AT_HWCAP2) & 2)) {
@@ -128,9 +137,18 @@ bool oracle_native_init(const char **why)
 		*why = "the data area's address is taken";
 		return false;
 	}
-	p = mmap((void *)CODE_VA, CODE_SIZE, PROT_READ | PROT_WRITE | PROT_EXEC,
-		 MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE | MAP_POPULATE, -1, 0);
-	if (p != (void *)CODE_VA) {
+	fd = memfd_create("oracle code", MFD_CLOEXEC | MFD_EXEC);
+	if (fd < 0)
+		fd = memfd_create("oracle code", MFD_CLOEXEC);
+	if (fd < 0 || ftruncate(fd, CODE_SIZE)) {
+		*why = "no memory for the code area";
+		return false;
+	}
+	native.code = mmap(NULL, CODE_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, fd, 0);
+	p = mmap((void *)CODE_VA, CODE_SIZE, PROT_READ | PROT_EXEC,
+		 MAP_SHARED | MAP_FIXED_NOREPLACE | MAP_POPULATE, fd, 0);
+	close(fd);
+	if (p != (void *)CODE_VA || native.code == MAP_FAILED) {
 		*why = "the code area's address is taken";
 		return false;
 	}
@@ -149,17 +167,17 @@ bool oracle_native_init(const char **why)
 
 void oracle_native_run(struct job *j)
 {
-	uint8_t *code = (uint8_t *)j->at, *data = (uint8_t *)DATA_VA;
+	uint8_t *data = (uint8_t *)DATA_VA;
 
 	memset(&j->native, 0, offsetof(struct outcome, xsave));
-	memcpy(code, j->code, j->code_len);
+	memcpy(native.code + (j->at - CODE_VA), j->code, j->code_len);
 	mprotect(data + DATA_SIZE - 0x1000, 0x1000, PROT_READ | PROT_WRITE);
 	memcpy(data, j->data, DATA_SIZE);
 	mprotect(data + DATA_SIZE - 0x1000, 0x1000, PROT_READ);
 	native.job = j;
 	native.phase = 1;
-	/* NT, too, survives all that the kernel does. */
-	__asm__ volatile("pushfq; andl %0, (%%rsp); popfq" ::"i"(~FLAG_NT) : "memory", "cc");
+	/* NT and ID, too, survive all that the kernel does. */
+	__asm__ volatile("pushfq; andl %0, (%%rsp); popfq" ::"i"(~(FLAG_NT | FLAG_ID)) : "memory", "cc");
 	__asm__ volatile("int3" ::: "memory");
 	memcpy(j->native.data, data, DATA_SIZE);
 }

@@ -64,7 +64,10 @@ static void emit_tail(struct emit *e, const struct insn *in, const struct fields
 			emit1(e, (uint8_t)(0xc0 | (f->reg & 7) << 3 | (f->rm & 7)));
 		}
 	}
-	emit_bytes(e, in->bytes + in->imm_off, in->imm_len);
+	if (in->imm_is4 && in->mode != 8) /* a register number, whose bit 3 counts in 64-bit code only */
+		emit1(e, in->bytes[in->imm_off] & 0x7f);
+	else
+		emit_bytes(e, in->bytes + in->imm_off, in->imm_len);
 }
 
 static bool reencode_legacy(struct emit *e, const struct insn *in, const struct fields *f,

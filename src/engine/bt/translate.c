@@ -543,6 +543,9 @@ static bool can_copy(const struct tr *t, const struct insn *in)
 		return false;
 	if (in->has_mem && (in->mem_size == 0 || in->mem_size > 128 || in->high8))
 		return false;
+	/* AH..BH cannot be named together with R15, where guest RSP is (MOVZX ESP, AH). */
+	if (in->high8 && ((in->regs_read | in->regs_written) & 1u << RSP))
+		return false;
 	n_high = high_data_regs(in, high);
 	free_regs = in->has_mem ? 1 : 2;
 	/* One register more can be borrowed where the instruction cannot fault with it borrowed. */
@@ -1241,6 +1244,7 @@ static void collect(struct tr *t)
 			r = DECODE_OK;
 		if (r != DECODE_OK)
 			break;
+		insn_restrict(in, t->v->model);
 		last = off + in->len - 1;
 		for (unsigned g = off / 128; g <= last / 128 && g < 32; g++)
 			t->b->granules |= 1u << g;
@@ -1375,7 +1379,8 @@ struct block *translate(struct vcpu *v, uint64_t va, uint64_t pa, const uint8_t 
 			;
 		else if (!in_reach(t, in) ||
 			 (in->has_mem &&
-			  (in->addrsize == 2 || (in->seg >= SEG_FS && (flags & BLOCK_NULL_FSGS)))))
+			  (in->addrsize == 2 || (t->mode == 4 && in->seg == SEG_CS && in->mem_write) ||
+			   (in->seg >= SEG_FS && (flags & BLOCK_NULL_FSGS)))))
 			ok = false;
 		else if (is_bit_string(in))
 			ok = tr_bit_string(t, in);
