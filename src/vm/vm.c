@@ -116,6 +116,8 @@ static void set_time_running(struct vm *vm, bool running)
 		clock_stop(&vm->clock);
 	loop_clock_changed(vm->loop);
 	kvmclock_clock_changed(vm->kvmclock);
+	for (unsigned i = 0; running && i < vm->nr_cpus; i++)
+		lapic_clock_changed(vm->cpus[i].lapic);
 	mutex_unlock(&vm->io_lock);
 }
 

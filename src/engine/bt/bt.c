@@ -17,6 +17,7 @@
  */
 #include <errno.h>
 #include <linux/futex.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -26,6 +27,7 @@
 #include <unistd.h>
 
 #include "base/util.h"
+#include "engine/bt/bt.h"
 #include "engine/bt/interp.h"
 #include "engine/bt/lockstep.h"
 #include "engine/bt/mmu.h"
@@ -34,15 +36,6 @@
 
 #define HELPER_STACK MIB(1)
 #define KICK_SIGNAL  (SIGRTMIN + 2)
-
-struct engine_vm {
-	struct mem *mem;
-	struct mutex lock;
-	unsigned nr_vcpus;
-	struct vcpu *vcpus[16];
-	bool use_t1, lockstep;
-	uint64_t code_cache_size;
-};
 
 static __thread struct vcpu *current_vcpu;
 
@@ -126,7 +119,7 @@ static void code_written(void *opaque, gpa_t gpa, uint64_t len)
 	/* A device wrote: every vCPU forgets what it translated from there. */
 	for (unsigned i = 0; i < vm->nr_vcpus; i++)
 		if (vm->vcpus[i])
-			t1_request_invalidate(vm->vcpus[i], p, len);
+			bt_post(vm->vcpus[i], p, len);
 }
 
 static void layout_changed(void *opaque)
@@ -157,6 +150,14 @@ static int bt_vm_new(struct mem *m, unsigned nr_vcpus, const struct engine_optio
 	vm->lockstep = o && o->tier && !strcmp(o->tier, "lockstep");
 	vm->code_cache_size = o && o->code_cache_size ? o->code_cache_size : MIB(64);
 	n.opaque = vm;
+	vm->code_mask_size = mem_ram_size(m) / PAGE_SIZE * sizeof *vm->code_mask;
+	vm->code_mask = mmap(NULL, vm->code_mask_size, PROT_READ | PROT_WRITE,
+			     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (vm->code_mask == MAP_FAILED) {
+		mutex_destroy(&vm->lock);
+		free(vm);
+		return error_set(err, ENOMEM, "out of memory for the engine");
+	}
 	mem_set_notifier(m, &n);
 	pthread_once(&signals_once, install_signals);
 	*ret = vm;
@@ -170,6 +171,7 @@ static void bt_vm_free(struct engine_vm *vm)
 	if (!vm)
 		return;
 	mem_set_notifier(vm->mem, &none);
+	munmap(vm->code_mask, vm->code_mask_size);
 	mutex_destroy(&vm->lock);
 	free(vm);
 }
@@ -244,6 +246,11 @@ static int bt_vcpu_new(struct engine_vm *vm, const struct vcpu_config *c, struct
 		bt_vcpu_free(v);
 		return error_set(err, ENOMEM, "out of memory for a vCPU");
 	}
+	for (int i = 0; i < PCID_SLOTS; i++) {
+		/* Empty is not all zeros. */
+		memset(v->asids[i].tlb_used, true, sizeof v->asids[i].tlb_used);
+		memset(v->asids[i].jc_used, true, sizeof v->asids[i].jc_used);
+	}
 	x86_state_reset(&v->st);
 	mmu_select(v, true);
 	while (v->index < 16 && vm->vcpus[v->index])
@@ -315,15 +322,71 @@ static void bt_arm_timer(struct vcpu *v, int64_t host_ns)
 
 static void serve_requests(struct vcpu *v)
 {
-	uint32_t r = atomic_exchange(&v->request, 0);
+	struct posted list[ARRAY_SIZE(v->posted)];
+	uint32_t n;
 
-	if (r & BT_REQ_FLUSH_TLB)
+	while (atomic_exchange_explicit(&v->post_lock, 1, memory_order_acquire))
+		__builtin_ia32_pause();
+	n = v->n_posted;
+	memcpy(list, v->posted, sizeof list);
+	v->n_posted = 0;
+	atomic_store_explicit(&v->post_lock, 0, memory_order_release);
+	if (n > ARRAY_SIZE(list)) {
 		mmu_flush_all(v);
-	if (r & BT_REQ_FLUSH_CODE)
-		t1_serve_invalidate(v);
+		t1_flush(v);
+	}
+	for (uint32_t i = 0; i < n && n <= ARRAY_SIZE(list); i++) {
+		if (list[i].len)
+			t1_invalidate(v, list[i].host, list[i].len);
+		else
+			mmu_protect_page(v, list[i].host);
+	}
+	/* Only now may those go on who wait. What was posted meanwhile keeps the flag up. */
+	while (atomic_exchange_explicit(&v->post_lock, 1, memory_order_acquire))
+		__builtin_ia32_pause();
+	if (!v->n_posted)
+		atomic_store(&v->request, 0);
+	atomic_store_explicit(&v->post_lock, 0, memory_order_release);
 }
 
-static enum vcpu_exit bt_run(struct vcpu *v)
+void bt_post(struct vcpu *to, const void *host, uint64_t len)
+{
+	uint32_t n;
+
+	/* A short list under a spin flag; when it overflows, everything goes. */
+	while (atomic_exchange_explicit(&to->post_lock, 1, memory_order_acquire))
+		__builtin_ia32_pause();
+	n = to->n_posted;
+	if (n < ARRAY_SIZE(to->posted)) {
+		to->posted[n].host = host;
+		to->posted[n].len = len;
+	}
+	if (n <= ARRAY_SIZE(to->posted))
+		to->n_posted = n + 1;
+	atomic_fetch_or(&to->request, BT_REQ_POSTED);
+	atomic_store_explicit(&to->post_lock, 0, memory_order_release);
+	bt_kick(to);
+}
+
+void bt_sync(struct vcpu *v, uint32_t mask)
+{
+	for (unsigned i = 0; mask >> i; i++) {
+		struct vcpu *o = v->vm->vcpus[i];
+
+		if (!(mask >> i & 1) || !o)
+			continue;
+		for (unsigned spin = 0; atomic_load(&o->running) && atomic_load(&o->request); spin++) {
+			if (atomic_load_explicit(&v->request, memory_order_relaxed))
+				serve_requests(v);
+			if (spin > 200)
+				sched_yield();
+			else
+				__builtin_ia32_pause();
+		}
+	}
+}
+
+static enum vcpu_exit run_loop(struct vcpu *v)
 {
 	struct x86_state *s = &v->st;
 
@@ -350,6 +413,17 @@ static enum vcpu_exit bt_run(struct vcpu *v)
 		else
 			interp_run_until_event(v);
 	}
+}
+
+static enum vcpu_exit bt_run(struct vcpu *v)
+{
+	enum vcpu_exit r;
+
+	/* From here on others wait for us; run_loop looks at requests first. */
+	atomic_store(&v->running, 1);
+	r = run_loop(v);
+	atomic_store(&v->running, 0);
+	return r;
 }
 
 static struct x86_state *bt_state(struct vcpu *v)
@@ -381,13 +455,22 @@ void bt_code_written(struct vcpu *v, const void *host, uint64_t len);
 void bt_code_written(struct vcpu *v, const void *host, uint64_t len)
 {
 	struct engine_vm *vm = v->vm;
+	uint64_t first, last;
+	uint32_t mask = 0;
 
 	if (!vm->use_t1)
 		return;
 	t1_invalidate(v, host, len);
+	/* Others must have forgotten the old code before this vCPU goes on and tells them of the new. */
+	first = (uint64_t)((const uint8_t *)host - (uint8_t *)mem_ram_base(v->mem)) / PAGE_SIZE;
+	last = first + ((((uint64_t)host & 0xfff) + len - 1) / PAGE_SIZE);
+	for (uint64_t p = first; p <= last; p++)
+		mask |= atomic_load(&vm->code_mask[p]);
+	mask &= ~(1u << v->index);
 	for (unsigned i = 0; i < vm->nr_vcpus; i++)
-		if (vm->vcpus[i] && vm->vcpus[i] != v)
-			t1_request_invalidate(vm->vcpus[i], host, len);
+		if ((mask >> i & 1) && vm->vcpus[i])
+			bt_post(vm->vcpus[i], host, len);
+	bt_sync(v, mask);
 }
 
 const struct engine_ops engine_bt = {

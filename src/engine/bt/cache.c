@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "base/util.h"
+#include "engine/bt/bt.h"
 #include "engine/bt/mmu.h"
 
 #define PAGES_SIZE   16384
@@ -124,20 +125,54 @@ void cache_make_room(struct vcpu *v)
 		cache_flush(v);
 }
 
-/* The record of a page that is about to get a block; the page's stores are watched from here on. */
-static struct code_page *page_watch(struct vcpu *v, const uint8_t *host_page)
+static _Atomic uint16_t *code_mask(struct vcpu *v, const uint8_t *host_page)
 {
-	struct bt_cache *c = v->cache;
-	struct code_page **p = page_slot(c, host_page);
+	return &v->vm->code_mask[(uint64_t)(host_page - (uint8_t *)mem_ram_base(v->mem)) / PAGE_SIZE];
+}
+
+void cache_watch(struct vcpu *v, const uint8_t *host_page)
+{
+	struct engine_vm *vm = v->vm;
+	_Atomic uint16_t *mask = code_mask(v, host_page);
 	uint8_t *flags = mem_page_flags(v->mem, host_page);
+	uint32_t others = 0;
+	bool fresh;
+
+	mutex_lock(&vm->lock);
+	atomic_fetch_or(mask, (uint16_t)(1u << v->index));
+	fresh = !(__atomic_fetch_or(flags, MEM_PAGE_CODE, __ATOMIC_SEQ_CST) & MEM_PAGE_CODE);
+	mutex_unlock(&vm->lock);
+	if (!fresh)
+		return;
+	/* Write tags of before go, here and elsewhere, before the page is read. */
+	mmu_protect_page(v, host_page);
+	for (unsigned i = 0; i < vm->nr_vcpus; i++)
+		if (i != v->index && vm->vcpus[i]) {
+			bt_post(vm->vcpus[i], host_page, 0);
+			others |= 1u << i;
+		}
+	bt_sync(v, others);
+}
+
+/* The vCPU has no blocks from the page any more. */
+static void unwatch(struct vcpu *v, const uint8_t *host_page)
+{
+	_Atomic uint16_t *mask = code_mask(v, host_page);
+	uint16_t mine = (uint16_t)(1u << v->index);
+
+	mutex_lock(&v->vm->lock);
+	if ((atomic_fetch_and(mask, (uint16_t)~mine) & ~mine) == 0)
+		__atomic_and_fetch(mem_page_flags(v->mem, host_page), (uint8_t)~MEM_PAGE_CODE, __ATOMIC_SEQ_CST);
+	mutex_unlock(&v->vm->lock);
+}
+
+static struct code_page *page_record(struct bt_cache *c, const uint8_t *host_page)
+{
+	struct code_page **p = page_slot(c, host_page);
 
 	if (!*p) {
 		*p = cache_alloc(c, sizeof **p);
 		(*p)->host = host_page;
-	}
-	if (!((*p)->first || (*p)->first2) || !(__atomic_load_n(flags, __ATOMIC_RELAXED) & MEM_PAGE_CODE)) {
-		__atomic_or_fetch(flags, MEM_PAGE_CODE, __ATOMIC_SEQ_CST);
-		mmu_protect_page(v, host_page);
 	}
 	return *p;
 }
@@ -146,7 +181,7 @@ void cache_add(struct vcpu *v, struct block *b, void *host_page)
 {
 	struct bt_cache *c = v->cache;
 	unsigned h = cache_hash(b->pa, b->va, b->flags);
-	struct code_page *p = page_watch(v, host_page);
+	struct code_page *p = page_record(c, host_page);
 
 	b->hash_next = c->hash[h];
 	c->hash[h] = b;
@@ -155,7 +190,7 @@ void cache_add(struct vcpu *v, struct block *b, void *host_page)
 	p->first = b;
 	p->granules |= b->granules;
 	if (b->page2) {
-		p = page_watch(v, b->page2);
+		p = page_record(c, b->page2);
 		b->page2_next = p->first2;
 		p->first2 = b;
 		p->granules |= b->granules2;
@@ -206,7 +241,7 @@ static void kill_block(struct vcpu *v, struct block *b)
 		for (int m = 0; m < 2; m++) {
 			struct jc_entry *j = &v->asids[s].jc[m][b->va & (JC_SIZE - 1)];
 
-			if (j->code == b->entry_m) {
+			if (j->code == b->entry_jc) {
 				j->va = ~(uint64_t)(b->va & (JC_SIZE - 1));
 				j->code = NULL;
 			}
@@ -248,7 +283,7 @@ static void invalidate_page(struct vcpu *v, const uint8_t *page, unsigned off, u
 	}
 	cp->granules = left;
 	if (!cp->first && !cp->first2)
-		__atomic_and_fetch(mem_page_flags(v->mem, page), (uint8_t)~MEM_PAGE_CODE, __ATOMIC_SEQ_CST);
+		unwatch(v, page);
 }
 
 void cache_invalidate(struct vcpu *v, const void *host, uint64_t len)
@@ -271,8 +306,7 @@ void cache_flush(struct vcpu *v)
 
 	for (unsigned i = 0; i < PAGES_SIZE; i++)
 		for (struct code_page *p = c->pages[i]; p; p = p->next)
-			__atomic_and_fetch(mem_page_flags(v->mem, p->host), (uint8_t)~MEM_PAGE_CODE,
-					   __ATOMIC_SEQ_CST);
+			unwatch(v, p->host);
 	memset(c->hash, 0, CACHE_HASH_SIZE * sizeof *c->hash);
 	memset(c->pages, 0, PAGES_SIZE * sizeof *c->pages);
 	c->used = c->start;

@@ -7,11 +7,12 @@
  * touches it (its kick signal too, but only while the thread is in translated
  * code, hence not in here).
  *
- *  1. A block is keyed by the physical and the virtual address of its first
- *     instruction and by the mode flags that its code depends on.
+ *  1. A block is keyed by the physical address of its first instruction, by the
+ *     mode flags that its code depends on, and, unless it is position-independent
+ *     user code, by its virtual address.
  *  2. A page (host RAM page) with blocks has MEM_PAGE_CODE set and no write tag
- *     in any TLB, so every write to it takes a path that comes to
- *     cache_invalidate.
+ *     in any vCPU's TLB, so every write to it takes a path that comes to
+ *     cache_invalidate of each vCPU that has blocks from it (bt.h).
  *  3. An exit that is linked jumps to its target's code; the target knows it
  *     (the `in` list) and unlinks it when it dies.
  *  4. Code is handed out in order from one arena; when that is full everything
@@ -66,9 +67,11 @@ struct block {
 	uint16_t guest_len;
 	uint16_t n_insns, n_exits;
 	bool dead;
+	bool vector;       /* uses x87 or vector registers */
 	uint32_t granules; /* 128-byte pieces of the page that it depends on */
 	uint32_t code_size;
-	uint8_t *code;              /* executable start */
+	uint8_t *code;     /* executable start */
+	uint8_t *entry_jc; /* where the jump cache and C enter: guest address in R13, flags in t1_flags */
 	uint8_t *entry_h, *entry_m; /* entries with the flags in host RFLAGS, in t1_flags */
 	struct block_exit *exits;
 	struct insn_map *map;
@@ -105,6 +108,8 @@ struct block *cache_find(struct vcpu *v, uint64_t pa, uint64_t va, uint32_t flag
 void cache_make_room(struct vcpu *v);
 /* Metadata for a block; zeroed. Never fails after cache_make_room. */
 void *cache_alloc(struct bt_cache *c, size_t n);
+/* Makes all vCPUs' writes to a RAM page known to this cache. Before the page is read for translation; may wait for other vCPUs and serve requests, so hold no block. */
+void cache_watch(struct vcpu *v, const uint8_t *host_page);
 /* Enters a finished block; host_page is the RAM page that its code comes from. */
 void cache_add(struct vcpu *v, struct block *b, void *host_page);
 #define CACHE_HASH_SIZE 65536
@@ -112,8 +117,10 @@ unsigned cache_hash(uint64_t pa, uint64_t va, uint32_t flags);
 void cache_patch(struct bt_cache *c, struct block_exit *e, const uint8_t *target);
 /* Makes the next way to b shorter: links exit e (may be NULL) where that is allowed, else enters b into the
  * jump cache. */
-void cache_follow(struct vcpu *v, struct block_exit *e, struct block *b);
-void cache_jc_enter(struct vcpu *v, struct block *b);
+void cache_follow(struct vcpu *v, struct block_exit *e, struct block *b, uint64_t va);
+void cache_jc_enter(struct vcpu *v, struct block *b, uint64_t va);
+/* The guest address of an offset in the block that runs (or ran last). */
+uint64_t cache_rip(const struct vcpu *v, const struct block *b, uint64_t off);
 /* Unlinks all links that rest on a global page. */
 void cache_unlink_global(struct bt_cache *c);
 void cache_link(struct vcpu *v, struct block_exit *e, struct block *to);

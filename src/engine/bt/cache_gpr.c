@@ -6,7 +6,7 @@
 
 unsigned cache_hash(uint64_t pa, uint64_t va, uint32_t flags)
 {
-	uint64_t h = (pa ^ (va << 17) ^ flags) * 0x9e3779b97f4a7c15ull;
+	uint64_t h = (pa ^ ((flags & BLOCK_USER) ? 0 : va << 17) ^ flags) * 0x9e3779b97f4a7c15ull;
 
 	return h >> 48;
 }
@@ -30,7 +30,8 @@ struct block *cache_find(struct vcpu *v, uint64_t pa, uint64_t va, uint32_t flag
 {
 	struct block *b = v->cache->hash[cache_hash(pa, va, flags)];
 
-	while (b && (b->pa != pa || b->va != va || b->flags != flags || !cache_valid(v, b)))
+	while (b && (b->pa != pa || b->flags != flags ||
+		     (b->va != va && (!(flags & BLOCK_USER) || b->page2)) || !cache_valid(v, b)))
 		b = b->hash_next;
 	return b;
 }
@@ -70,24 +71,38 @@ static bool same_global_page(struct vcpu *v, uint64_t a, uint64_t b)
 	return w.global && w.page_size >= 0x200000;
 }
 
-void cache_jc_enter(struct vcpu *v, struct block *b)
+void cache_jc_enter(struct vcpu *v, struct block *b, uint64_t va)
 {
-	struct jc_entry *j = &v->asid->jc[!!(b->flags & BLOCK_USER)][b->va & (JC_SIZE - 1)];
+	struct jc_entry *j = &v->asid->jc[!!(b->flags & BLOCK_USER)][va & (JC_SIZE - 1)];
 
-	j->va = b->va;
-	j->code = b->entry_m;
-	mmu_note_exec(v, b->va);
+	j->va = va;
+	j->code = b->entry_jc;
+	v->asid->jc_used[!!(b->flags & BLOCK_USER)] = true;
+	mmu_note_exec(v, va);
 }
 
-void cache_follow(struct vcpu *v, struct block_exit *e, struct block *b)
+uint64_t cache_rip(const struct vcpu *v, const struct block *b, uint64_t off)
+{
+	return ((b->flags & BLOCK_USER) ? v->page_va + (b->va & 0xfff) : b->va) + off;
+}
+
+/* Does exit e lead to b, entered at va, as long as e's block is entered at the same page? */
+static bool leads_to(const struct block_exit *e, const struct block *b, uint64_t va)
+{
+	if (e->from->flags != b->flags || e->from->dead || e->to || b->page2)
+		return false;
+	if (!(b->flags & BLOCK_USER))
+		return e->target == va;
+	return e->same_page && ((e->target ^ va) & 0xfff) == 0 && ((e->from->pa ^ b->pa) >> 12) == 0;
+}
+
+void cache_follow(struct vcpu *v, struct block_exit *e, struct block *b, uint64_t va)
 {
 	struct bt_cache *c = v->cache;
 
-	if (!e || e->from->flags != b->flags || e->target != b->va || e->from->dead || e->to || b->page2) {
-		cache_jc_enter(v, b);
-		return;
-	}
-	if (e->same_page) {
+	if (!e || !leads_to(e, b, va)) {
+		cache_jc_enter(v, b, va);
+	} else if (e->same_page) {
 		cache_link(v, e, b);
 	} else if (same_global_page(v, e->from->va, b->va)) {
 		/* As good as a TLB entry of a global page, and forgotten when those are. */
@@ -101,7 +116,7 @@ void cache_follow(struct vcpu *v, struct block_exit *e, struct block *b)
 		/* From now on it goes through the jump cache by itself. */
 		e->cold = e->cold_lookup;
 		cache_patch(c, e, e->cold);
-		cache_jc_enter(v, b);
+		cache_jc_enter(v, b, va);
 	}
 }
 
@@ -125,8 +140,8 @@ void *t1_find(struct vcpu *v, uint64_t va, struct block_exit *e)
 	b = cache_find(v, mem_ptr_to_gpa(v->mem, host).v, va, v->cur_flags);
 	if (!b)
 		return NULL;
-	cache_follow(v, e, b);
-	return b->entry_m;
+	cache_follow(v, e, b, va);
+	return b->entry_jc;
 }
 
 struct block *cache_find_host(struct bt_cache *c, uint64_t pc)

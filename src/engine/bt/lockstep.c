@@ -37,6 +37,7 @@ struct lockstep {
 	struct undo_log undo;
 	struct snapshot at[STEPS + 1];
 	unsigned steps; /* instructions that the interpreter executed */
+	bool vector;    /* the block can change vector registers */
 	struct x86_state start, end;
 	uint64_t blocks, insns;
 };
@@ -68,12 +69,19 @@ static void take(const struct vcpu *v, struct snapshot *s)
 	s->gs = v->st.seg[SEG_GS].base;
 }
 
+/* The image is most of the state, and most blocks leave it alone. */
+static void copy_state(const struct lockstep *l, struct x86_state *to, const struct x86_state *from)
+{
+	memcpy(to, from, l->vector ? sizeof *to : offsetof(struct x86_state, xsave));
+}
+
 void lockstep_reference(struct vcpu *v, const struct block *b)
 {
 	struct lockstep *l = v->lockstep;
 	unsigned k = 0;
 
-	l->start = v->st;
+	l->vector = b->vector;
+	copy_state(l, &l->start, &v->st);
 	l->undo.n = 0;
 	v->undo = &l->undo;
 	v->in_gpr = true;
@@ -81,7 +89,7 @@ void lockstep_reference(struct vcpu *v, const struct block *b)
 	while (k < b->n_insns && k < STEPS) {
 		uint64_t here = v->st.rip;
 
-		if (here != b->va + b->map[k].guest_off)
+		if (here != l->start.rip + b->map[k].guest_off)
 			break;
 		l->undo.step = k;
 		v->bail = false;
@@ -93,7 +101,7 @@ void lockstep_reference(struct vcpu *v, const struct block *b)
 	v->undo = NULL;
 	v->exc = (struct exception){ 0 };
 	l->steps = k;
-	l->end = v->st;
+	copy_state(l, &l->end, &v->st);
 	for (unsigned i = 0; i < l->undo.n; i++)
 		memcpy(l->undo.e[i].now, l->undo.e[i].host, l->undo.e[i].len);
 	for (unsigned i = l->undo.n; i-- > 0;) {
@@ -102,7 +110,7 @@ void lockstep_reference(struct vcpu *v, const struct block *b)
 		memcpy(l->undo.e[i].now, l->undo.e[i].host, l->undo.e[i].len);
 		memcpy(l->undo.e[i].host, l->undo.e[i].old, l->undo.e[i].len);
 	}
-	v->st = l->start;
+	copy_state(l, &v->st, &l->start);
 	mmu_set_mode(v);
 }
 
@@ -167,7 +175,7 @@ int lockstep_compare(struct vcpu *v, const struct block *b)
 		return differ(v, b, "rflags", ref->rflags, now.rflags);
 	if (now.fs != ref->fs || now.gs != ref->gs)
 		return differ(v, b, "fs/gs base", ref->gs, now.gs);
-	if (whole) {
+	if (whole && l->vector) {
 		struct x86_state *s = &l->start; /* done with it: room for a copy */
 
 		memcpy(s->xsave, v->st.xsave, sizeof s->xsave);

@@ -326,6 +326,7 @@ static void fill(struct vcpu *v, uint64_t va, unsigned acc, const struct walk *w
 	}
 	if (e->addend != addend || ((e->tag_r ^ page) && (e->tag_w ^ page)))
 		tlb_entry_clear(e, i);
+	v->asid->tlb_used[mode] = true;
 	e->addend = addend;
 	e->page = (uint64_t)host_page;
 	if (watched(v, va)) {
@@ -390,11 +391,15 @@ static void clear_table(struct tlb_entry *t)
 
 static void clear_jc(struct asid *a)
 {
-	for (int m = 0; m < 2; m++)
+	for (int m = 0; m < 2; m++) {
+		if (!a->jc_used[m])
+			continue;
 		for (unsigned i = 0; i < JC_SIZE; i++) {
 			a->jc[m][i].va = ~(uint64_t)i; /* low bits differ from the index: never matches */
 			a->jc[m][i].code = NULL;
 		}
+		a->jc_used[m] = false;
+	}
 }
 
 static void clear_itlb(struct asid *a)
@@ -408,7 +413,10 @@ static void asid_clear(struct asid *a)
 {
 	clear_itlb(a);
 	for (int m = 0; m < TLB_MODES; m++)
-		clear_table(a->tlb[m]);
+		if (a->tlb_used[m]) {
+			clear_table(a->tlb[m]);
+			a->tlb_used[m] = false;
+		}
 	clear_jc(a);
 }
 

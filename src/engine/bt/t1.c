@@ -130,14 +130,14 @@ void t1_run(struct vcpu *v)
 		if (v->lockstep)
 			lockstep_reference(v, b);
 		else
-			cache_follow(v, link, b);
+			cache_follow(v, link, b, v->st.rip);
 		link = NULL;
 		v->cur_flags = flags;
 		t1_sync_in(v);
 		mmu_set_mode(v);
 		if (v->lockstep)
 			v->jc_base = v->empty_jc;
-		v->t1_code = (uint64_t)b->entry_m;
+		v->t1_code = (uint64_t)b->entry_jc;
 		t1_enter(v);
 		v->stats.exits++;
 		if (v->needs_sync)
@@ -224,7 +224,7 @@ bool t1_fault_signal(struct vcpu *v, ucontext_t *uc)
 			if (b->map[i].in_host)
 				v->t1_flags =
 				    ((uint64_t)r[REG_EFL] & 0xff) << 8 | ((uint64_t)r[REG_EFL] >> 11 & 1);
-			v->st.rip = b->va + b->map[i].guest_off;
+			v->st.rip = cache_rip(v, b, b->map[i].guest_off);
 			v->exit_reason = T1_EXIT_INTERP;
 			r[REG_RIP] = (greg_t)t1_exit;
 			r[REG_EFL] &= ~(greg_t)(FLAG_TF | FLAG_DF | FLAG_AC);
@@ -240,33 +240,8 @@ void t1_invalidate(struct vcpu *v, const void *host, uint64_t len)
 	cache_invalidate(v, host, len);
 }
 
-void t1_request_invalidate(struct vcpu *v, const void *host, uint64_t len)
+void t1_flush(struct vcpu *v)
 {
-	uint32_t n;
-
-	/* A short list under a spin flag; when it overflows, everything goes. */
-	while (atomic_exchange_explicit(&v->inval_lock, 1, memory_order_acquire))
-		__builtin_ia32_pause();
-	n = v->n_inval;
-	if (n < ARRAY_SIZE(v->inval)) {
-		v->inval[n].host = host;
-		v->inval[n].len = len;
-	}
-	v->n_inval = n + 1;
-	atomic_store_explicit(&v->inval_lock, 0, memory_order_release);
-	atomic_fetch_or(&v->request, BT_REQ_FLUSH_CODE);
-	engine_bt.vcpu_kick(v);
-}
-
-void t1_serve_invalidate(struct vcpu *v)
-{
-	while (atomic_exchange_explicit(&v->inval_lock, 1, memory_order_acquire))
-		__builtin_ia32_pause();
-	if (v->n_inval > ARRAY_SIZE(v->inval))
+	if (v->cache)
 		cache_flush(v);
-	else
-		for (uint32_t i = 0; i < v->n_inval; i++)
-			cache_invalidate(v, v->inval[i].host, v->inval[i].len);
-	v->n_inval = 0;
-	atomic_store_explicit(&v->inval_lock, 0, memory_order_release);
 }

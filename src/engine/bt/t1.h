@@ -22,8 +22,7 @@ bool t1_fault_signal(struct vcpu *v, ucontext_t *uc);
 
 /* Drops this vCPU's blocks made from [host, host+len). vCPU's thread. */
 void t1_invalidate(struct vcpu *v, const void *host, uint64_t len);
-/* Asks a vCPU, from any thread, to do so before it runs on; and its doing so. */
-void t1_request_invalidate(struct vcpu *v, const void *host, uint64_t len);
-void t1_serve_invalidate(struct vcpu *v);
+/* Drops all of them. */
+void t1_flush(struct vcpu *v);
 
 #endif

@@ -52,6 +52,7 @@ t1_enter_check:
 	mov r10, [rsp + V_GPR + 80]
 	mov r11, [rsp + V_GPR + 88]
 	mov r12, [rsp + V_GPR + 96]
+	mov r13, [rsp + V_RIP]
 	jmp [rsp + V_T1_CODE]
 t1_enter_end:
 1:	mov qword ptr [rsp + V_EXIT_REASON], T1_KICK
@@ -172,8 +173,8 @@ t1_special_thunk:
 	mov rsi, r13
 	call t1_special
 t1_special_done:
-	mov r13, rax
-	test r13, r13
+	mov [rsp + V_T1_CODE], rax
+	test rax, rax
 	jz t1_exit_saved
 	/* From here st.rip is where to go on, and fields are those of translated code. */
 t1_special_check:
@@ -192,7 +193,8 @@ t1_special_check:
 	mov r10, [rsp + V_GPR + 80]
 	mov r11, [rsp + V_GPR + 88]
 	mov r12, [rsp + V_GPR + 96]
-	jmp r13
+	mov r13, [rsp + V_RIP]
+	jmp [rsp + V_T1_CODE]
 t1_special_end:
 5:	mov qword ptr [rsp + V_EXIT_REASON], T1_DISPATCH
 	mov byte ptr [rsp + V_NEEDS_SYNC], 1
@@ -219,9 +221,10 @@ t1_find_thunk:
 	mov rsi, r13
 	mov rdx, r14
 	call t1_find
-	mov r13, rax
+	mov [rsp + V_T1_CODE], rax
 t1_find_check:
 	xor r14d, r14d
+	mov r13, [rsp + V_T1_CODE]
 	cmp r14d, [rsp + V_KICK]
 	cmovne r13, r14
 	mov rax, [rsp + V_GPR]
@@ -235,7 +238,8 @@ t1_find_check:
 	mov r11, [rsp + V_GPR + 88]
 	test r13, r13
 	jz 4f
-	jmp r13
+	mov r13, [rsp + V_RIP]
+	jmp [rsp + V_T1_CODE]
 t1_find_end:
 4:	mov qword ptr [rsp + V_EXIT_REASON], T1_LINK
 	jmp t1_exit

@@ -144,8 +144,8 @@ void *t1_special(struct vcpu *v, const struct special *sp)
 	int r;
 
 	t1_sync_out(v);
-	v->insn_rip = sp->rip;
-	s->rip = sp->next;
+	v->insn_rip = (sp->rip + (sp->pic ? v->page_va : 0)) & sp->mask;
+	s->rip = (sp->next + (sp->pic ? v->page_va : 0)) & sp->mask;
 	v->exc.present = false;
 	v->exc.dr6 = 0;
 	v->exc.soft = false;
@@ -157,11 +157,11 @@ void *t1_special(struct vcpu *v, const struct special *sp)
 	if (r == 1)
 		r = interp_system(v, in);
 	if (r) {
-		s->rip = sp->rip;
+		s->rip = v->insn_rip;
 		if (r < 0 && !v->bail)
 			event_exception(v);
 		if (r > 0 || v->bail) {
-			s->rip = sp->rip;
+			s->rip = v->insn_rip;
 			v->in_gpr = v->bail = false;
 			v->exit_reason = T1_EXIT_INTERP;
 			return NULL;
@@ -176,7 +176,7 @@ void *t1_fault(struct vcpu *v, uint64_t host_pc, uint64_t guest_off)
 	struct block *b = cache_find_host(v->cache, host_pc);
 
 	t1_sync_out(v);
-	v->st.rip = b->va + guest_off;
+	v->st.rip = cache_rip(v, b, guest_off);
 	v->exit_reason = T1_EXIT_INTERP;
 	if (!v->fault_info || v->lockstep)
 		return NULL;
@@ -188,7 +188,7 @@ void *t1_fault(struct vcpu *v, uint64_t host_pc, uint64_t guest_off)
 	v->in_gpr = false;
 	if (v->bail) {
 		v->bail = false;
-		v->st.rip = b->va + guest_off;
+		v->st.rip = cache_rip(v, b, guest_off);
 		return NULL;
 	}
 	return resume(v);

@@ -13,7 +13,9 @@ extern const char t1_special_thunk[], t1_special_check[], t1_special_end[];
 /* An instruction that ends a block and is done by C, as translated code hands it over. */
 struct special {
 	struct insn in;
-	uint64_t rip, next;
+	uint64_t rip, next; /* addresses; pic: offsets from page_va */
+	uint64_t mask;      /* of an address in this code */
+	bool pic;
 };
 /* Both return the code to go on with, or NULL with exit_reason: leave. Registers are in st. */
 void *t1_special(struct vcpu *v, const struct special *sp);

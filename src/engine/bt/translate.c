@@ -24,6 +24,12 @@
  * has a base register alone, else to [page + offset].  A miss goes to the
  * block's cold part, which calls t1_slow_mem and tries again.
  *
+ * Position.  A user block may run at any virtual address that its page is
+ * mapped at (shared libraries under ASLR), so it has no address of its own: the
+ * page's address is in page_va, set by the way in through the jump cache, and
+ * everything relative to RIP is computed from that.  Kernel code stays where it
+ * is, and its addresses are constants.
+ *
  * Precision.  An instruction commits nothing before its last check; so a fault
  * (found by the slow path, or raised by the processor in the copied
  * instruction) leaves the state of the instruction's start, and the interpreter
@@ -78,6 +84,7 @@ struct tr {
 	const uint8_t *page; /* host address of the page */
 	uint64_t va;         /* of the current instruction */
 	unsigned mode;       /* 8 or 4 */
+	bool pic;            /* position-independent: see the essay */
 	unsigned where;      /* enum where bits: where valid flags are */
 	uint32_t flags;      /* BLOCK_* */
 	struct insn in[MAX_INSNS];
@@ -93,6 +100,17 @@ struct tr {
 	uint8_t *special_patch; /* where its address goes; NULL: none */
 	bool ended;
 };
+
+/* A code address into a host register; flags survive. */
+static void emit_pc(struct tr *t, unsigned reg, uint64_t va)
+{
+	if (!t->pic) {
+		emit_mov_imm(&t->e, reg, va);
+		return;
+	}
+	emit_load(&t->e, reg, VCPU, OFF(page_va));
+	emit_lea(&t->e, t->mode, reg, reg, EMIT_NO_REG, 1, (int32_t)(va - (t->b->va & PAGE_MASK)));
+}
 
 /* ---- flags ---- */
 
@@ -141,17 +159,44 @@ static void want_flags(struct tr *t)
 
 /* ---- liveness ---- */
 
-static uint32_t insn_reads(const struct insn *in)
+/* Instructions that are special but, translated, neither look at the flags nor change them. */
+static bool ignores_flags(const struct insn *in)
 {
 	switch (in->mnemonic) {
-	case ZYDIS_MNEMONIC_PUSHF:
-	case ZYDIS_MNEMONIC_PUSHFD:
-	case ZYDIS_MNEMONIC_PUSHFQ:
-	case ZYDIS_MNEMONIC_SYSCALL:
-		return FLAGS_ARITH;
+	case ZYDIS_MNEMONIC_LEA:
+	case ZYDIS_MNEMONIC_PUSH:
+	case ZYDIS_MNEMONIC_POP:
+	case ZYDIS_MNEMONIC_LEAVE:
+	case ZYDIS_MNEMONIC_JMP:
+	case ZYDIS_MNEMONIC_CALL:
+	case ZYDIS_MNEMONIC_RET:
+	case ZYDIS_MNEMONIC_CLD:
+	case ZYDIS_MNEMONIC_STD:
+	case ZYDIS_MNEMONIC_CLI:
+	case ZYDIS_MNEMONIC_STI:
+	case ZYDIS_MNEMONIC_CLAC:
+	case ZYDIS_MNEMONIC_STAC:
+	case ZYDIS_MNEMONIC_SWAPGS:
+	case ZYDIS_MNEMONIC_RDTSC:
+	case ZYDIS_MNEMONIC_RDFSBASE:
+	case ZYDIS_MNEMONIC_RDGSBASE:
+	case ZYDIS_MNEMONIC_MOV:
+		return true;
 	default:
-		return in->flags_read;
+		return in->imm_relative && in->flags_written == 0;
 	}
+}
+
+/*
+ * C code gets all flags: it may push them (INT3, PUSHF, SYSCALL) or leave them
+ * as they were although the instruction is one that writes them (REP CMPS with
+ * a count of zero).
+ */
+static uint32_t insn_reads(const struct insn *in)
+{
+	if (in->cls == INSN_SPECIAL && !ignores_flags(in))
+		return FLAGS_ARITH;
+	return in->flags_read;
 }
 
 /*
@@ -255,8 +300,10 @@ static void exit_special(struct tr *t, const struct insn *in)
 	struct special *sp = &t->special;
 
 	sp->in = *in;
-	sp->rip = t->va;
-	sp->next = pc_mask(t, t->va + in->len);
+	sp->pic = t->pic;
+	sp->rip = t->pic ? t->va & 0xfff : t->va;
+	sp->next = t->pic ? sp->rip + in->len : pc_mask(t, t->va + in->len);
+	sp->mask = t->mode == 8 ? ~0ull : 0xffffffffu;
 	spare_flags(t, FLAGS_ARITH);
 	emit1(&t->e, 0x49); /* mov r13, imm64: filled in when the record has its place */
 	emit1(&t->e, 0xbd);
@@ -296,6 +343,7 @@ struct ea {
 	unsigned seg; /* SEG_FS, SEG_GS, or SEG_DS for none */
 	unsigned addrsize;
 	bool absolute; /* disp is the whole linear offset */
+	bool pcrel;    /* and it is relative to RIP */
 };
 
 static bool fits32(int64_t x)
@@ -312,6 +360,7 @@ static struct ea insn_operand(const struct tr *t, const struct insn *in)
 	a.seg = in->seg >= SEG_FS ? in->seg : SEG_DS;
 	if (in->base == REG_PC) {
 		a.base = EMIT_NO_REG;
+		a.pcrel = true;
 		a.disp += (int64_t)(t->va + in->len);
 		if (in->addrsize == 4)
 			a.disp = (uint32_t)a.disp;
@@ -333,7 +382,10 @@ static void emit_ea(struct tr *t, const struct ea *a)
 	unsigned b = EMIT_NO_REG, x = EMIT_NO_REG;
 
 	if (a->absolute) {
-		emit_mov_imm(e, T0, (uint64_t)a->disp);
+		if (a->pcrel)
+			emit_pc(t, T0, (uint64_t)a->disp);
+		else
+			emit_mov_imm(e, T0, (uint64_t)a->disp);
 	} else {
 		if (a->base != EMIT_NO_REG) {
 			b = host_reg(a->base);
@@ -357,6 +409,23 @@ static void emit_ea(struct tr *t, const struct ea *a)
 		else
 			emit_op_mem(e, 4, OP_ADD_LOAD, T0, VCPU, OFF_SEG(a->seg));
 	}
+}
+
+/*
+ * Can everything that in names relative to RIP be named by a 32-bit offset from
+ * the page? A branch or operand almost 2 GiB away cannot.
+ */
+static bool in_reach(const struct tr *t, const struct insn *in)
+{
+	int64_t d = (int64_t)(t->va & 0xfff) + in->len;
+
+	if (!t->pic || t->mode == 4)
+		return true;
+	if (in->imm_relative)
+		d += in->imm[0];
+	else if (in->base == REG_PC)
+		d += in->disp;
+	return fits32(d);
 }
 
 /* t1_slow_mem must not fill the TLB on its own: with a mask, the access may not touch the page at all. */
@@ -465,6 +534,7 @@ static unsigned high_data_regs(const struct insn *in, uint8_t regs[4])
 static bool can_copy(const struct tr *t, const struct insn *in)
 {
 	uint8_t high[4];
+	unsigned n_high, free_regs;
 
 	if (t->v->lockstep &&
 	    (in->mnemonic == ZYDIS_MNEMONIC_RDRAND || in->mnemonic == ZYDIS_MNEMONIC_RDSEED))
@@ -473,7 +543,10 @@ static bool can_copy(const struct tr *t, const struct insn *in)
 		return false;
 	if (in->has_mem && (in->mem_size == 0 || in->mem_size > 128 || in->high8))
 		return false;
-	return high_data_regs(in, high) <= (in->has_mem ? 1 : 2);
+	n_high = high_data_regs(in, high);
+	free_regs = in->has_mem ? 1 : 2;
+	/* One register more can be borrowed where the instruction cannot fault with it borrowed. */
+	return n_high <= free_regs || (n_high == free_regs + 1 && in->unit == UNIT_INT && !in->lock);
 }
 
 /*
@@ -535,7 +608,7 @@ static void copy_insn(struct tr *t, const struct insn *in)
 	uint32_t live_after = t->live[t->i + 1];
 	struct host_mem m = { .base = T0, .index = EMIT_NO_REG, .scale = 1 };
 	unsigned n_high = high_data_regs(in, high), free_reg = T0;
-	uint8_t scratch[2];
+	uint8_t scratch[3], borrowed = EMIT_NO_REG;
 
 	for (unsigned r = 0; r < 16; r++)
 		map[r] = (uint8_t)r;
@@ -550,6 +623,15 @@ static void copy_insn(struct tr *t, const struct insn *in)
 	}
 	scratch[0] = (uint8_t)free_reg;
 	scratch[1] = T1;
+	if (n_high > (in->has_mem ? 1u : 2u)) {
+		/* RBX..RDI are no implicit operands of anything but string instructions and CMPXCHG8B/16B. */
+		uint32_t busy = in->regs_read | in->regs_written | 1u << RSP;
+
+		for (borrowed = RBX; busy >> borrowed & 1; borrowed++)
+			;
+		emit_store(&t->e, borrowed, VCPU, OFF(scratch[3]));
+		scratch[in->has_mem ? 1 : 2] = borrowed;
+	}
 	for (unsigned k = 0; k < n_high; k++) {
 		map[high[k]] = scratch[k];
 		if (in->regs_read >> high[k] & 1)
@@ -563,6 +645,8 @@ static void copy_insn(struct tr *t, const struct insn *in)
 	for (unsigned k = 0; k < n_high; k++)
 		if (in->regs_written >> high[k] & 1)
 			emit_store(&t->e, scratch[k], VCPU, OFF_GPR(high[k]));
+	if (borrowed != EMIT_NO_REG)
+		emit_load(&t->e, borrowed, VCPU, OFF(scratch[3]));
 	if (in->flags_written | in->flags_undefined)
 		t->where = IN_HOST;
 }
@@ -576,17 +660,14 @@ static void tr_lea(struct tr *t, const struct insn *in)
 	unsigned size = in->opsize == 8 && in->addrsize == 8 ? 8 : 4;
 
 	a.seg = SEG_DS;
-	if (a.absolute && in->opsize != 2) {
+	if (a.absolute && !a.pcrel && in->opsize != 2) {
 		uint64_t x = (uint64_t)a.disp;
 
 		if (in->opsize == 4 || in->addrsize == 4)
 			x = (uint32_t)x;
-		if (h == EMIT_NO_REG) {
-			emit_mov_imm(&t->e, T0, x);
+		emit_mov_imm(&t->e, h == EMIT_NO_REG ? T0 : h, x);
+		if (h == EMIT_NO_REG)
 			emit_store(&t->e, T0, VCPU, OFF_GPR(dst));
-		} else {
-			emit_mov_imm(&t->e, h, x);
-		}
 		return;
 	}
 	emit_ea(t, &a);
@@ -627,8 +708,10 @@ static void emit_mem_op(struct tr *t, unsigned size, uint8_t op, unsigned reg, c
 	emit_mem(&t->e, reg, m->base, m->index, m->scale, m->disp);
 }
 
-/* Pushes an immediate (reg == EMIT_NO_REG), a host register, or scratch[1] (reg == T0). */
-static void push_host(struct tr *t, unsigned reg, int64_t imm, bool from_scratch)
+enum push_what { PUSH_REG, PUSH_IMM, PUSH_PC, PUSH_SCRATCH };
+
+/* Pushes host register `val`, the immediate, the code address, or scratch[1]. */
+static void push_host(struct tr *t, enum push_what what, int64_t val)
 {
 	struct emit *e = &t->e;
 	unsigned size = t->mode, free_reg;
@@ -637,19 +720,21 @@ static void push_host(struct tr *t, unsigned reg, int64_t imm, bool from_scratch
 
 	spare_flags(t, t->live[t->i + 1]);
 	free_reg = check(t, &a, size, true, &m);
-	if (reg == EMIT_NO_REG && !from_scratch && fits32(imm)) {
+	if ((what == PUSH_IMM || (what == PUSH_PC && !t->pic)) && fits32(size == 4 ? (int32_t)val : val)) {
 		emit_rex(e, size == 8, 0, m.index, m.base, false);
 		emit1(e, 0xc7);
 		emit_mem(e, 0, m.base, m.index, m.scale, m.disp);
-		emit4(e, (uint32_t)imm);
-	} else if (reg == EMIT_NO_REG) {
-		if (from_scratch)
-			emit_load(e, free_reg, VCPU, OFF(scratch[1]));
-		else
-			emit_mov_imm(e, free_reg, (uint64_t)imm);
-		emit_mem_op(t, size, OP_MOV_STORE, free_reg, &m);
+		emit4(e, (uint32_t)val);
 	} else {
-		emit_mem_op(t, size, OP_MOV_STORE, reg, &m);
+		if (what == PUSH_REG)
+			free_reg = (unsigned)val;
+		else if (what == PUSH_SCRATCH)
+			emit_load(e, free_reg, VCPU, OFF(scratch[1]));
+		else if (what == PUSH_PC)
+			emit_pc(t, free_reg, (uint64_t)val);
+		else
+			emit_mov_imm(e, free_reg, (uint64_t)val);
+		emit_mem_op(t, size, OP_MOV_STORE, free_reg, &m);
 	}
 	emit_lea(e, size, GSP, GSP, EMIT_NO_REG, 1, -(int32_t)size);
 }
@@ -661,7 +746,7 @@ static bool tr_push(struct tr *t, const struct insn *in)
 	if (in->opsize != t->mode)
 		return false;
 	if (in->ops[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE) {
-		push_host(t, EMIT_NO_REG, t->mode == 8 ? in->imm[0] : (int32_t)in->imm[0], false);
+		push_host(t, PUSH_IMM, in->imm[0]);
 		return true;
 	}
 	if (in->has_mem) {
@@ -673,7 +758,7 @@ static bool tr_push(struct tr *t, const struct insn *in)
 		r = check(t, &a, t->mode, false, &m);
 		emit_mem_op(t, t->mode, OP_MOV_LOAD, r, &m);
 		emit_store(e, r, VCPU, OFF(scratch[1]));
-		push_host(t, EMIT_NO_REG, 0, true);
+		push_host(t, PUSH_SCRATCH, 0);
 		return true;
 	}
 	if (in->ops[0].cls == ZYDIS_REGCLASS_SEGMENT)
@@ -681,9 +766,9 @@ static bool tr_push(struct tr *t, const struct insn *in)
 	if (host_reg(in->ops[0].reg) == EMIT_NO_REG) {
 		emit_load(e, T0, VCPU, OFF_GPR(in->ops[0].reg));
 		emit_store(e, T0, VCPU, OFF(scratch[1]));
-		push_host(t, EMIT_NO_REG, 0, true);
+		push_host(t, PUSH_SCRATCH, 0);
 	} else {
-		push_host(t, host_reg(in->ops[0].reg), 0, false);
+		push_host(t, PUSH_REG, host_reg(in->ops[0].reg));
 	}
 	return true;
 }
@@ -775,14 +860,14 @@ static bool tr_call(struct tr *t, const struct insn *in)
 	if (in->far || (in->imm_relative && in->opsize == 2))
 		return false;
 	if (in->imm_relative) {
-		push_host(t, EMIT_NO_REG, t->mode == 8 ? (int64_t)next : (int32_t)next, false);
+		push_host(t, PUSH_PC, (int64_t)next);
 		exit_to(t, pc_mask(t, next + (uint64_t)in->imm[0]));
 		return true;
 	}
 	if (!load_target(t, in))
 		return false;
 	emit_store(&t->e, T0, VCPU, OFF(scratch[2]));
-	push_host(t, EMIT_NO_REG, t->mode == 8 ? (int64_t)next : (int32_t)next, false);
+	push_host(t, PUSH_PC, (int64_t)next);
 	emit_load(&t->e, T0, VCPU, OFF(scratch[2]));
 	exit_indirect(t);
 	return true;
@@ -896,7 +981,7 @@ static void tr_pushf(struct tr *t)
 		emit_bytes(e, "\x4d\x09\xf5", 3); /* or r13, r14 */
 	}
 	emit_store(e, T0, VCPU, OFF(scratch[1]));
-	push_host(t, EMIT_NO_REG, 0, true);
+	push_host(t, PUSH_SCRATCH, 0);
 }
 
 static bool tr_sti(struct tr *t, const struct insn *in)
@@ -1124,6 +1209,7 @@ static bool decode_across(struct tr *t, uint64_t va, struct insn *in)
 	}
 	if (!host)
 		return false;
+	cache_watch(t->v, host);
 	memcpy(buf, t->page + (va & 0xfff), n);
 	memcpy(buf + n, host, 15 - n);
 	if (insn_decode(buf, 15, t->mode, false, in) != DECODE_OK)
@@ -1208,9 +1294,17 @@ static void emit_cold(struct tr *t)
 			break;
 		case COLD_EXIT:
 			t->exits[x->exit].cold = here;
+			if ((t->flags & BLOCK_USER) && !t->exits[x->exit].same_page) {
+				/* Never linked: the pages need not stay neighbours. */
+				if (x->save_flags)
+					save_flags(t);
+				emit_pc(t, T0, x->rip);
+				emit_jmp(e, c->stub_lookup);
+				break;
+			}
 			if (x->save_flags)
 				save_flags(t);
-			emit_mov_imm(e, T0, x->rip);
+			emit_pc(t, T0, x->rip);
 			emit_mov_imm(e, T1, (uint64_t)&t->b->exits[x->exit]);
 			emit_jmp(e, c->stub_link);
 			if (t->exits[x->exit].same_page)
@@ -1218,13 +1312,13 @@ static void emit_cold(struct tr *t)
 			t->exits[x->exit].cold_lookup = emit_here(e);
 			if (x->save_flags)
 				save_flags(t);
-			emit_mov_imm(e, T0, x->rip);
+			emit_pc(t, T0, x->rip);
 			emit_jmp(e, c->stub_lookup);
 			break;
 		case COLD_INTERP:
 			if (x->save_flags)
 				save_flags(t);
-			emit_mov_imm(e, T0, x->rip);
+			emit_pc(t, T0, x->rip);
 			emit_jmp(e, c->stub_interp);
 			break;
 		}
@@ -1240,6 +1334,7 @@ struct block *translate(struct vcpu *v, uint64_t va, uint64_t pa, const uint8_t 
 
 	if (!t)
 		return NULL;
+	cache_watch(v, p - (va & 0xfff));
 	cache_make_room(v);
 	b = cache_alloc(c, sizeof *b);
 	b->pa = pa;
@@ -1254,7 +1349,15 @@ struct block *translate(struct vcpu *v, uint64_t va, uint64_t pa, const uint8_t 
 	collect(t);
 	b->exits = cache_alloc(c, sizeof *b->exits * MAX_EXITS);
 	t->e = (struct emit){ .p = c->rw + c->used, .end = c->rw + c->size, .exec_delta = c->rx - c->rw };
+	t->pic = (flags & BLOCK_USER) && !b->page2;
 	b->code = emit_here(&t->e);
+	b->entry_jc = emit_here(&t->e);
+	if (flags & BLOCK_USER) {
+		emit_mov(&t->e, T1, T0);
+		emit_bytes(&t->e, "\x49\x81\xe6", 3); /* and r14, imm32 */
+		emit4(&t->e, 0xfffff000u);
+		emit_store(&t->e, T1, VCPU, OFF(page_va));
+	}
 	b->entry_m = emit_here(&t->e);
 	if (t->n && t->live[0])
 		load_flags(t);
@@ -1270,7 +1373,9 @@ struct block *translate(struct vcpu *v, uint64_t va, uint64_t pa, const uint8_t 
 		}
 		if (in->cls == INSN_NOP)
 			;
-		else if (in->has_mem && in->seg >= SEG_FS && (flags & BLOCK_NULL_FSGS))
+		else if (!in_reach(t, in) ||
+			 (in->has_mem &&
+			  (in->addrsize == 2 || (in->seg >= SEG_FS && (flags & BLOCK_NULL_FSGS)))))
 			ok = false;
 		else if (is_bit_string(in))
 			ok = tr_bit_string(t, in);
@@ -1292,6 +1397,7 @@ struct block *translate(struct vcpu *v, uint64_t va, uint64_t pa, const uint8_t 
 			exit_interp(t);
 			break;
 		}
+		b->vector |= in->unit != UNIT_INT;
 		t->map[t->i].host_end = (uint16_t)((uint8_t *)emit_here(&t->e) - b->code);
 		t->map[t->i].guest_off = (uint16_t)(t->va - va);
 		t->va = pc_mask(t, t->va + in->len);

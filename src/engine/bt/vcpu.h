@@ -25,7 +25,7 @@
 
 /* ---- soft TLB ---- */
 
-#define TLB_BITS 10
+#define TLB_BITS 12
 #define TLB_SIZE (1u << TLB_BITS)
 
 /*
@@ -61,6 +61,7 @@ struct asid {
 	struct tlb_entry tlb[TLB_MODES][TLB_SIZE];
 	struct itlb_entry itlb[2][ITLB_SIZE]; /* [CPL 3?] */
 	struct jc_entry jc[2][JC_SIZE];
+	bool tlb_used[TLB_MODES], jc_used[2]; /* not empty: worth clearing */
 	uint64_t last_used;
 	uint16_t pcid;
 	bool valid;
@@ -108,6 +109,7 @@ struct vcpu {
 	uint8_t dflag;  /* RFLAGS.DF */
 	uint8_t in_t1;
 	uint8_t needs_sync; /* on the way out: st.rflags is stale (t1_sync_out) */
+	uint64_t page_va;   /* user code: virtual address of the page that the block lies in */
 	uint64_t t1_code;   /* where to enter */
 	uint64_t sysflags;  /* RFLAGS bits that translated code does not change, for PUSHF */
 	uint64_t xmask;     /* XSAVE components of the guest */
@@ -154,12 +156,13 @@ struct vcpu {
 	uint32_t global_gen,
 	    links_gen; /* counts flushes of global TLB entries; the count that links were checked against */
 	uint32_t jc_flags[2]; /* mode flags of the blocks in the jump caches, by CPL 3 */
-	_Atomic uint32_t inval_lock;
-	uint32_t n_inval; /* over the array's size: all code */
-	struct {
+	_Atomic uint32_t running;   /* inside vcpu_run: may execute guest code before its next safe point */
+	_Atomic uint32_t post_lock; /* spin flag for the two below */
+	uint32_t n_posted;          /* over the array's size: too many, drop everything */
+	struct posted {
 		const void *host;
-		uint64_t len;
-	} inval[16];
+		uint64_t len;       /* 0: take the page's write tags away; else drop blocks */
+	} posted[16];
 	uint64_t dr_watch;                                /* DR7 has enabled breakpoints */
 	uint64_t fault_signal, fault_trapno, fault_error; /* host fault during a native instruction */
 	uint64_t fault_addr;
@@ -169,7 +172,6 @@ struct vcpu {
 	size_t map_size;
 };
 
-#define BT_REQ_FLUSH_TLB  1u
-#define BT_REQ_FLUSH_CODE 2u
+#define BT_REQ_POSTED 1u
 
 #endif
