@@ -257,11 +257,11 @@ static const struct {
 	const char *name;
 	size_t offset;
 } counters[] = {
-	COUNTER(exits),      COUNTER(mmio_exits),    COUNTER(pio_exits), COUNTER(halts),
-	COUNTER(kicks),      COUNTER(irqs),          COUNTER(blocks),    COUNTER(guest_insns_translated),
-	COUNTER(code_bytes), COUNTER(invalidations), COUNTER(flushes),   COUNTER(interp_insns),
-	COUNTER(tlb_fills),  COUNTER(exceptions),    COUNTER(interp_ns), COUNTER(t1_ns),
-	COUNTER(t2_ns),      COUNTER(translate_ns),
+	COUNTER(exits),      COUNTER(mmio_exits),    COUNTER(pio_exits),      COUNTER(halts),
+	COUNTER(kicks),      COUNTER(irqs),          COUNTER(blocks),         COUNTER(guest_insns_translated),
+	COUNTER(code_bytes), COUNTER(invalidations), COUNTER(flushes),        COUNTER(interp_insns),
+	COUNTER(tlb_fills),  COUNTER(exceptions),    COUNTER(interp_ns),      COUNTER(t1_ns),
+	COUNTER(t2_ns),      COUNTER(translate_ns),  COUNTER(lockstep_insns),
 };
 
 void vm_print_stats(struct vm *vm, FILE *f)

@@ -28,9 +28,9 @@ def skip(why):
     sys.exit(77)
 
 
-def need_kit():
-    """Skips the test if there is no guest and none can be had."""
-    r = subprocess.run([os.path.join(ROOT, "tools/guest-kit")], stdin=subprocess.DEVNULL)
+def need_kit(*flavour):
+    """Skips the test if there is no guest (of that flavour of kernel) and none can be had."""
+    r = subprocess.run([os.path.join(ROOT, "tools/guest-kit"), *flavour], stdin=subprocess.DEVNULL)
     if r.returncode != 0:
         skip("tools/guest-kit cannot get a kernel (no network?)")
 
@@ -44,14 +44,16 @@ def check(condition, message):
 class Guest:
     """A running VM. Its console is a pipe, or a terminal with tty=True."""
 
-    def __init__(self, *args, commands=None, tty=False, kernel=True, append=""):
+    def __init__(self, *args, commands=None, tty=False, kernel=True, append="", flavour=""):
         self.output = b""
         argv = [SILL, "run"]
         if kernel:
             append = "console=ttyS0 quiet " + append
             if commands is not None:
                 append += ' sill.exec="%s"' % commands
-            argv += ["--kernel", KERNEL, "--initrd", INITRD, "--append", append]
+            kit = os.path.join(KIT, flavour)
+            argv += ["--kernel", os.path.join(kit, "vmlinuz"), "--initrd", os.path.join(kit, "initrd.img"),
+                     "--append", append]
         argv += list(args)
         if tty:
             self.fd, other = pty.openpty()
