@@ -234,6 +234,8 @@ static int bt_vcpu_new(struct engine_vm *vm, const struct vcpu_config *c, struct
 	v->model = c->model;
 	v->board = c->board;
 	v->apic_id = c->apic_id;
+	/* A model without XSAVE still has x87 and SSE registers. */
+	v->xmask = c->model->xcr0_mask ? c->model->xcr0_mask : 3;
 	v->cr4_valid = cr4_valid(c->model);
 	v->phys_mask = (1ull << c->model->phys_bits) - 1;
 	v->asids = mmap(NULL, sizeof(struct asid) * PCID_SLOTS, PROT_READ | PROT_WRITE,

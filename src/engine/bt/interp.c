@@ -324,7 +324,7 @@ static int execute_native(struct vcpu *v, struct ientry *e)
 	f.flags = (v->st.rflags & FLAGS_ARITH) | FLAG_R1;
 	f.code = e->code;
 	f.xsave = in->unit == UNIT_INT ? NULL : v->st.xsave;
-	f.xmask = v->model->xcr0_mask;
+	f.xmask = v->xmask;
 	if (native_call(&f))
 		return native_exception(v);
 	if (in->mem_masked && in->has_mem) {

@@ -22,7 +22,7 @@ static int run_image(struct vcpu *v, const char *code, void *buf, uint64_t mask)
 	f.r[RDX] = mask >> 32;
 	f.code = (void *)code;
 	f.xsave = v->st.xsave;
-	f.xmask = v->model->xcr0_mask;
+	f.xmask = v->xmask;
 	if (native_call(&f))
 		return exc_gp(v, 0);
 	return 0;

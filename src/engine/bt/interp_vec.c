@@ -31,7 +31,7 @@ static void image_expand(struct vcpu *v)
 		if (d->eax && !(bv >> i & 1) && d->ebx + d->eax <= X86_XSAVE_MAX)
 			memset(x + d->ebx, 0, d->eax);
 	}
-	bv |= v->model->xcr0_mask;
+	bv |= v->xmask;
 	memcpy(x + 512, &bv, 8);
 }
 

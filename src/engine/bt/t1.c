@@ -46,7 +46,6 @@ int t1_init(struct vcpu *v, uint64_t code_size)
 	v->slow_mem = (uint64_t)t1_slow_thunk;
 	v->find_thunk = (uint64_t)t1_find_thunk;
 	v->special_thunk = (uint64_t)t1_special_thunk;
-	v->xmask = v->model->xcr0_mask ? v->model->xcr0_mask : 3;
 	r = cache_init(v, code_size);
 	return r;
 }
