@@ -45,16 +45,19 @@ static int map_arena(struct bt_cache *c, size_t size)
 		fd = memfd_create("sill-code", MFD_CLOEXEC);
 	if (fd < 0)
 		return -errno;
-	if (ftruncate(fd, (off_t)size)) {
+	/* Code, then the blocks' records: one file, so that a glance at the process tells the cache's size.
+	 */
+	if (ftruncate(fd, (off_t)(2 * size))) {
 		close(fd);
 		return -errno;
 	}
 	c->rw = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 	c->rx = mmap(NULL, size, PROT_READ | PROT_EXEC, MAP_SHARED, fd, 0);
+	c->meta = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, (off_t)size);
 	close(fd);
-	if (c->rw == MAP_FAILED || c->rx == MAP_FAILED)
+	if (c->rw == MAP_FAILED || c->rx == MAP_FAILED || c->meta == MAP_FAILED)
 		return -ENOMEM;
-	c->size = size;
+	c->size = c->meta_size = size;
 	return 0;
 }
 
@@ -67,16 +70,13 @@ int cache_init(struct vcpu *v, uint64_t size)
 	v->cache = c;
 	if (map_arena(c, size))
 		return -ENOMEM;
-	c->meta_size = size;
 	c->max_order = size / 64;
-	c->meta = mmap(NULL, c->meta_size, PROT_READ | PROT_WRITE,
-		       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	c->order = mmap(NULL, c->max_order * sizeof *c->order, PROT_READ | PROT_WRITE,
 			MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	c->hash = calloc(CACHE_HASH_SIZE, sizeof *c->hash);
 	c->pages = calloc(PAGES_SIZE, sizeof *c->pages);
 	c->empty_jc = calloc(JC_SIZE, sizeof *c->empty_jc);
-	if (c->meta == MAP_FAILED || c->order == MAP_FAILED || !c->hash || !c->pages || !c->empty_jc)
+	if (c->order == MAP_FAILED || !c->hash || !c->pages || !c->empty_jc)
 		return -ENOMEM;
 	for (unsigned i = 0; i < JC_SIZE; i++)
 		c->empty_jc[i].va = ~(uint64_t)i;
