@@ -79,7 +79,7 @@ int cache_init(struct vcpu *v, uint64_t size)
 	if (c->order == MAP_FAILED || !c->hash || !c->pages || !c->empty_jc)
 		return -ENOMEM;
 	for (unsigned i = 0; i < JC_SIZE; i++)
-		c->empty_jc[i].va = ~(uint64_t)i;
+		jc_clear(&c->empty_jc[i], i);
 	v->empty_jc = (uint64_t)c->empty_jc;
 	translate_stubs(v);
 	c->start = c->used;
@@ -228,6 +228,9 @@ static void kill_block(struct vcpu *v, struct block *b)
 	struct bt_cache *c = v->cache;
 	struct block **p = &c->hash[cache_hash(b->pa, b->va, b->flags)];
 
+	uint8_t *entry;
+	int32_t rel;
+
 	if (b->dead) /* through its other page */
 		return;
 	while (*p && *p != b)
@@ -238,15 +241,11 @@ static void kill_block(struct vcpu *v, struct block *b)
 		cache_unlink_exit(c, b->in);
 	cache_unlink_all(c, b);
 	b->dead = true;
-	for (int s = 0; s < PCID_SLOTS; s++)
-		for (int m = 0; m < 2; m++) {
-			struct jc_entry *j = &v->asids[s].jc[m][b->va & (JC_SIZE - 1)];
-
-			if (j->code == b->entry_jc) {
-				j->va = ~(uint64_t)(b->va & (JC_SIZE - 1));
-				j->code = NULL;
-			}
-		}
+	/* Jump-cache entries may still lead here: from now on they look up anew. */
+	entry = c->rw + (b->entry_jc - c->rx);
+	rel = (int32_t)(c->stub_find - (b->entry_jc + 5));
+	entry[0] = 0xe9;
+	memcpy(entry + 1, &rel, 4);
 	v->stats.invalidations++;
 }
 

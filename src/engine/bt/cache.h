@@ -97,7 +97,7 @@ struct bt_cache {
 	struct block_exit *global_links;
 	struct jc_entry *empty_jc;
 	/* shared stubs, executable addresses */
-	uint8_t *stub_lookup, *stub_lookup_end, *stub_link, *stub_interp, *stub_sti;
+	uint8_t *stub_lookup, *stub_lookup_end, *stub_find, *stub_link, *stub_interp, *stub_sti;
 	uint32_t generation; /* counts whole flushes */
 };
 
@@ -113,7 +113,8 @@ void *cache_alloc(struct bt_cache *c, size_t n);
 void cache_watch(struct vcpu *v, const uint8_t *host_page);
 /* Enters a finished block; host_page is the RAM page that its code comes from. */
 void cache_add(struct vcpu *v, struct block *b, void *host_page);
-#define CACHE_HASH_SIZE 65536
+#define CACHE_HASH_BITS 18
+#define CACHE_HASH_SIZE (1u << CACHE_HASH_BITS)
 unsigned cache_hash(uint64_t pa, uint64_t va, uint32_t flags);
 void cache_patch(struct bt_cache *c, struct block_exit *e, const uint8_t *target);
 /* Makes the next way to b shorter: links exit e (may be NULL) where that is allowed, else enters b into the
@@ -135,7 +136,7 @@ struct block *cache_find_host(struct bt_cache *c, uint64_t pc);
 
 /* Is b, whose first page was translated just now, still what va's code is? (Its second page may be mapped
  * elsewhere.) */
-bool cache_valid(struct vcpu *v, struct block *b);
+bool cache_valid(struct vcpu *v, struct block *b, uint64_t va);
 
 /* translate.c: a block for the code at va (host address p, physical pa), entered into the cache. NULL: the
  * first instruction must be interpreted. */

@@ -8,10 +8,10 @@ unsigned cache_hash(uint64_t pa, uint64_t va, uint32_t flags)
 {
 	uint64_t h = (pa ^ ((flags & BLOCK_USER) ? 0 : va << 17) ^ flags) * 0x9e3779b97f4a7c15ull;
 
-	return h >> 48;
+	return (unsigned)(h >> (64 - CACHE_HASH_BITS));
 }
 
-bool cache_valid(struct vcpu *v, struct block *b)
+bool cache_valid(struct vcpu *v, struct block *b, uint64_t va)
 {
 	uint64_t pa;
 	void *host;
@@ -19,7 +19,7 @@ bool cache_valid(struct vcpu *v, struct block *b)
 
 	if (!b->page2)
 		return true;
-	if (mmu_host(v, (b->va | 0xfff) + 1, ACC_X | mmu_acc(v), &host, &pa, &dummy)) {
+	if (mmu_host(v, (va | 0xfff) + 1, ACC_X | mmu_acc(v), &host, &pa, &dummy)) {
 		v->exc.present = false;
 		return false;
 	}
@@ -30,8 +30,8 @@ struct block *cache_find(struct vcpu *v, uint64_t pa, uint64_t va, uint32_t flag
 {
 	struct block *b = v->cache->hash[cache_hash(pa, va, flags)];
 
-	while (b && (b->pa != pa || b->flags != flags ||
-		     (b->va != va && (!(flags & BLOCK_USER) || b->page2)) || !cache_valid(v, b)))
+	while (b && (b->pa != pa || b->flags != flags || (b->va != va && !(flags & BLOCK_USER)) ||
+		     !cache_valid(v, b, va)))
 		b = b->hash_next;
 	return b;
 }
@@ -73,7 +73,7 @@ static bool same_global_page(struct vcpu *v, uint64_t a, uint64_t b)
 
 void cache_jc_enter(struct vcpu *v, struct block *b, uint64_t va)
 {
-	struct jc_entry *j = &v->asid->jc[!!(b->flags & BLOCK_USER)][va & (JC_SIZE - 1)];
+	struct jc_entry *j = &v->asid->jc[!!(b->flags & BLOCK_USER)][jc_index(va)];
 
 	j->va = va;
 	j->code = b->entry_jc;

@@ -394,10 +394,8 @@ static void clear_jc(struct asid *a)
 	for (int m = 0; m < 2; m++) {
 		if (!a->jc_used[m])
 			continue;
-		for (unsigned i = 0; i < JC_SIZE; i++) {
-			a->jc[m][i].va = ~(uint64_t)i; /* low bits differ from the index: never matches */
-			a->jc[m][i].code = NULL;
-		}
+		for (unsigned i = 0; i < JC_SIZE; i++)
+			jc_clear(&a->jc[m][i], i);
 		a->jc_used[m] = false;
 	}
 }
@@ -471,8 +469,7 @@ static void invlpg_slot(const struct vcpu *v, struct asid *a, uint64_t va)
 		for (unsigned k = 0; k < JC_SIZE; k++)
 			/* Blocks that begin at the end of the page before may go on in this one. */
 			if (a->jc[m][k].va + 15 - page < PAGE_SIZE + 15) {
-				a->jc[m][k].va = ~(uint64_t)k;
-				a->jc[m][k].code = NULL;
+				jc_clear(&a->jc[m][k], k);
 			}
 }
 

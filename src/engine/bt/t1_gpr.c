@@ -131,7 +131,7 @@ static void *resume(struct vcpu *v)
 		return NULL;
 	v->cur_flags = flags;
 	t1_sync_in(v);
-	j = (struct jc_entry *)v->jc_base + (s->rip & (JC_SIZE - 1));
+	j = (struct jc_entry *)v->jc_base + jc_index(s->rip);
 	if (j->va == s->rip)
 		return j->code;
 	return t1_find(v, s->rip, NULL);

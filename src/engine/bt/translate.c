@@ -1353,7 +1353,7 @@ struct block *translate(struct vcpu *v, uint64_t va, uint64_t pa, const uint8_t 
 	collect(t);
 	b->exits = cache_alloc(c, sizeof *b->exits * MAX_EXITS);
 	t->e = (struct emit){ .p = c->rw + c->used, .end = c->rw + c->size, .exec_delta = c->rx - c->rw };
-	t->pic = (flags & BLOCK_USER) && !b->page2;
+	t->pic = flags & BLOCK_USER;
 	b->code = emit_here(&t->e);
 	b->entry_jc = emit_here(&t->e);
 	if (flags & BLOCK_USER) {
@@ -1456,6 +1456,9 @@ void translate_stubs(struct vcpu *v)
 	/* Jump to guest address T0, flags in memory. Restartable while T0 stands. */
 	c->stub_lookup = emit_here(&e);
 	emit_op_reg(&e, 4, OP_MOV_STORE, T0, T1);
+	emit_bytes(&e, "\x41\xc1\xee", 3); /* shr r14d, imm8 */
+	emit1(&e, JC_SHIFT);
+	emit_op_reg(&e, 4, 0x31, T0, T1);    /* xor r14d, r13d */
 	emit_bytes(&e, "\x41\x81\xe6", 3); /* and r14d, imm32 */
 	emit4(&e, JC_SIZE - 1);
 	emit_bytes(&e, "\x41\xc1\xe6\x04", 4); /* shl r14d, 4 */
@@ -1467,6 +1470,8 @@ void translate_stubs(struct vcpu *v)
 	emit_jmp_mem(&e, T1, offsetof(struct jc_entry, code));
 	c->stub_lookup_end = emit_here(&e);
 	*miss = (uint8_t)(e.p - miss - 1);
+	/* Jump to guest address T0, slowly. */
+	c->stub_find = emit_here(&e);
 	emit_bytes(&e, "\x45\x31\xf6", 3); /* xor r14d, r14d */
 
 	/* T0: guest address; T1: the exit. */

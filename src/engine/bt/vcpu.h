@@ -55,6 +55,20 @@ struct jc_entry {
 	void *code;
 };
 
+/* Function entries share their low bits, so those alone would be a poor index. Translated code computes the same. */
+#define JC_SHIFT 8
+static inline unsigned jc_index(uint64_t va)
+{
+	return (unsigned)(va ^ va >> JC_SHIFT) & (JC_SIZE - 1);
+}
+
+/* An address that no lookup at index i has: non-canonical ones with another index. */
+static inline void jc_clear(struct jc_entry *e, unsigned i)
+{
+	e->va = 0x8000000000000000ull | !i;
+	e->code = NULL;
+}
+
 /* Everything cached for one PCID. */
 #define PCID_SLOTS 8
 struct asid {
