@@ -204,7 +204,7 @@ static bool is_nop(const ZydisDecodedInstruction *z)
  * "NF"). */
 static bool access_unmasked(const ZydisDecodedInstruction *z)
 {
-	if (z->mnemonic == ZYDIS_MNEMONIC_VDBPSADBW)
+	if (z->mnemonic == ZYDIS_MNEMONIC_VDBPSADBW || z->mnemonic == ZYDIS_MNEMONIC_VCVTNE2PS2BF16)
 		return true;
 	switch (z->meta.exception_class) {
 	case ZYDIS_EXCEPTION_CLASS_E1NF:
@@ -370,6 +370,9 @@ static uint8_t unit_of(const ZydisDecodedInstruction *z, const ZydisDecodedOpera
 static bool size_scalable(const ZydisDecodedInstruction *z, uint8_t unit)
 {
 	if (unit != UNIT_INT && unit != UNIT_X87)
+		return false;
+	/* MOVNTI, fences and cache control: with 66 they are other instructions. */
+	if (z->opcode_map == ZYDIS_OPCODE_MAP_0F && (z->opcode == 0xc3 || z->opcode == 0xae))
 		return false;
 	return z->encoding == ZYDIS_INSTRUCTION_ENCODING_LEGACY;
 }

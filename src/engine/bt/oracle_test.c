@@ -317,7 +317,10 @@ static bool same(const struct job *j, struct outcome *o, bool translated, char w
 	if (n->vector == EXC_GP && (o->vector == EXC_PF || o->vector == EXC_SS) && n->rip == o->rip)
 		return true;
 	/* Likewise of instructions that it does not have (and whose CPUID bits no guest sees). */
-	if (n->vector == EXC_UD && o->vector == EXC_PF && n->rip == o->rip)
+	if ((n->vector == EXC_UD || n->vector == EXC_MF) && o->vector == EXC_PF && n->rip == o->rip)
+		return true;
+	/* What is checked for alignment, and when, differs between processors. */
+	if (n->vector == EXC_AC || o->vector == EXC_AC)
 		return true;
 	if (n->vector != EXC_BP && k < j->n && j->item[k].maskmov)
 		return true;
