@@ -332,7 +332,7 @@ static bool same(const struct job *j, struct outcome *o, bool translated, char w
 		       (unsigned long long)(n->rip - j->at));
 	if (n->vector == EXC_PF) {
 		/* The host's kernel says "present" of its own half whatever is there. */
-		uint32_t m = n->cr2 >> 47 ? ~PF_P : ~0u;
+		uint32_t m = n->cr2 >= 0x7ffffffff000 ? ~PF_P : ~0u;
 
 		if (n->cr2 != o->cr2)
 			DIFFER("cr2 %#llx, should be %#llx", (unsigned long long)o->cr2,
