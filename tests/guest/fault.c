@@ -62,8 +62,8 @@ static void op_gate_gone(uint64_t x)
 	uint64_t save = idt[16 * 6 + 5];
 
 	(void)x;
-	idt[16 * 6 + 5] = 0; /* #UD's gate not present, and #NP's too: double fault */
-	idt[16 * 11 + 5] = 0;
+	idt[16 * 6 + 5] = 0x0e; /* #UD's gate not present, and #NP's too: double fault */
+	idt[16 * 11 + 5] = 0x0e;
 	__asm__ volatile("ud2");
 	idt[16 * 6 + 5] = (uint8_t)save;
 }

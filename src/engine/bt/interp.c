@@ -32,13 +32,13 @@ struct ientry {
 	uint64_t pa;
 	uint8_t mode; /* code size | real << 4 */
 	struct insn in;
-	void *code;          /* native form, or NULL */
+	void *code;              /* native form, or NULL */
 	uint8_t ptr_reg, sp_reg; /* host registers for the memory pointer and guest RSP; 0xff: unused */
 };
 
 struct icache {
 	struct ientry e[ICACHE_SIZE];
-	uint16_t last; /* mnemonic executed last */
+	uint16_t last;                                /* mnemonic executed last */
 	uint64_t count[ZYDIS_MNEMONIC_MAX_VALUE + 1]; /* by mnemonic, for the statistics */
 	uint8_t *arena;
 	size_t used;
@@ -51,8 +51,8 @@ int interp_init(struct vcpu *v)
 		return -ENOMEM;
 	for (int i = 0; i < ICACHE_SIZE; i++)
 		v->icache->e[i].pa = ~0ull;
-	v->icache->arena = mmap(NULL, ARENA_SIZE, PROT_READ | PROT_WRITE | PROT_EXEC,
-				MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	v->icache->arena =
+	    mmap(NULL, ARENA_SIZE, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	if (v->icache->arena == MAP_FAILED) {
 		free(v->icache);
 		v->icache = NULL;
@@ -119,8 +119,8 @@ static int fetch(struct vcpu *v, struct ientry **ret)
 		if (mmu_host(v, next, acc, &host2, &pa2, &dummy))
 			return -1;
 		for (size_t i = avail; i < 15; i++)
-			buf[i] = host2 ? ((uint8_t *)host2)[i - avail] :
-					 (uint8_t)mem_mmio_read(v->mem, GPA(pa2 + i - avail), 1);
+			buf[i] = host2 ? ((uint8_t *)host2)[i - avail]
+				       : (uint8_t)mem_mmio_read(v->mem, GPA(pa2 + i - avail), 1);
 		r = insn_decode(buf, 15, mode, real, &e->in);
 	} else if (r == DECODE_OK) {
 		e->pa = pa;
@@ -261,11 +261,12 @@ static int native_exception(struct vcpu *v)
 	case EXC_AC:
 		return exc_err(v, (uint8_t)v->fault_trapno, 0);
 	default:
-		snprintf(v->error, sizeof v->error,
-			 "host fault %llu at address %#llx while executing a guest instruction at %#llx (is the "
-			 "host out of memory?)",
-			 (unsigned long long)v->fault_trapno, (unsigned long long)v->fault_addr,
-			 (unsigned long long)v->insn_rip);
+		snprintf(
+		    v->error, sizeof v->error,
+		    "host fault %llu at address %#llx while executing a guest instruction at %#llx (is the "
+		    "host out of memory?)",
+		    (unsigned long long)v->fault_trapno, (unsigned long long)v->fault_addr,
+		    (unsigned long long)v->insn_rip);
 		return exc_ud(v);
 	}
 }
@@ -294,7 +295,10 @@ static int execute_native(struct vcpu *v, struct ientry *e)
 		if (is_bit_string(in)) {
 			int64_t bit = (int64_t)sign_extend(v->st.gpr[in->ops[1].reg], in->opsize);
 
-			off += (uint64_t)((bit >> (in->opsize == 8 ? 6 : in->opsize == 4 ? 5 : 4)) * in->opsize);
+			off += (uint64_t)((bit >> (in->opsize == 8   ? 6
+						   : in->opsize == 4 ? 5
+								     : 4)) *
+					  in->opsize);
 			off &= size_mask(in->addrsize);
 			bit_reg = in->ops[1].reg;
 			bit_val = (uint64_t)bit & (in->opsize * 8 - 1);
@@ -303,7 +307,7 @@ static int execute_native(struct vcpu *v, struct ientry *e)
 			if (needs_full(v) || masked_open(v, in, off, &m))
 				return -1;
 		} else if (seg_linear(v, in->seg, off, in->mem_size ? in->mem_size : 1,
-			       in->mem_write ? ACC_W : ACC_R, &lin) ||
+				      in->mem_write ? ACC_W : ACC_R, &lin) ||
 			   mref_open(v, lin, in->mem_size, in->mem_read, in->mem_write, &m)) {
 			return -1;
 		}
@@ -425,7 +429,11 @@ int interp_try(struct vcpu *v)
 			s->rip = v->insn_rip;
 		return -1;
 	}
-	s->rflags &= ~(uint64_t)FLAG_RF;
+	/* IRET has just loaded it, for the instruction that it goes to (SDM 3B 17.3.1.1). */
+	if (!v->dr_watch ||
+	    (e->in.mnemonic != ZYDIS_MNEMONIC_IRET && e->in.mnemonic != ZYDIS_MNEMONIC_IRETD &&
+	     e->in.mnemonic != ZYDIS_MNEMONIC_IRETQ))
+		s->rflags &= ~(uint64_t)FLAG_RF;
 	return 0;
 }
 
@@ -450,7 +458,8 @@ void interp_run_until_event(struct vcpu *v)
 {
 	do {
 		interp_step(v);
-		if (v->st.halted || v->st.shutdown || v->error[0] || atomic_load_explicit(&v->kick, memory_order_relaxed))
+		if (v->st.halted || v->st.shutdown || v->error[0] ||
+		    atomic_load_explicit(&v->kick, memory_order_relaxed))
 			return;
 	} while (!event_pending(v));
 }
