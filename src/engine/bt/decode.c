@@ -592,7 +592,8 @@ int insn_decode(const uint8_t *code, size_t n, unsigned mode, bool real, struct 
 		    z.meta.category == ZYDIS_CATEGORY_COMPRESS || z.meta.category == ZYDIS_CATEGORY_EXPAND;
 	}
 	in->mem_scalar = z.meta.exception_class == ZYDIS_EXCEPTION_CLASS_E3 ||
-			 z.meta.exception_class == ZYDIS_EXCEPTION_CLASS_E10;
+			 z.meta.exception_class == ZYDIS_EXCEPTION_CLASS_E10 ||
+			 z.mnemonic == ZYDIS_MNEMONIC_VFPCLASSSS || z.mnemonic == ZYDIS_MNEMONIC_VFPCLASSSD;
 	in->vec_len = (uint8_t)(z.avx.vector_length / 8);
 	for (unsigned i = 0; i < z.operand_count; i++)
 		read_operand(in, &op[i]);
