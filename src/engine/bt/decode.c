@@ -206,7 +206,7 @@ static bool is_nop(const ZydisDecodedInstruction *z)
  * "NF"). */
 static bool access_unmasked(const ZydisDecodedInstruction *z)
 {
-	if (z->mnemonic == ZYDIS_MNEMONIC_VDBPSADBW)
+	if (z->mnemonic == ZYDIS_MNEMONIC_VDBPSADBW || z->mnemonic == ZYDIS_MNEMONIC_VCVTNE2PS2BF16)
 		return true;
 	switch (z->meta.exception_class) {
 	case ZYDIS_EXCEPTION_CLASS_E1NF:
@@ -372,6 +372,9 @@ static uint8_t unit_of(const ZydisDecodedInstruction *z, const ZydisDecodedOpera
 static bool size_scalable(const ZydisDecodedInstruction *z, uint8_t unit)
 {
 	if (unit != UNIT_INT && unit != UNIT_X87)
+		return false;
+	/* MOVNTI, fences and cache control: with 66 they are other instructions. */
+	if (z->opcode_map == ZYDIS_OPCODE_MAP_0F && (z->opcode == 0xc3 || z->opcode == 0xae))
 		return false;
 	return z->encoding == ZYDIS_INSTRUCTION_ENCODING_LEGACY;
 }
@@ -592,7 +595,8 @@ int insn_decode(const uint8_t *code, size_t n, unsigned mode, bool real, struct 
 		    z.meta.category == ZYDIS_CATEGORY_COMPRESS || z.meta.category == ZYDIS_CATEGORY_EXPAND;
 	}
 	in->mem_scalar = z.meta.exception_class == ZYDIS_EXCEPTION_CLASS_E3 ||
-			 z.meta.exception_class == ZYDIS_EXCEPTION_CLASS_E10;
+			 z.meta.exception_class == ZYDIS_EXCEPTION_CLASS_E10 ||
+			 z.mnemonic == ZYDIS_MNEMONIC_VFPCLASSSS || z.mnemonic == ZYDIS_MNEMONIC_VFPCLASSSD;
 	in->vec_len = (uint8_t)(z.avx.vector_length / 8);
 	for (unsigned i = 0; i < z.operand_count; i++)
 		read_operand(in, &op[i]);

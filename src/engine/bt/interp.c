@@ -431,7 +431,11 @@ int interp_try(struct vcpu *v)
 			s->rip = v->insn_rip;
 		return -1;
 	}
-	s->rflags &= ~(uint64_t)FLAG_RF;
+	/* IRET has just loaded it, for the instruction that it goes to (SDM 3B 17.3.1.1). */
+	if (!v->dr_watch ||
+	    (e->in.mnemonic != ZYDIS_MNEMONIC_IRET && e->in.mnemonic != ZYDIS_MNEMONIC_IRETD &&
+	     e->in.mnemonic != ZYDIS_MNEMONIC_IRETQ))
+		s->rflags &= ~(uint64_t)FLAG_RF;
 	return 0;
 }
 

@@ -121,6 +121,18 @@ static unsigned put_operand(uint8_t *p, unsigned reg, const struct operand *o, u
 
 /* ---- which instructions may be compared ---- */
 
+static bool is_shift(const struct insn *in)
+{
+	unsigned reg = in->modrm >> 3 & 7;
+
+	if (in->enc != ZYDIS_INSTRUCTION_ENCODING_LEGACY)
+		return false;
+	if (in->map == ZYDIS_OPCODE_MAP_0F)
+		return in->opcode == 0xa4 || in->opcode == 0xa5 || in->opcode == 0xac || in->opcode == 0xad;
+	return in->map == ZYDIS_OPCODE_MAP_DEFAULT && reg != 2 && reg != 3 &&
+	       (in->opcode == 0xc0 || in->opcode == 0xc1 || (in->opcode >= 0xd0 && in->opcode <= 0xd3));
+}
+
 static bool allowed(const struct gen *g, const struct insn *in)
 {
 	if (in->cls == INSN_UD)
@@ -208,7 +220,7 @@ static bool allowed(const struct gen *g, const struct insn *in)
 		break;
 	}
 	/* Reading a flag that has no defined value. Shifts only pass them on. */
-	if (in->flags_read & g->undefined & ~(in->flags_written | in->flags_undefined))
+	if ((in->flags_read & g->undefined) && !is_shift(in))
 		return false;
 	if (g->undefined && (in->mnemonic == ZYDIS_MNEMONIC_PUSHF || in->mnemonic == ZYDIS_MNEMONIC_PUSHFD ||
 			     in->mnemonic == ZYDIS_MNEMONIC_PUSHFQ))
@@ -257,8 +269,8 @@ static bool accept(struct gen *g, struct item *it, const uint8_t *buf, unsigned 
 		it->reads = FLAGS_ARITH;
 	it->kills = (in.flags_written | in.flags_undefined) & ~in.flags_read;
 	it->undefined = in.flags_undefined;
-	it->maskmov = in.mnemonic == ZYDIS_MNEMONIC_MASKMOVQ || in.mnemonic == ZYDIS_MNEMONIC_MASKMOVDQU ||
-		      in.mnemonic == ZYDIS_MNEMONIC_VMASKMOVDQU;
+	it->maskmov = in.mem_vsib || in.mnemonic == ZYDIS_MNEMONIC_MASKMOVQ ||
+		      in.mnemonic == ZYDIS_MNEMONIC_MASKMOVDQU || in.mnemonic == ZYDIS_MNEMONIC_VMASKMOVDQU;
 	it->bcd = in.mnemonic == ZYDIS_MNEMONIC_DAA || in.mnemonic == ZYDIS_MNEMONIC_DAS ||
 		  in.mnemonic == ZYDIS_MNEMONIC_AAA || in.mnemonic == ZYDIS_MNEMONIC_AAS ||
 		  in.mnemonic == ZYDIS_MNEMONIC_AAM || in.mnemonic == ZYDIS_MNEMONIC_AAD;

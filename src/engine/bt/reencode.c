@@ -116,6 +116,25 @@ static bool reencode_legacy(struct emit *e, const struct insn *in, const struct 
 	return true;
 }
 
+/* Outside 64-bit mode W is ignored where it would choose a 64-bit general operand. */
+static bool ignores_w(const struct insn *in)
+{
+	if (in->mode == 8)
+		return false;
+	switch (in->mnemonic) {
+	case ZYDIS_MNEMONIC_VCVTSI2SS:
+	case ZYDIS_MNEMONIC_VCVTSI2SD:
+	case ZYDIS_MNEMONIC_VCVTUSI2SS:
+	case ZYDIS_MNEMONIC_VCVTUSI2SD:
+	case ZYDIS_MNEMONIC_VMOVD:
+	case ZYDIS_MNEMONIC_VPINSRD:
+	case ZYDIS_MNEMONIC_VPEXTRD:
+		return true;
+	default:
+		return in->gpr_where && in->unit == UNIT_INT;
+	}
+}
+
 static bool reencode_vex(struct emit *e, const struct insn *in, const struct fields *f,
 			 const struct host_mem *mem)
 {
@@ -123,7 +142,7 @@ static bool reencode_vex(struct emit *e, const struct insn *in, const struct fie
 	unsigned base = f->rm_is_mem ? mem->base : f->rm;
 	unsigned x = f->rm_is_mem && mem->index != EMIT_NO_REG ? mem->index >> 3 & 1 : 0;
 	uint8_t mmmmm = v[0] == 0xc5 ? 1 : v[1] & 0x1f;
-	uint8_t w = v[0] == 0xc5 ? 0 : v[2] & 0x80;
+	uint8_t w = v[0] == 0xc5 || ignores_w(in) ? 0 : v[2] & 0x80;
 	uint8_t lpp = (v[0] == 0xc5 ? v[1] : v[2]) & 7;
 
 	emit1(e, 0xc4);
@@ -140,6 +159,14 @@ static bool reencode_evex(struct emit *e, const struct insn *in, const struct fi
 	const uint8_t *v = in->bytes + in->vex_off;
 	uint8_t p0 = v[1], p1 = v[2], p2 = v[3];
 
+	if (in->mode != 8) {
+		/* Registers 0..7 only: the further bits (stored inverted) are ignored there. */
+		p0 |= 0xf0;
+		p1 |= 0x40;
+		p2 |= 0x08;
+		if (ignores_w(in))
+			p1 &= 0x7f;
+	}
 	if (f->rm_is_mem) {
 		unsigned x = mem->index != EMIT_NO_REG ? mem->index >> 3 & 1 : 0;
 
@@ -174,6 +201,8 @@ bool reencode(struct emit *e, const struct insn *in, const uint8_t map[16], cons
 		r = ~v[1] >> 7 & 1;
 		b = ~v[1] >> 5 & 1;
 	}
+	if (in->mode != 8)
+		r = b = 0;
 	f.rm_is_mem = in->has_modrm && (in->modrm >> 6) != 3;
 	f.reg = (in->modrm >> 3 & 7) | r << 3;
 	f.rm = (in->modrm & 7) | b << 3;

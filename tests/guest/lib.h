@@ -1,0 +1,172 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What guest test programs share: console, exceptions, page tables. One .c file each, which includes this. */
+#ifndef SILL_GUEST_LIB_H
+#define SILL_GUEST_LIB_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct frame {
+	uint64_t r15, r14, r13, r12, r11, r10, r9, r8, rdi, rsi, rbp, rbx, rdx, rcx, rax;
+	uint64_t vector, error, rip, cs, rflags, rsp, ss;
+};
+
+int try_call(void (*fn)(uint64_t), uint64_t arg);
+void enter_user(uint64_t rip, uint64_t rsp, uint64_t rflags);
+void setup_idt(void);
+void on_exception(struct frame *f);
+void guest_main(void);
+extern char try_fault[];
+extern uint64_t stubs[64], pml4[512], pd[512], gdt[];
+
+uint64_t try_rsp;
+int last_vector;
+struct frame last;
+uint64_t last_cr2;
+unsigned count[64];
+bool (*hook)(struct frame *f); /* true: handled, go on */
+
+static uint8_t idt[4096] __attribute__((aligned(16)));
+
+static inline void outb(uint16_t port, uint8_t v)
+{
+	__asm__ volatile("outb %0, %1" ::"a"(v), "Nd"(port) : "memory");
+}
+
+static inline uint8_t inb(uint16_t port)
+{
+	uint8_t v;
+
+	__asm__ volatile("inb %1, %0" : "=a"(v) : "Nd"(port));
+	return v;
+}
+
+static void print(const char *s)
+{
+	for (; *s; s++)
+		outb(0x3f8, (uint8_t)*s);
+}
+
+static void print_hex(uint64_t v)
+{
+	char buf[19] = "0x";
+	int n = 2;
+
+	for (int i = 60; i >= 0; i -= 4)
+		if (v >> i || !i)
+			buf[n++] = "0123456789abcdef"[v >> i & 15];
+	buf[n] = 0;
+	print(buf);
+}
+
+static void expect(const char *name, uint64_t got, uint64_t want)
+{
+	print(got == want ? "ok " : "FAIL ");
+	print(name);
+	if (got != want) {
+		print(": got ");
+		print_hex(got);
+		print(", want ");
+		print_hex(want);
+	}
+	print("\n");
+}
+
+void on_exception(struct frame *f)
+{
+	uint64_t cr2;
+
+	__asm__ volatile("mov %%cr2, %0" : "=r"(cr2));
+	count[f->vector & 63]++;
+	if (hook && hook(f))
+		return;
+	last = *f;
+	last_vector = (int)f->vector;
+	last_cr2 = cr2;
+	if (!try_rsp) {
+		print("FAIL unexpected exception ");
+		print_hex(f->vector);
+		print(" at ");
+		print_hex(f->rip);
+		print("\n");
+		__asm__ volatile("outw %%ax, %%dx" ::"a"(0x2000), "d"(0x604));
+		for (;;)
+			__asm__ volatile("hlt");
+	}
+	f->rip = (uint64_t)try_fault;
+	f->cs = 0x10;
+	f->ss = 0x18;
+	f->rsp = try_rsp;
+	f->rflags = 2;
+}
+
+static void set_gate(unsigned v, uint64_t to, unsigned ist, unsigned dpl)
+{
+	uint64_t *g = (uint64_t *)(idt + 16 * v);
+
+	g[0] = (to & 0xffff) | 0x100000 | (uint64_t)ist << 32 | (0x8eull | dpl << 5) << 40 |
+	       (to >> 16 & 0xffff) << 48;
+	g[1] = to >> 32;
+}
+
+void setup_idt(void)
+{
+	struct {
+		uint16_t limit;
+		uint64_t base;
+	} __attribute__((packed)) r = { sizeof idt - 1, (uint64_t)idt };
+
+	for (unsigned i = 0; i < 64; i++)
+		set_gate(i, stubs[i], i == 8 || i == 12 ? 1 : 0, i == 3 || i == 63 ? 3 : 0);
+	__asm__ volatile("lidt %0" ::"m"(r));
+}
+
+#define READ_CR(n)                                                                                           \
+	({                                                                                                   \
+		uint64_t v_;                                                                                 \
+		__asm__ volatile("mov %%cr" #n ", %0" : "=r"(v_));                                           \
+		v_;                                                                                          \
+	})
+#define WRITE_CR(n, v) __asm__ volatile("mov %0, %%cr" #n ::"r"((uint64_t)(v)) : "memory")
+
+static inline uint64_t rdmsr(uint32_t n)
+{
+	uint32_t a, d;
+
+	__asm__ volatile("rdmsr" : "=a"(a), "=d"(d) : "c"(n));
+	return a | (uint64_t)d << 32;
+}
+
+static inline void wrmsr(uint32_t n, uint64_t v)
+{
+	__asm__ volatile("wrmsr" ::"c"(n), "a"((uint32_t)v), "d"((uint32_t)(v >> 32)) : "memory");
+}
+
+/* A window of 4 KiB pages at 1 GiB, entries made by the program; user access is up to them. */
+#define WINDOW 0x40000000ull
+static uint64_t window_pd[512] __attribute__((aligned(4096)));
+static uint64_t window_pt[512] __attribute__((aligned(4096)));
+static uint8_t page_a[4096] __attribute__((aligned(4096)));
+static uint8_t page_b[4096] __attribute__((aligned(4096)));
+
+static void make_window(void)
+{
+	uint64_t *pdpt = (uint64_t *)(pml4[0] & ~0xfffull);
+
+	pdpt[1] = (uint64_t)window_pd | 7;
+	window_pd[0] = (uint64_t)window_pt | 7;
+	WRITE_CR(3, READ_CR(3));
+}
+
+static inline void invlpg(uint64_t va)
+{
+	__asm__ volatile("invlpg (%0)" ::"r"(va) : "memory");
+}
+
+static void map(unsigned page, const void *to, uint64_t bits)
+{
+	window_pt[page] = (uint64_t)to | bits;
+	invlpg(WINDOW + page * 4096ull);
+}
+
+#endif
