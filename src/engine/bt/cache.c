@@ -162,7 +162,8 @@ static void unwatch(struct vcpu *v, const uint8_t *host_page)
 
 	mutex_lock(&v->vm->lock);
 	if ((atomic_fetch_and(mask, (uint16_t)~mine) & ~mine) == 0)
-		__atomic_and_fetch(mem_page_flags(v->mem, host_page), (uint8_t)~MEM_PAGE_CODE, __ATOMIC_SEQ_CST);
+		__atomic_and_fetch(mem_page_flags(v->mem, host_page), (uint8_t)~MEM_PAGE_CODE,
+				   __ATOMIC_SEQ_CST);
 	mutex_unlock(&v->vm->lock);
 }
 

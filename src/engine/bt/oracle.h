@@ -13,11 +13,11 @@
 #include "engine/bt/decode.h"
 #include "engine/bt/vcpu.h"
 
-#define DATA_VA	  0x10000000ull
+#define DATA_VA   0x10000000ull
 #define DATA_SIZE 0x3000u
-#define CODE_VA	  0x20000000ull
+#define CODE_VA   0x20000000ull
 #define CODE_SIZE 0x400000u
-#define MAX_SEQ	  8
+#define MAX_SEQ   8
 #define MAX_CODE  192
 
 /* Selectors of user code and data: Linux's, so that reading them gives the same in both. */
@@ -28,10 +28,10 @@
 struct item {
 	uint8_t bytes[16];
 	uint8_t len;
-	uint8_t rip_at;	      /* offset of a RIP-relative displacement, 0: none */
-	uint64_t rip_target;  /* what it must point at */
-	uint8_t rel_at;	      /* offset of a rel8 branch displacement, 0: none */
-	uint8_t rel_to;	      /* item that it goes to */
+	uint8_t rip_at;                            /* offset of a RIP-relative displacement, 0: none */
+	uint64_t rip_target;                       /* what it must point at */
+	uint8_t rel_at;                            /* offset of a rel8 branch displacement, 0: none */
+	uint8_t rel_to;                            /* item that it goes to */
 	uint32_t reads, kills, undefined, defines; /* arithmetic flags */
 	bool dropped;
 };
@@ -51,7 +51,7 @@ struct job {
 	unsigned mode; /* 8 or 4 */
 	unsigned n;
 	struct item item[MAX_SEQ];
-	uint64_t at;   /* virtual address of the code */
+	uint64_t at; /* virtual address of the code */
 	uint8_t code[MAX_CODE];
 	unsigned code_len;
 	unsigned offset[MAX_SEQ + 1]; /* of each item in the code; of the final INT3 */
@@ -75,7 +75,8 @@ void oracle_generate(struct job *j, uint64_t seed, uint64_t index, const struct 
 /* Lays the items that are not dropped out as code. */
 void oracle_layout(struct job *j);
 
-/* Maps the two areas at their addresses and takes over the fault signals. False: this host cannot (why says). */
+/* Maps the two areas at their addresses and takes over the fault signals. False: this host cannot (why says).
+ */
 bool oracle_native_init(const char **why);
 /* Has the processor execute the job: j->native. */
 void oracle_native_run(struct job *j);

@@ -16,8 +16,8 @@
 struct gen {
 	uint64_t rng;
 	unsigned mode;
-	uint32_t ptr, small;  /* registers that hold pointers, small numbers */
-	uint32_t undefined;   /* flags with no defined value here */
+	uint32_t ptr, small; /* registers that hold pointers, small numbers */
+	uint32_t undefined;  /* flags with no defined value here */
 };
 
 static uint64_t rnd(struct gen *g)
@@ -89,9 +89,7 @@ static void mem_operand(struct gen *g, struct operand *o, bool vsib, unsigned ve
 	}
 	o->sib = vsib || (o->base & 7) == 4 || chance(g, 25);
 	if (o->sib) {
-		o->index = vsib		    ? below(g, vec_regs) :
-			   chance(g, 60) && g->small ? pick(g, g->small) :
-					      4;
+		o->index = vsib ? below(g, vec_regs) : chance(g, 60) && g->small ? pick(g, g->small) : 4;
 		o->scale = below(g, 4);
 		o->rm = 4;
 	} else {
@@ -227,7 +225,8 @@ static uint32_t passes_on(const struct insn *in)
 }
 
 /* Decodes what stands in it, and if that may be used enters it: true. */
-static bool accept(struct gen *g, struct item *it, const uint8_t *buf, unsigned disp_at, const struct operand *o)
+static bool accept(struct gen *g, struct item *it, const uint8_t *buf, unsigned disp_at,
+		   const struct operand *o)
 {
 	struct insn in;
 	uint32_t full;
@@ -259,7 +258,8 @@ static bool accept(struct gen *g, struct item *it, const uint8_t *buf, unsigned 
 
 		if (in.mnemonic == ZYDIS_MNEMONIC_PUSH || in.mnemonic == ZYDIS_MNEMONIC_POP ||
 		    in.mnemonic == ZYDIS_MNEMONIC_PUSHFQ || in.mnemonic == ZYDIS_MNEMONIC_PUSHFD)
-			gone &= in.ops[0].reg == RSP && in.mnemonic == ZYDIS_MNEMONIC_POP ? ~0u : ~(1u << RSP);
+			gone &=
+			    in.ops[0].reg == RSP && in.mnemonic == ZYDIS_MNEMONIC_POP ? ~0u : ~(1u << RSP);
 		g->ptr &= ~gone;
 		g->small &= ~gone;
 	}
@@ -268,7 +268,8 @@ static bool accept(struct gen *g, struct item *it, const uint8_t *buf, unsigned 
 
 /* ---- the walk over all encodings ---- */
 
-static bool legacy(struct gen *g, struct item *it, unsigned map, unsigned op, unsigned prefix, bool w, bool mem)
+static bool legacy(struct gen *g, struct item *it, unsigned map, unsigned op, unsigned prefix, bool w,
+		   bool mem)
 {
 	static const uint8_t prefixes[4] = { 0, 0x66, 0xf2, 0xf3 };
 	uint8_t b[32];
@@ -357,7 +358,8 @@ static bool evex(struct gen *g, struct item *it, unsigned map, unsigned op, unsi
 		b[i] = (uint8_t)rnd(g);
 	x = mem ? (o.sib ? o.index >> 3 & 1 : 0) : rmx >> 4 & 1;
 	b[n++] = 0x62;
-	b[n++] = (uint8_t)(!(reg & 8) << 7 | !x << 6 | !((mem ? o.base : rmx) & 8) << 5 | !(reg & 16) << 4 | map);
+	b[n++] =
+	    (uint8_t)(!(reg & 8) << 7 | !x << 6 | !((mem ? o.base : rmx) & 8) << 5 | !(reg & 16) << 4 | map);
 	b[n++] = (uint8_t)(w << 7 | (~v & 15) << 3 | 4 | pp);
 	b[n++] = (uint8_t)(z << 7 | l << 5 | bc << 4 | !(v & 16) << 3 | k);
 	b[n++] = (uint8_t)op;
@@ -388,12 +390,14 @@ static bool walk(struct gen *g, struct item *it)
 
 static bool integer(struct gen *g, struct item *it)
 {
-	static const uint8_t ops0[] = { 0x80, 0x81, 0x83, 0x84, 0x85, 0x86, 0x87, 0x88, 0x89, 0x8a, 0x8b, 0x8d, 0x8f,
-					0x98, 0x99, 0xa0, 0xa1, 0xa2, 0xa3, 0xa8, 0xa9, 0xb0, 0xb8, 0xbc, 0xc0, 0xc1,
-					0xc6, 0xc7, 0xc8, 0xc9, 0xd0, 0xd1, 0xd2, 0xd3, 0xd7, 0xf5, 0xf6, 0xf7, 0xf8,
-					0xf9, 0xfc, 0xfd, 0xfe, 0xff, 0x9c, 0x9e, 0x9f, 0x63, 0x69, 0x6b, 0x6a, 0x68 };
-	static const uint8_t ops1[] = { 0xa3, 0xab, 0xb3, 0xbb, 0xba, 0xa4, 0xa5, 0xac, 0xad, 0xaf, 0xb0, 0xb1, 0xb6,
-					0xb7, 0xbe, 0xbf, 0xc0, 0xc1, 0xc3, 0xc7, 0xc8, 0xcc, 0xbc, 0xbd, 0xb8 };
+	static const uint8_t ops0[] = { 0x80, 0x81, 0x83, 0x84, 0x85, 0x86, 0x87, 0x88, 0x89, 0x8a, 0x8b,
+					0x8d, 0x8f, 0x98, 0x99, 0xa0, 0xa1, 0xa2, 0xa3, 0xa8, 0xa9, 0xb0,
+					0xb8, 0xbc, 0xc0, 0xc1, 0xc6, 0xc7, 0xc8, 0xc9, 0xd0, 0xd1, 0xd2,
+					0xd3, 0xd7, 0xf5, 0xf6, 0xf7, 0xf8, 0xf9, 0xfc, 0xfd, 0xfe, 0xff,
+					0x9c, 0x9e, 0x9f, 0x63, 0x69, 0x6b, 0x6a, 0x68 };
+	static const uint8_t ops1[] = { 0xa3, 0xab, 0xb3, 0xbb, 0xba, 0xa4, 0xa5, 0xac, 0xad,
+					0xaf, 0xb0, 0xb1, 0xb6, 0xb7, 0xbe, 0xbf, 0xc0, 0xc1,
+					0xc3, 0xc7, 0xc8, 0xcc, 0xbc, 0xbd, 0xb8 };
 	static const uint8_t strings[] = { 0xa4, 0xa5, 0xa6, 0xa7, 0xaa, 0xab, 0xac, 0xad, 0xae, 0xaf };
 	bool w = g->mode == 8 && chance(g, 45), mem = chance(g, 55);
 	unsigned kind = below(g, 100), p = chance(g, 15) ? 1 : 0;
@@ -405,10 +409,12 @@ static bool integer(struct gen *g, struct item *it)
 	if (kind < 60)
 		return legacy(g, it, 0, ops0[below(g, sizeof ops0)], p, w, mem);
 	if (kind < 80)
-		return legacy(g, it, 1, ops1[below(g, sizeof ops1)], chance(g, 15) ? 1 + below(g, 3) : 0, w, mem);
+		return legacy(g, it, 1, ops1[below(g, sizeof ops1)], chance(g, 15) ? 1 + below(g, 3) : 0, w,
+			      mem);
 	if (kind < 90)
 		return legacy(g, it, 1, (chance(g, 50) ? 0x40 : 0x90) + below(g, 16), p, w, mem);
-	return legacy(g, it, 0, strings[below(g, sizeof strings)], chance(g, 60) ? 2 + below(g, 2) : p, w, false);
+	return legacy(g, it, 0, strings[below(g, sizeof strings)], chance(g, 60) ? 2 + below(g, 2) : p, w,
+		      false);
 }
 
 /* A branch forward: Jcc, JMP, LOOP and kin, CALL. */
@@ -474,8 +480,22 @@ void oracle_layout(struct job *j)
 
 static uint64_t interesting(struct gen *g)
 {
-	static const uint64_t some[] = { 0, 1, 2, ~0ull, 0x7f, 0x80, 0xff, 0x7fff, 0x8000, 0xffff, 0x7fffffff, 0x80000000,
-					 0xffffffff, 0x7fffffffffffffff, 0x8000000000000000, 0x100000000 };
+	static const uint64_t some[] = { 0,
+					 1,
+					 2,
+					 ~0ull,
+					 0x7f,
+					 0x80,
+					 0xff,
+					 0x7fff,
+					 0x8000,
+					 0xffff,
+					 0x7fffffff,
+					 0x80000000,
+					 0xffffffff,
+					 0x7fffffffffffffff,
+					 0x8000000000000000,
+					 0x100000000 };
 
 	switch (below(g, 4)) {
 	case 0:
@@ -483,7 +503,7 @@ static uint64_t interesting(struct gen *g)
 	case 1:
 		return below(g, 256);
 	case 2:
-		return (uint64_t)-(int64_t)below(g, 256);
+		return (uint64_t) - (int64_t)below(g, 256);
 	default:
 		return rnd(g);
 	}
@@ -497,7 +517,11 @@ static void random_regs(struct gen *g, struct job *j)
 		if (r == RSP || k < 4) {
 			j->gpr[r] = DATA_VA + 0x200 + below(g, 0x1c00);
 			if (chance(g, 6))
-				j->gpr[r] = DATA_VA + (chance(g, 50) ? 0 : chance(g, 50) ? 0x2000 : 0x1000) + below(g, 33) - 16;
+				j->gpr[r] = DATA_VA +
+					    (chance(g, 50)   ? 0
+					     : chance(g, 50) ? 0x2000
+							     : 0x1000) +
+					    below(g, 33) - 16;
 			if (chance(g, 60))
 				j->gpr[r] &= r == RSP ? ~7ull : ~63ull;
 			g->ptr |= 1u << r;

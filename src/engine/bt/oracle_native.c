@@ -36,15 +36,16 @@ static struct {
 static const int greg_of[16] = { REG_RAX, REG_RCX, REG_RDX, REG_RBX, REG_RSP, REG_RBP, REG_RSI, REG_RDI,
 				 REG_R8,  REG_R9,  REG_R10, REG_R11, REG_R12, REG_R13, REG_R14, REG_R15 };
 
-/* The part of the frame's image that the kernel marks for itself, 464..511, stays; behind `size` is a mark too. */
+/* The part of the frame's image that the kernel marks for itself, 464..511, stays; behind `size` is a mark
+ * too. */
 static void copy_image(uint8_t *to, const uint8_t *from, uint32_t size)
 {
 	memcpy(to, from, 464);
 	memcpy(to + 512, from + 512, size - 512);
 }
 
-__attribute__((target("fsgsbase"), optimize("no-stack-protector"))) static void handler(int sig, siginfo_t *si,
-											 void *ctx)
+__attribute__((target("fsgsbase"), optimize("no-stack-protector"))) static void
+handler(int sig, siginfo_t *si, void *ctx)
 {
 	ucontext_t *uc = ctx;
 	greg_t *r = uc->uc_mcontext.gregs;

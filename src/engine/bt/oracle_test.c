@@ -25,18 +25,18 @@
 #define BATCH 64
 #define RAM   MIB(16)
 /* Guest-physical places. */
-#define PA_PML4	  0x1000u
+#define PA_PML4   0x1000u
 #define PA_KERNEL 0x10000u
-#define PA_DATA	  0x100000u
-#define PA_CODE	  0x200000u
+#define PA_DATA   0x100000u
+#define PA_CODE   0x200000u
 /* Supervisor pages: a HLT for each vector, IDT, GDT, TSS, stack. */
-#define KERNEL_VA  0x30000000ull
-#define K_HLT	   0x0000u
-#define K_IDT	   0x1000u
-#define K_GDT	   0x2000u
-#define K_TSS	   0x2800u
-#define K_STACK	   0x5000u
-#define K_SIZE	   0x5000u
+#define KERNEL_VA 0x30000000ull
+#define K_HLT     0x0000u
+#define K_IDT     0x1000u
+#define K_GDT     0x2000u
+#define K_TSS     0x2800u
+#define K_STACK   0x5000u
+#define K_SIZE    0x5000u
 
 #define FLAGS_SEEN (FLAGS_ARITH | FLAG_DF | FLAG_AC | FLAG_TF | FLAG_NT | FLAG_ID)
 
@@ -47,7 +47,7 @@ struct guest {
 	struct engine_vm *vm;
 	struct vcpu *v;
 	uint8_t *data, *code, *kernel;
-	unsigned runs;      /* of each job */
+	unsigned runs; /* of each job */
 	unsigned last_mode;
 	uint64_t count;
 	pthread_t thread;
@@ -86,8 +86,8 @@ static void make_tables(struct guest *g)
 		uint64_t to = KERNEL_VA + K_HLT + 2 * i;
 		unsigned dpl = i == EXC_BP || i == EXC_OF ? 3 : 0;
 
-		put64(g->kernel + K_IDT + 16 * i, (to & 0xffff) | 0x10ull << 16 | (0x8eull | dpl << 5) << 40 |
-							  (to >> 16 & 0xffff) << 48);
+		put64(g->kernel + K_IDT + 16 * i,
+		      (to & 0xffff) | 0x10ull << 16 | (0x8eull | dpl << 5) << 40 | (to >> 16 & 0xffff) << 48);
 		put64(g->kernel + K_IDT + 16 * i + 8, to >> 32);
 	}
 	put64(g->kernel + K_GDT + 0x10, 0x00af9b000000ffff);
@@ -149,7 +149,8 @@ static void set_state(struct guest *g, const struct job *j)
 	s->seg[SEG_FS] = (struct x86_seg){ .base = j->fs };
 	s->seg[SEG_GS] = (struct x86_seg){ .base = j->gs };
 	s->ldtr = (struct x86_seg){ 0 };
-	s->tr = (struct x86_seg){ .sel = 0x40, .attr = SEG_P | 0xb, .limit = 0x67, .base = KERNEL_VA + K_TSS };
+	s->tr =
+	    (struct x86_seg){ .sel = 0x40, .attr = SEG_P | 0xb, .limit = 0x67, .base = KERNEL_VA + K_TSS };
 	s->gdtr = (struct x86_dtable){ KERNEL_VA + K_GDT, 0x7f };
 	s->idtr = (struct x86_dtable){ KERNEL_VA + K_IDT, 0xfff };
 	s->cr0 = CR0_PE | CR0_MP | CR0_ET | CR0_NE | CR0_WP | CR0_AM | CR0_PG;
@@ -196,7 +197,8 @@ static void guest_run(struct guest *g, const struct job *j, struct outcome *o)
 	}
 	sp = s->gpr[RSP] - KERNEL_VA;
 	o->vector = (uint32_t)(s->rip - KERNEL_VA - K_HLT - 1) / 2;
-	has_error = o->vector == EXC_DF || (o->vector >= EXC_TS && o->vector <= EXC_PF) || o->vector == EXC_AC;
+	has_error =
+	    o->vector == EXC_DF || (o->vector >= EXC_TS && o->vector <= EXC_PF) || o->vector == EXC_AC;
 	if (o->vector > 31 || sp != K_STACK - (has_error ? 48u : 40u)) {
 		snprintf(o->why, sizeof o->why, "halted at %#llx with RSP %#llx", (unsigned long long)s->rip,
 			 (unsigned long long)s->gpr[RSP]);
@@ -223,8 +225,8 @@ static void normalise(uint8_t *x)
 	uint64_t bv;
 
 	memcpy(&bv, x + 512, 8);
-	memset(x + 6, 0, 18);  /* FOP, FIP, FDP */
-	memset(x + 28, 0, 4);  /* MXCSR_MASK */
+	memset(x + 6, 0, 18); /* FOP, FIP, FDP */
+	memset(x + 28, 0, 4); /* MXCSR_MASK */
 	memset(x + 416, 0, 96);
 	for (unsigned k = 0; k < 8; k++)
 		memset(x + 42 + 16 * k, 0, 6);
@@ -239,7 +241,8 @@ static void normalise(uint8_t *x)
 	for (unsigned i = 2; i < 63; i++) {
 		const struct cpuid_regs *d = &model.host_d[i];
 
-		if (d->eax && d->ebx + d->eax <= X86_XSAVE_MAX && (!(bv >> i & 1) || !(model.xcr0_mask >> i & 1)))
+		if (d->eax && d->ebx + d->eax <= X86_XSAVE_MAX &&
+		    (!(bv >> i & 1) || !(model.xcr0_mask >> i & 1)))
 			memset(x + d->ebx, 0, d->eax);
 	}
 	memset(x + 512, 0, 64);
@@ -247,7 +250,7 @@ static void normalise(uint8_t *x)
 }
 
 static const char *const reg_names[16] = { "rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi",
-					   "r8",  "r9",	 "r10", "r11", "r12", "r13", "r14", "r15" };
+					   "r8",  "r9",  "r10", "r11", "r12", "r13", "r14", "r15" };
 
 /* The item at which execution stopped; n for the final INT3. */
 static unsigned stop_item(const struct job *j, const struct outcome *o)
@@ -311,7 +314,8 @@ static bool same(const struct job *j, struct outcome *o, bool translated, char w
 		uint32_t m = n->cr2 >> 47 ? ~PF_P : ~0u;
 
 		if (n->cr2 != o->cr2)
-			DIFFER("cr2 %#llx, should be %#llx", (unsigned long long)o->cr2, (unsigned long long)n->cr2);
+			DIFFER("cr2 %#llx, should be %#llx", (unsigned long long)o->cr2,
+			       (unsigned long long)n->cr2);
 		if ((n->error ^ o->error) & m)
 			DIFFER("error code %#x, should be %#x", o->error, n->error);
 	} else if (n->vector >= EXC_TS && n->vector <= EXC_GP && n->error != o->error) {
@@ -410,8 +414,8 @@ static void print_job(const struct job *j)
 
 		if (!ZYAN_SUCCESS(ZydisDecoderDecodeFull(&d, j->code + off, j->code_len - off, &z, op)))
 			break;
-		ZydisFormatterFormatInstruction(&f, &z, op, z.operand_count_visible, text, sizeof text, j->at + off,
-						NULL);
+		ZydisFormatterFormatInstruction(&f, &z, op, z.operand_count_visible, text, sizeof text,
+						j->at + off, NULL);
 		printf("  +%-3u ", off);
 		for (unsigned i = 0; i < z.length; i++)
 			printf("%02x", j->code[off + i]);
@@ -465,7 +469,8 @@ int main(void)
 	const char *s = getenv("SILL_ORACLE_SECONDS"), *seed_text = getenv("SILL_SEED");
 	double seconds = s ? atof(s) : seed_text ? 0 : 15, t0 = now();
 	bool keep = getenv("SILL_ORACLE_KEEP");
-	uint64_t seed = seed_text ? strtoull(seed_text, NULL, 0) : 1, index = 0, insns = 0, sequences = 0, faults = 0;
+	uint64_t seed = seed_text ? strtoull(seed_text, NULL, 0) : 1, index = 0, insns = 0, sequences = 0,
+		 faults = 0;
 	static uint8_t seen[ZYDIS_MNEMONIC_MAX_VALUE + 1];
 	static uint8_t reported[ZYDIS_MNEMONIC_MAX_VALUE + 1];
 	unsigned kinds = 0, failures = 0;
@@ -516,7 +521,8 @@ int main(void)
 				failures++;
 				if (keep) {
 					unsigned q = n < j->n ? n : j->n - 1;
-					if (insn_decode(j->item[q].bytes, 15, j->mode, false, &in) == DECODE_OK) {
+					if (insn_decode(j->item[q].bytes, 15, j->mode, false, &in) ==
+					    DECODE_OK) {
 						if (reported[in.mnemonic])
 							continue;
 						reported[in.mnemonic] = 1;
@@ -539,6 +545,7 @@ int main(void)
 		guest_free(&all.guests[k]);
 	}
 	printf("%llu sequences, %llu instructions (%u kinds), %llu faults, %u differences\n",
-	       (unsigned long long)sequences, (unsigned long long)insns, kinds, (unsigned long long)faults, failures);
+	       (unsigned long long)sequences, (unsigned long long)insns, kinds, (unsigned long long)faults,
+	       failures);
 	return failures != 0;
 }

@@ -155,13 +155,13 @@ struct vcpu {
 	uint32_t cur_flags;        /* mode flags of the code that runs */
 	uint32_t global_gen,
 	    links_gen; /* counts flushes of global TLB entries; the count that links were checked against */
-	uint32_t jc_flags[2]; /* mode flags of the blocks in the jump caches, by CPL 3 */
+	uint32_t jc_flags[2];       /* mode flags of the blocks in the jump caches, by CPL 3 */
 	_Atomic uint32_t running;   /* inside vcpu_run: may execute guest code before its next safe point */
 	_Atomic uint32_t post_lock; /* spin flag for the two below */
 	uint32_t n_posted;          /* over the array's size: too many, drop everything */
 	struct posted {
 		const void *host;
-		uint64_t len;       /* 0: take the page's write tags away; else drop blocks */
+		uint64_t len; /* 0: take the page's write tags away; else drop blocks */
 	} posted[16];
 	uint64_t dr_watch;                                /* DR7 has enabled breakpoints */
 	uint64_t fault_signal, fault_trapno, fault_error; /* host fault during a native instruction */
