@@ -44,7 +44,8 @@ def check(condition, message):
 class Guest:
     """A running VM. Its console is a pipe, or a terminal with tty=True."""
 
-    def __init__(self, *args, commands=None, tty=False, kernel=True, append="", flavour=""):
+    def __init__(self, *args, commands=None, tty=False, kernel=True, append="", flavour="",
+                 image=None):
         self.output = b""
         argv = [SILL, "run"]
         if kernel:
@@ -52,7 +53,7 @@ class Guest:
             if commands is not None:
                 append += ' sill.exec="%s"' % commands
             kit = os.path.join(KIT, flavour)
-            argv += ["--kernel", os.path.join(kit, "vmlinuz"), "--initrd", os.path.join(kit, "initrd.img"),
+            argv += ["--kernel", image or os.path.join(kit, "vmlinuz"), "--initrd", os.path.join(kit, "initrd.img"),
                      "--append", append]
         argv += list(args)
         if tty:

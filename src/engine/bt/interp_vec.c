@@ -262,8 +262,8 @@ int masked_open(struct vcpu *v, const struct insn *in, uint64_t off, struct mref
 	    m->buf + ((off + (in->seg >= SEG_FS || !is_code64(v) ? v->st.seg[in->seg].base : 0)) & 63);
 
 	/*
-	 * If all of it can be read, that is all there is to it, however the mask's bits correspond to elements
-	 * (broadcasts of several, conversions). Else, those that are enabled decide.
+	 * If all of it can be read, that is all there is to it, however the mask's bits correspond to
+	 * elements (broadcasts of several, conversions). Else, those that are enabled decide.
 	 */
 	if (!in->mem_write && !in->mem_packed && in->mem_size <= 64) {
 		if (!seg_linear(v, in->seg, off, in->mem_size, ACC_R, &lin) &&

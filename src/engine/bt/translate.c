@@ -1458,7 +1458,7 @@ void translate_stubs(struct vcpu *v)
 	emit_op_reg(&e, 4, OP_MOV_STORE, T0, T1);
 	emit_bytes(&e, "\x41\xc1\xee", 3); /* shr r14d, imm8 */
 	emit1(&e, JC_SHIFT);
-	emit_op_reg(&e, 4, 0x31, T0, T1);    /* xor r14d, r13d */
+	emit_op_reg(&e, 4, 0x31, T0, T1);  /* xor r14d, r13d */
 	emit_bytes(&e, "\x41\x81\xe6", 3); /* and r14d, imm32 */
 	emit4(&e, JC_SIZE - 1);
 	emit_bytes(&e, "\x41\xc1\xe6\x04", 4); /* shl r14d, 4 */

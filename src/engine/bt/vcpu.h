@@ -55,7 +55,8 @@ struct jc_entry {
 	void *code;
 };
 
-/* Function entries share their low bits, so those alone would be a poor index. Translated code computes the same. */
+/* Function entries share their low bits, so those alone would be a poor index. Translated code computes the
+ * same. */
 #define JC_SHIFT 8
 static inline unsigned jc_index(uint64_t va)
 {
