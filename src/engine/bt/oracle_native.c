@@ -50,12 +50,7 @@ static void copy_image(uint8_t *to, const uint8_t *from, uint32_t size)
 	memcpy(to + 512, from + 512, size - 512);
 }
 
-<<<<<<< HEAD
 __attribute__((target("fsgsbase"))) static void handler(int sig, siginfo_t *si, void *ctx)
-=======
-__attribute__((target("fsgsbase"), optimize("no-stack-protector"))) static void
-handler(int sig, siginfo_t *si, void *ctx)
->>>>>>> e2e
 {
 	ucontext_t *uc = ctx;
 	greg_t *r = uc->uc_mcontext.gregs;
