@@ -30,21 +30,17 @@
 #define PA_DATA   0x100000u
 #define PA_CODE   0x200000u
 /* Supervisor pages: a HLT for each vector, IDT, GDT, TSS, stack. */
-<<<<<<< HEAD
 #define KERNEL_VA 0xffff800000000000ull
-=======
-#define KERNEL_VA 0x30000000ull
-    >>>>>>> e2e
-#define K_HLT   0x0000u
-#define K_IDT   0x1000u
-#define K_GDT   0x2000u
-#define K_TSS   0x2800u
-#define K_STACK 0x5000u
-#define K_SIZE  0x5000u
+#define K_HLT     0x0000u
+#define K_IDT     0x1000u
+#define K_GDT     0x2000u
+#define K_TSS     0x2800u
+#define K_STACK   0x5000u
+#define K_SIZE    0x5000u
 
 #define FLAGS_SEEN (FLAGS_ARITH | FLAG_DF | FLAG_AC | FLAG_TF | FLAG_NT | FLAG_ID)
 
-    struct guest {
+struct guest {
 	const char *name;
 	struct mutex lock;
 	struct mem *m;
@@ -342,13 +338,9 @@ static bool same(const struct job *j, struct outcome *o, bool translated, char w
 		/* The host's kernel says "present" of its own half whatever is there. */
 		uint32_t m = n->cr2 >= 0x7ffffffff000 ? ~PF_P : ~0u;
 
-<<<<<<< HEAD
 		/* Which element of a masked operand is found missing first is the processor's affair. */
 		if (n->cr2 != o->cr2 &&
 		    !(k < j->n && j->item[k].bytes[0] == 0x62 && n->cr2 >> 6 == o->cr2 >> 6))
-=======
-		if (n->cr2 != o->cr2)
->>>>>>> e2e
 			DIFFER("cr2 %#llx, should be %#llx", (unsigned long long)o->cr2,
 			       (unsigned long long)n->cr2);
 		if ((n->error ^ o->error) & m)
