@@ -1,0 +1,125 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Between the translator's files. See translate.c for how it works. */
+#ifndef SILL_ENGINE_BT_TRANSLATE_INTERNAL_H
+#define SILL_ENGINE_BT_TRANSLATE_INTERNAL_H
+
+#include "engine/bt/cache.h"
+#include "engine/bt/mmu.h"
+#include "engine/bt/reencode.h"
+#include "engine/bt/t1_internal.h"
+
+#define MAX_INSNS 48
+#define MAX_COLD  192
+#define MAX_EXITS 64
+
+#define T0   R13 /* host scratch */
+#define T1   R14
+#define GSP  R15 /* guest RSP */
+#define VCPU RSP
+
+#define OFF(field) ((int32_t)offsetof(struct vcpu, field))
+#define OFF_GPR(r) (OFF(st.gpr) + 8 * (int32_t)(r))
+#define OFF_SEG(s)                                                                                           \
+	((int32_t)(offsetof(struct vcpu, st.seg) + (s) * sizeof(struct x86_seg) +                            \
+		   offsetof(struct x86_seg, base)))
+
+enum where { IN_HOST = 1, IN_MEM = 2 };
+
+enum cold_kind { COLD_MISS, COLD_EXIT, COLD_INTERP };
+
+struct cold {
+	enum cold_kind kind;
+	uint8_t *patch;  /* rel32 in the hot part */
+	uint8_t *retry;  /* COLD_MISS: executable address to try again */
+	uint32_t info;   /* COLD_MISS: for t1_slow_mem */
+	int32_t tag;     /* COLD_MISS: offset of the tag in the entry, to undo the XOR */
+	uint64_t rip;    /* COLD_EXIT, COLD_INTERP */
+	unsigned exit;   /* COLD_EXIT: index */
+	bool save_flags; /* COLD_INTERP, COLD_EXIT: flags are in RFLAGS only */
+};
+
+struct tr {
+	struct vcpu *v;
+	struct emit e;
+	struct block *b;
+	const uint8_t *page; /* host address of the page */
+	uint64_t va;         /* of the current instruction */
+	unsigned mode;       /* 8 or 4 */
+	bool pic;            /* position-independent: see the essay */
+	unsigned where;      /* enum where bits: where valid flags are */
+	uint32_t flags;      /* BLOCK_* */
+	struct insn in[MAX_INSNS];
+	uint32_t live[MAX_INSNS + 1]; /* flags needed before instruction i */
+	unsigned n, i;
+	struct cold cold[MAX_COLD];
+	unsigned n_cold;
+	struct block_exit exits[MAX_EXITS];
+	uint64_t exit_rip[MAX_EXITS];
+	unsigned n_exits;
+	struct insn_map map[MAX_INSNS];
+	struct special special;
+	uint8_t *special_patch; /* where its address goes; NULL: none */
+	bool ended;
+};
+
+/* A memory operand in terms of the guest. */
+struct ea {
+	unsigned base, index; /* guest registers or EMIT_NO_REG */
+	unsigned scale;
+	int64_t disp;
+	unsigned seg; /* SEG_FS, SEG_GS, or SEG_DS for none */
+	unsigned addrsize;
+	bool absolute; /* disp is the whole linear offset */
+	bool pcrel;    /* and it is relative to RIP */
+};
+
+/* t1_slow_mem must not fill the TLB on its own: with a mask, the access may not touch the page at all. */
+#define MISS_MASKED 0x200u
+
+/* ---- flags, exits, memory (translate_mem.c) ---- */
+/* A code address into a host register; flags survive. */
+void tr_emit_pc(struct tr *t, unsigned reg, uint64_t va);
+/* From RFLAGS to t1_flags. RFLAGS survives. */
+void tr_save_flags(struct tr *t);
+/* From t1_flags to RFLAGS. */
+void tr_load_flags(struct tr *t);
+/* Before host flags are destroyed while `needed` of them are wanted later. */
+void tr_spare_flags(struct tr *t, uint32_t needed);
+/* Before an instruction that needs the flags in RFLAGS. */
+void tr_want_flags(struct tr *t);
+/* The rel32 of a jump (opcode already emitted) to guest address va. */
+void tr_exit_jump(struct tr *t, uint64_t va);
+/* Ends the block: to a known address; to the address in T0; with the instruction done by C; before it, by the
+ * interpreter. */
+void tr_exit_to(struct tr *t, uint64_t va);
+void tr_exit_indirect(struct tr *t);
+uint64_t tr_pc_mask(const struct tr *t, uint64_t pc);
+void tr_exit_special(struct tr *t, const struct insn *in);
+void tr_exit_interp(struct tr *t);
+/* Host register that holds guest register r, or EMIT_NO_REG for R13..R15. */
+unsigned tr_host_reg(unsigned r);
+bool tr_fits32(int64_t x);
+/* The instruction's memory operand. */
+struct ea tr_insn_operand(const struct tr *t, const struct insn *in);
+/* The effective address (with segment base) into T0. Flags survive only without a segment. */
+void tr_emit_ea(struct tr *t, const struct ea *a);
+/* False: something relative to RIP lies too far from the page for 32 bits. */
+bool tr_in_reach(const struct tr *t, const struct insn *in);
+/* The TLB check of the address in T0; afterwards T1 is its entry, T0 the offset in the page. A miss goes back
+ * to `start`. */
+void tr_check_address(struct tr *t, uint8_t *start, unsigned size, bool write);
+/* The TLB check for [a, a+size): *m is the host operand, the value the scratch register that is free.
+ * Destroys host flags. */
+unsigned tr_check(struct tr *t, const struct ea *a, unsigned size, bool write, struct host_mem *m);
+
+/* ---- instructions (translate_insn.c) ---- */
+bool tr_is_bit_string(const struct insn *in);
+bool tr_can_copy(const struct tr *t, const struct insn *in);
+bool tr_bit_string(struct tr *t, const struct insn *in);
+void tr_copy_insn(struct tr *t, const struct insn *in);
+bool tr_special(struct tr *t, const struct insn *in);
+
+/* ---- blocks (translate.c) ---- */
+uint32_t tr_insn_kills(const struct tr *t, const struct insn *in);
+
+#endif

@@ -1,0 +1,295 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The translator: flags, ways out of a block, memory operands. */
+#include <string.h>
+
+#include "engine/bt/translate_internal.h"
+
+/* A code address into a host register; flags survive. */
+void tr_emit_pc(struct tr *t, unsigned reg, uint64_t va)
+{
+	if (!t->pic) {
+		emit_mov_imm(&t->e, reg, va);
+		return;
+	}
+	emit_load(&t->e, reg, VCPU, OFF(page_va));
+	emit_lea(&t->e, t->mode, reg, reg, EMIT_NO_REG, 1, (int32_t)(va - (t->b->va & PAGE_MASK)));
+}
+
+/* ---- flags ---- */
+
+void tr_save_flags(struct tr *t)
+{
+	struct emit *e = &t->e;
+
+	emit_store(e, RAX, VCPU, OFF(scratch[0]));
+	emit1(e, 0x9f);                   /* lahf */
+	emit_bytes(e, "\x0f\x90\xc0", 3); /* seto al */
+	emit1(e, 0x66);
+	emit_op_mem(e, 4, OP_MOV_STORE, RAX, VCPU, OFF(t1_flags));
+	emit_load(e, RAX, VCPU, OFF(scratch[0]));
+}
+
+void tr_load_flags(struct tr *t)
+{
+	struct emit *e = &t->e;
+
+	emit_store(e, RAX, VCPU, OFF(scratch[0]));
+	emit1(e, 0x0f); /* movzx eax, word */
+	emit1(e, 0xb7);
+	emit_mem(e, RAX, VCPU, EMIT_NO_REG, 1, OFF(t1_flags));
+	emit_bytes(e, "\x04\x7f\x9e", 3); /* add al, 7f; sahf */
+	emit_load(e, RAX, VCPU, OFF(scratch[0]));
+}
+
+/* Before host flags are destroyed while `needed` of them are wanted later. */
+void tr_spare_flags(struct tr *t, uint32_t needed)
+{
+	if (needed && !(t->where & IN_MEM)) {
+		tr_save_flags(t);
+		t->where |= IN_MEM;
+	}
+	t->where &= ~(unsigned)IN_HOST;
+}
+
+/* Before an instruction that needs the flags in RFLAGS. */
+void tr_want_flags(struct tr *t)
+{
+	if (!(t->where & IN_HOST)) {
+		tr_load_flags(t);
+		t->where |= IN_HOST;
+	}
+}
+
+/* ---- exits ---- */
+
+static struct cold *add_cold(struct tr *t, enum cold_kind kind)
+{
+	struct cold *c = &t->cold[t->n_cold++];
+
+	memset(c, 0, sizeof *c);
+	c->kind = kind;
+	return c;
+}
+
+static uint8_t *emit_rel32(struct tr *t)
+{
+	uint8_t *p = t->e.p;
+
+	emit4(&t->e, 0);
+	return p;
+}
+
+/* A jump (opcode already emitted) to va: an exit that can be linked where va lies in the same page. */
+void tr_exit_jump(struct tr *t, uint64_t va)
+{
+	struct cold *c = add_cold(t, COLD_EXIT);
+	struct block_exit *x = &t->exits[t->n_exits];
+
+	x->patch = c->patch = emit_rel32(t);
+	x->target = va;
+	x->flags_in_mem = !(t->where & IN_HOST);
+	x->same_page = ((va ^ t->b->va) & PAGE_MASK) == 0;
+	c->rip = va;
+	c->exit = t->n_exits++;
+	c->save_flags = !(t->where & IN_MEM);
+}
+
+/* Unconditional exit to a known address. */
+void tr_exit_to(struct tr *t, uint64_t va)
+{
+	emit1(&t->e, 0xe9);
+	tr_exit_jump(t, va);
+	t->ended = true;
+}
+
+/* Exit to the address in T0; the flags are brought to memory. */
+void tr_exit_indirect(struct tr *t)
+{
+	tr_spare_flags(t, FLAGS_ARITH);
+	emit_jmp(&t->e, t->v->cache->stub_lookup);
+	t->ended = true;
+}
+
+uint64_t tr_pc_mask(const struct tr *t, uint64_t pc)
+{
+	return t->mode == 8 ? pc : (uint32_t)pc;
+}
+
+/* Ends the block with the current instruction, which C does (t1_special). */
+void tr_exit_special(struct tr *t, const struct insn *in)
+{
+	struct special *sp = &t->special;
+
+	sp->in = *in;
+	sp->pic = t->pic;
+	sp->rip = t->pic ? t->va & 0xfff : t->va;
+	sp->next = t->pic ? sp->rip + in->len : tr_pc_mask(t, t->va + in->len);
+	sp->mask = t->mode == 8 ? ~0ull : 0xffffffffu;
+	tr_spare_flags(t, FLAGS_ARITH);
+	emit1(&t->e, 0x49); /* mov r13, imm64: filled in when the record has its place */
+	emit1(&t->e, 0xbd);
+	t->special_patch = t->e.p;
+	emit8(&t->e, 0);
+	emit_jmp_mem(&t->e, VCPU, OFF(special_thunk));
+	t->ended = true;
+}
+
+/* Ends the block before the current instruction, which the interpreter does. */
+void tr_exit_interp(struct tr *t)
+{
+	struct cold *c = add_cold(t, COLD_INTERP);
+
+	emit1(&t->e, 0xe9);
+	c->patch = emit_rel32(t);
+	c->rip = t->va;
+	c->save_flags = !(t->where & IN_MEM);
+	t->ended = true;
+}
+
+/* ---- registers ---- */
+
+/* Host register that holds guest register r, or EMIT_NO_REG for R13..R15. */
+unsigned tr_host_reg(unsigned r)
+{
+	return r == RSP ? GSP : r >= R13 ? EMIT_NO_REG : r;
+}
+
+/* ---- memory ---- */
+
+bool tr_fits32(int64_t x)
+{
+	return x == (int32_t)x;
+}
+
+struct ea tr_insn_operand(const struct tr *t, const struct insn *in)
+{
+	struct ea a = { .scale = in->scale, .disp = in->disp, .addrsize = in->addrsize };
+
+	a.base = in->base == REG_NONE ? EMIT_NO_REG : in->base;
+	a.index = in->index == REG_NONE ? EMIT_NO_REG : in->index;
+	a.seg = in->seg >= SEG_FS ? in->seg : SEG_DS;
+	if (in->base == REG_PC) {
+		a.base = EMIT_NO_REG;
+		a.pcrel = true;
+		a.disp += (int64_t)(t->va + in->len);
+		if (in->addrsize == 4)
+			a.disp = (uint32_t)a.disp;
+	}
+	if (a.base == EMIT_NO_REG && a.index == EMIT_NO_REG) {
+		a.absolute = true;
+		if (t->mode == 4)
+			a.disp = (uint32_t)a.disp;
+	}
+	return a;
+}
+
+/* The effective address (with segment base) into host register `dst` (T0). Flags survive only without a
+ * segment. */
+void tr_emit_ea(struct tr *t, const struct ea *a)
+{
+	struct emit *e = &t->e;
+	unsigned size = a->addrsize == 8 ? 8 : 4;
+	unsigned b = EMIT_NO_REG, x = EMIT_NO_REG;
+
+	if (a->absolute) {
+		if (a->pcrel)
+			tr_emit_pc(t, T0, (uint64_t)a->disp);
+		else
+			emit_mov_imm(e, T0, (uint64_t)a->disp);
+	} else {
+		if (a->base != EMIT_NO_REG) {
+			b = tr_host_reg(a->base);
+			if (b == EMIT_NO_REG) {
+				emit_load(e, T0, VCPU, OFF_GPR(a->base));
+				b = T0;
+			}
+		}
+		if (a->index != EMIT_NO_REG) {
+			x = tr_host_reg(a->index);
+			if (x == EMIT_NO_REG) {
+				emit_load(e, T1, VCPU, OFF_GPR(a->index));
+				x = T1;
+			}
+		}
+		emit_lea(e, size, T0, b, x, a->scale, (int32_t)a->disp);
+	}
+	if (a->seg >= SEG_FS) {
+		if (t->mode == 8)
+			emit_op_mem(e, 8, OP_ADD_LOAD, T0, VCPU, OFF_SEG(a->seg));
+		else
+			emit_op_mem(e, 4, OP_ADD_LOAD, T0, VCPU, OFF_SEG(a->seg));
+	}
+}
+
+/*
+ * Can everything that in names relative to RIP be named by a 32-bit offset from
+ * the page? A branch or operand almost 2 GiB away cannot.
+ */
+bool tr_in_reach(const struct tr *t, const struct insn *in)
+{
+	int64_t d = (int64_t)(t->va & 0xfff) + in->len;
+
+	if (!t->pic || t->mode == 4)
+		return true;
+	if (in->imm_relative)
+		d += in->imm[0];
+	else if (in->base == REG_PC)
+		d += in->disp;
+	return tr_fits32(d);
+}
+
+static uint32_t miss_info(const struct tr *t, unsigned size, bool write)
+{
+	return size | (write ? 0x100u : 0) | (uint32_t)(t->va - t->b->va) << 16;
+}
+
+/* The TLB check of the address in T0; afterwards T1 is its entry and T0 the offset in the page. A miss goes
+ * back to `start`. */
+void tr_check_address(struct tr *t, uint8_t *start, unsigned size, bool write)
+{
+	struct emit *e = &t->e;
+	int32_t tag = write ? offsetof(struct tlb_entry, tag_w) : offsetof(struct tlb_entry, tag_r);
+	struct cold *c;
+
+	emit_mov(e, T1, T0);
+	emit_bytes(e, "\x49\xc1\xee\x07", 4); /* shr r14, 7 */
+	emit_bytes(e, "\x41\x81\xe6", 3);     /* and r14d, imm32 */
+	emit4(e, (TLB_SIZE - 1) << 5);
+	emit_op_mem(e, 8, OP_ADD_LOAD, T1, VCPU, OFF(tlb_base));
+	emit_op_mem(e, 8, OP_XOR_LOAD, T0, T1, tag);
+	emit_bytes(e, "\x49\x81\xfd", 3); /* cmp r13, imm32 */
+	emit4(e, PAGE_SIZE - size);
+	emit1(e, 0x0f); /* ja */
+	emit1(e, 0x87);
+	c = add_cold(t, COLD_MISS);
+	c->patch = emit_rel32(t);
+	c->retry = start;
+	c->info = miss_info(t, size, write);
+	c->tag = tag;
+}
+
+/*
+ * The TLB check for [a, a+size). Afterwards *m is the host operand and the
+ * return value the one scratch register that is free. Destroys host flags.
+ */
+unsigned tr_check(struct tr *t, const struct ea *a, unsigned size, bool write, struct host_mem *m)
+{
+	struct emit *e = &t->e;
+	uint8_t *start = emit_here(e);
+	unsigned base;
+
+	tr_emit_ea(t, a);
+	tr_check_address(t, start, size, write);
+	base = a->base == EMIT_NO_REG ? EMIT_NO_REG : tr_host_reg(a->base);
+	if (base != EMIT_NO_REG && a->index == EMIT_NO_REG && a->seg == SEG_DS && a->addrsize == 8 &&
+	    t->mode == 8) {
+		emit_load(e, T1, T1, offsetof(struct tlb_entry, addend));
+		*m = (struct host_mem){
+			.base = (uint8_t)base, .index = T1, .scale = 1, .disp = (int32_t)a->disp
+		};
+		return T0;
+	}
+	emit_op_mem(e, 8, OP_ADD_LOAD, T0, T1, offsetof(struct tlb_entry, page));
+	*m = (struct host_mem){ .base = T0, .index = EMIT_NO_REG, .scale = 1, .disp = 0 };
+	return T1;
+}
