@@ -264,6 +264,28 @@ static const struct {
 	COUNTER(t2_ns),      COUNTER(translate_ns),  COUNTER(lockstep_insns),
 };
 
+/* Resident memory by what it is for: guest RAM, code cache (code and block records), the monitor itself. */
+static void print_memory(struct vm *vm, FILE *f)
+{
+	_cleanup_fclose_ FILE *maps = fopen("/proc/self/smaps", "re");
+	enum { RAM, CODE, REST, NR } what = REST;
+	unsigned long long sum[NR] = { 0 }, kib, from, to;
+	bool counted = true;
+	char line[512], perms[5];
+
+	while (maps && fgets(line, sizeof(line), maps)) {
+		if (sscanf(line, "%llx-%llx %4s", &from, &to, perms) == 3) {
+			what = strstr(line, "sill-ram") ? RAM : strstr(line, "sill-code") ? CODE : REST;
+			/* The code arena is mapped twice, writable and executable. */
+			counted = what != CODE || perms[1] == 'w';
+		} else if (counted && sscanf(line, "Rss: %llu kB", &kib) == 1) {
+			sum[what] += kib;
+		}
+	}
+	fprintf(f, "%s: memory in MiB: guest %llu, code cache %llu, monitor %llu\n", vm->config->name,
+		sum[RAM] >> 10, sum[CODE] >> 10, sum[REST] >> 10);
+}
+
 void vm_print_stats(struct vm *vm, FILE *f)
 {
 	for (unsigned i = 0; i < vm->nr_cpus; i++) {
@@ -281,4 +303,5 @@ void vm_print_stats(struct vm *vm, FILE *f)
 				(unsigned long long)stats.interp_top[j].count);
 		fputc('\n', f);
 	}
+	print_memory(vm, f);
 }

@@ -388,6 +388,14 @@ void bt_sync(struct vcpu *v, uint32_t mask)
 	}
 }
 
+static void interp_timed(struct vcpu *v)
+{
+	int64_t start = (int64_t)__builtin_ia32_rdtsc();
+
+	interp_run_until_event(v);
+	v->stats.interp_ns += (int64_t)__builtin_ia32_rdtsc() - start;
+}
+
 static enum vcpu_exit run_loop(struct vcpu *v)
 {
 	struct x86_state *s = &v->st;
@@ -413,7 +421,7 @@ static enum vcpu_exit run_loop(struct vcpu *v)
 		if (v->vm->use_t1)
 			t1_run(v);
 		else
-			interp_run_until_event(v);
+			interp_timed(v);
 	}
 }
 
@@ -442,10 +450,18 @@ static void bt_state_changed(struct vcpu *v)
 	mmu_select(v, true);
 }
 
+static int64_t ticks_ns(const struct vcpu *v, int64_t ticks)
+{
+	return (int64_t)((__int128)ticks * 1000000 / v->model->tsc_khz);
+}
+
 static void bt_stats(struct vcpu *v, struct engine_stats *ret)
 {
 	*ret = v->stats;
 	interp_stats(v, ret);
+	ret->interp_ns = ticks_ns(v, ret->interp_ns);
+	ret->t1_ns = ticks_ns(v, ret->t1_ns);
+	ret->translate_ns = ticks_ns(v, ret->translate_ns);
 }
 
 static const char *bt_error(struct vcpu *v)

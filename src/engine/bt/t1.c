@@ -55,6 +55,12 @@ void t1_free(struct vcpu *v)
 	cache_free(v);
 }
 
+/* Times are counted in host TSC ticks; bt_stats turns them into nanoseconds. */
+static int64_t ticks(void)
+{
+	return (int64_t)__builtin_ia32_rdtsc();
+}
+
 /* The block at RIP. NULL with v->exc.present: fetch fault; NULL without: interpret one instruction. */
 static struct block *find_block(struct vcpu *v, uint32_t flags)
 {
@@ -75,13 +81,22 @@ static struct block *find_block(struct vcpu *v, uint32_t flags)
 		return NULL;
 	pa = mem_ptr_to_gpa(v->mem, host).v;
 	b = cache_find(v, pa, va, flags);
-	return b ? b : translate(v, va, pa, host, flags);
+	if (!b) {
+		int64_t start = ticks();
+
+		b = translate(v, va, pa, host, flags);
+		v->stats.translate_ns += ticks() - start;
+	}
+	return b;
 }
 
 /* Executes one instruction by interpretation; true if the run loop must look at events. */
 static bool interpret(struct vcpu *v)
 {
+	int64_t start = ticks();
+
 	interp_step(v);
+	v->stats.interp_ns += ticks() - start;
 	return v->st.halted || v->st.shutdown || v->error[0] || event_pending(v);
 }
 
@@ -92,6 +107,7 @@ void t1_run(struct vcpu *v)
 
 	for (;;) {
 		struct block *b;
+		int64_t start;
 
 		if (atomic_load_explicit(&v->kick, memory_order_relaxed))
 			return;
@@ -137,7 +153,9 @@ void t1_run(struct vcpu *v)
 		if (v->lockstep)
 			v->jc_base = v->empty_jc;
 		v->t1_code = (uint64_t)b->entry_jc;
+		start = ticks();
 		t1_enter(v);
+		v->stats.t1_ns += ticks() - start;
 		v->stats.exits++;
 		if (v->needs_sync)
 			t1_sync_out(v);
