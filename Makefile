@@ -12,13 +12,19 @@ $(BUILD)/build.ninja:
 deps:
 	@tools/deps
 
-run: all
+# What people type first does all of the set-up by itself.
+run:
+	@tools/deps run
+	@$(MAKE) --no-print-directory all
 	@tools/run-guest
 
 test:
+	@tools/deps test
 	@tools/run-tests
 
-bench: all
+bench:
+	@tools/deps bench
+	@$(MAKE) --no-print-directory all
 	@bench/run
 
 install: all
