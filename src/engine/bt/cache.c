@@ -130,7 +130,7 @@ static _Atomic uint16_t *code_mask(struct vcpu *v, const uint8_t *host_page)
 	return &v->vm->code_mask[(uint64_t)(host_page - (uint8_t *)mem_ram_base(v->mem)) / PAGE_SIZE];
 }
 
-void cache_watch(struct vcpu *v, const uint8_t *host_page)
+bool cache_watch(struct vcpu *v, const uint8_t *host_page)
 {
 	struct engine_vm *vm = v->vm;
 	_Atomic uint16_t *mask = code_mask(v, host_page);
@@ -143,7 +143,7 @@ void cache_watch(struct vcpu *v, const uint8_t *host_page)
 	fresh = !(__atomic_fetch_or(flags, MEM_PAGE_CODE, __ATOMIC_SEQ_CST) & MEM_PAGE_CODE);
 	mutex_unlock(&vm->lock);
 	if (!fresh)
-		return;
+		return false;
 	/* Write tags of before go, here and elsewhere, before the page is read. */
 	mmu_protect_page(v, host_page);
 	for (unsigned i = 0; i < vm->nr_vcpus; i++)
@@ -152,6 +152,7 @@ void cache_watch(struct vcpu *v, const uint8_t *host_page)
 			others |= 1u << i;
 		}
 	bt_sync(v, others);
+	return true;
 }
 
 /* The vCPU has no blocks from the page any more. */

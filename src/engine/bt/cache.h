@@ -108,9 +108,9 @@ struct block *cache_find(struct vcpu *v, uint64_t pa, uint64_t va, uint32_t flag
 void cache_make_room(struct vcpu *v);
 /* Metadata for a block; zeroed. Never fails after cache_make_room. */
 void *cache_alloc(struct bt_cache *c, size_t n);
-/* Makes all vCPUs' writes to a RAM page known to this cache. Before the page is read for translation; may
- * wait for other vCPUs and serve requests, so hold no block. */
-void cache_watch(struct vcpu *v, const uint8_t *host_page);
+/* Makes all vCPUs' writes to a RAM page known to this cache. Before the page is read for translation. True:
+ * it has waited for other vCPUs and served their requests, and the cache may be another (even flushed). */
+bool cache_watch(struct vcpu *v, const uint8_t *host_page);
 /* Enters a finished block; host_page is the RAM page that its code comes from. */
 void cache_add(struct vcpu *v, struct block *b, void *host_page);
 #define CACHE_HASH_BITS 18

@@ -613,7 +613,10 @@ int insn_decode(const uint8_t *code, size_t n, unsigned mode, bool real, struct 
 			}
 
 	in->cond = in->opcode & 15;
-	if (isa_refused(z.meta.isa_ext) || (z.meta.isa_ext == ZYDIS_ISA_EXT_CET && !is_nop(&z)) ||
+	/* The other encodings (XOP, 3DNow!, MVEX) are of no model, and reencode() knows nothing of them. */
+	if ((in->enc != ZYDIS_INSTRUCTION_ENCODING_LEGACY && in->enc != ZYDIS_INSTRUCTION_ENCODING_VEX &&
+	     in->enc != ZYDIS_INSTRUCTION_ENCODING_EVEX) ||
+	    isa_refused(z.meta.isa_ext) || (z.meta.isa_ext == ZYDIS_ISA_EXT_CET && !is_nop(&z)) ||
 	    z.mnemonic == ZYDIS_MNEMONIC_UD0 || z.mnemonic == ZYDIS_MNEMONIC_UD1 ||
 	    z.mnemonic == ZYDIS_MNEMONIC_UD2)
 		in->cls = INSN_UD;

@@ -226,7 +226,12 @@ void event_exception(struct vcpu *v)
 	uint64_t ret = s->rip;
 
 	s->halted = false;
-	for (;;) {
+	/* Task gates to tasks whose T bit is set can lead in a circle, which nothing interrupts. */
+	for (unsigned round = 0;; round++) {
+		if (round == 32) {
+			s->shutdown = true;
+			return;
+		}
 		v->stats.exceptions++;
 		v->exc.present = false;
 		if (!v->in_gpr && log_get_level() >= LOG_LEVEL_DEBUG)

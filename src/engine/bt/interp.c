@@ -281,6 +281,24 @@ static bool is_bit_string(const struct insn *in)
 	return in->opcode == 0xa3 || in->opcode == 0xab || in->opcode == 0xb3 || in->opcode == 0xbb;
 }
 
+/*
+ * FNSTENV and FNSAVE store where the last x87 instruction and its operand were:
+ * host addresses here.  The guest gets zeros, and never sees the others: the
+ * image is made in the bounce buffer.
+ */
+static bool stores_fpu_env(const struct insn *in)
+{
+	return in->mnemonic == ZYDIS_MNEMONIC_FNSTENV || in->mnemonic == ZYDIS_MNEMONIC_FNSAVE;
+}
+
+static void scrub_fpu_env(uint8_t *env, const struct insn *in)
+{
+	if (in->need66)
+		memset(env + 6, 0, 8);
+	else
+		memset(env + 12, 0, 16);
+}
+
 static int execute_native(struct vcpu *v, struct ientry *e)
 {
 	const struct insn *in = &e->in;
@@ -318,7 +336,7 @@ static int execute_native(struct vcpu *v, struct ientry *e)
 	if (e->sp_reg != 0xff)
 		f.r[e->sp_reg] = v->st.gpr[RSP];
 	if (e->ptr_reg != 0xff)
-		f.r[e->ptr_reg] = (uint64_t)m.host;
+		f.r[e->ptr_reg] = (uint64_t)(stores_fpu_env(in) && !m.bounce ? m.buf : m.host);
 	if (bit_reg != REG_NONE)
 		f.r[bit_reg == RSP ? e->sp_reg : bit_reg] = bit_val;
 	f.flags = (v->st.rflags & FLAGS_ARITH) | FLAG_R1;
@@ -327,6 +345,11 @@ static int execute_native(struct vcpu *v, struct ientry *e)
 	f.xmask = v->xmask;
 	if (native_call(&f))
 		return native_exception(v);
+	if (stores_fpu_env(in)) {
+		scrub_fpu_env(m.bounce ? m.host : m.buf, in);
+		if (!m.bounce)
+			memcpy(m.host, m.buf, in->mem_size);
+	}
 	if (in->mem_masked && in->has_mem) {
 		if (masked_close(v, in, &m))
 			return -1;

@@ -891,15 +891,17 @@ static int do_invpcid(struct vcpu *v, const struct insn *in)
 
 static int do_fsgsbase(struct vcpu *v, const struct insn *in, unsigned seg, bool write)
 {
+	unsigned size = in->opsize == 8 ? 8 : 4; /* 66 means nothing */
+
 	if (!(v->st.cr4 & CR4_FSGSBASE) || !is_code64(v))
 		return exc_ud(v);
 	if (!write) {
-		reg_set(v, in->ops[0].reg, in->opsize, v->st.seg[seg].base);
+		reg_set(v, in->ops[0].reg, size, v->st.seg[seg].base);
 		return 0;
 	}
-	if (!canonical(reg_get(v, in->ops[0].reg, in->opsize)))
+	if (!canonical(reg_get(v, in->ops[0].reg, size)))
 		return exc_gp(v, 0);
-	v->st.seg[seg].base = reg_get(v, in->ops[0].reg, in->opsize);
+	v->st.seg[seg].base = reg_get(v, in->ops[0].reg, size);
 	return 0;
 }
 

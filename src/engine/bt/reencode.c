@@ -157,7 +157,8 @@ static bool reencode_evex(struct emit *e, const struct insn *in, const struct fi
 			  const struct host_mem *mem)
 {
 	const uint8_t *v = in->bytes + in->vex_off;
-	uint8_t p0 = v[1], p1 = v[2], p2 = v[3];
+	/* Reserved bits, which name R16..R31 where a later processor has them, as they must be without. */
+	uint8_t p0 = v[1] & 0xf7, p1 = v[2] | 4, p2 = v[3];
 
 	if (in->mode != 8) {
 		/* Registers 0..7 only: the further bits (stored inverted) are ignored there. */

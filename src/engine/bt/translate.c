@@ -173,7 +173,10 @@ static bool decode_across(struct tr *t, uint64_t va, struct insn *in)
 	}
 	if (!host)
 		return false;
-	cache_watch(t->v, host);
+	if (cache_watch(t->v, host)) {
+		t->waited = true;
+		return false;
+	}
 	memcpy(buf, t->page + (va & 0xfff), n);
 	memcpy(buf + n, host, 15 - n);
 	if (insn_decode(buf, 15, t->mode, false, in) != DECODE_OK)
@@ -295,6 +298,7 @@ struct block *translate(struct vcpu *v, uint64_t va, uint64_t pa, const uint8_t 
 	struct bt_cache *c = v->cache;
 	struct tr *t = calloc(1, sizeof *t);
 	struct block *b;
+	uint32_t generation;
 	uint64_t end;
 
 	if (!t)
@@ -311,7 +315,16 @@ struct block *translate(struct vcpu *v, uint64_t va, uint64_t pa, const uint8_t 
 	t->mode = (flags & BLOCK_32) ? 4 : 8;
 	t->page = p - (va & 0xfff);
 	t->va = va;
+	generation = c->generation;
 	collect(t);
+	if (t->waited) {
+		/* What was decoded before the wait may be stale, b's place another's: the next try need not
+		 * wait. */
+		if (generation == c->generation)
+			c->meta_used = (size_t)((uint8_t *)b - c->meta);
+		free(t);
+		return NULL;
+	}
 	b->exits = cache_alloc(c, sizeof *b->exits * MAX_EXITS);
 	t->e = (struct emit){ .p = c->rw + c->used, .end = c->rw + c->size, .exec_delta = c->rx - c->rw };
 	t->pic = flags & BLOCK_USER;

@@ -55,6 +55,9 @@ bool tr_can_copy(const struct tr *t, const struct insn *in)
 	if (t->v->lockstep &&
 	    (in->mnemonic == ZYDIS_MNEMONIC_RDRAND || in->mnemonic == ZYDIS_MNEMONIC_RDSEED))
 		return false;
+	/* The interpreter keeps the host addresses that they store from the guest. */
+	if (in->mnemonic == ZYDIS_MNEMONIC_FNSTENV || in->mnemonic == ZYDIS_MNEMONIC_FNSAVE)
+		return false;
 	if (in->cls != INSN_NATIVE || !unit_allowed(t, in) || in->mem_vsib)
 		return false;
 	if (in->has_mem && (in->mem_size == 0 || in->mem_size > 128 || in->high8))

@@ -60,6 +60,7 @@ struct tr {
 	struct special special;
 	uint8_t *special_patch; /* where its address goes; NULL: none */
 	bool ended;
+	bool waited; /* decoding had to wait for other vCPUs: the block must not be made */
 };
 
 /* A memory operand in terms of the guest. */
