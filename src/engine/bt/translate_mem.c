@@ -177,7 +177,7 @@ struct ea tr_insn_operand(const struct tr *t, const struct insn *in)
 	}
 	if (a.base == EMIT_NO_REG && a.index == EMIT_NO_REG) {
 		a.absolute = true;
-		if (t->mode == 4)
+		if (t->mode == 4 || in->addrsize == 4)
 			a.disp = (uint32_t)a.disp;
 	}
 	return a;
