@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/sysinfo.h>
 
 #include "base/log.h"
 #include "base/util.h"
@@ -171,6 +172,15 @@ static int check_memory(const struct vm *vm, struct error *err)
 		    "--memory %lluM: the processor model %s has %u address bits; give at most %lluG",
 		    (unsigned long long)(vm->config->memory >> 20), vm->model.name, bits,
 		    (1ull << (bits - 30)) - 4);
+	/* Guest memory is given as it is touched, so more than is free may do; more than there is cannot. */
+	struct sysinfo host;
+	if (sysinfo(&host) == 0) {
+		uint64_t most = ((uint64_t)host.totalram + host.totalswap) * host.mem_unit;
+		if (vm->config->memory > most)
+			return error_set(
+			    err, ENOMEM, "--memory %lluM: this host has %lluM of memory and swap; give less",
+			    (unsigned long long)(vm->config->memory >> 20), (unsigned long long)(most >> 20));
+	}
 	return 0;
 }
 
