@@ -15,9 +15,11 @@
  * instruction that reads them or changes only some.  Where each point of the
  * block has them is known while translating (`where`).  A block has two
  * entries, for predecessors that have them in RFLAGS and in memory.  Flags that
- * every path overwrites before reading are not saved; to know that, the code at
- * branch targets in the same page is looked at, and those bytes then belong to
- * what the block depends on.
+ * every path overwrites before anything reads them or can fault are not saved; to
+ * know that, the code at branch targets in the same page is looked at, and those
+ * bytes then belong to what the block depends on. So an exception's frame shows
+ * the flags that the processor would; an interrupt's may show others of those that
+ * are dead.
  *
  * Memory.  `check` puts the address into R13 and the TLB entry into R14 and
  * compares; the access then goes to [guest address + addend] where the operand
@@ -79,8 +81,31 @@ static bool ignores_flags(const struct insn *in)
  * as they were although the instruction is one that writes them (REP CMPS with
  * a count of zero).
  */
+/*
+ * An exception at the instruction pushes RFLAGS, so all flags must be right
+ * before it: memory accesses, division, x87 and SIMD, and all that C does.
+ */
+static bool can_fault(const struct insn *in)
+{
+	switch (in->mnemonic) {
+	case ZYDIS_MNEMONIC_LEA:
+	case ZYDIS_MNEMONIC_CLD:
+	case ZYDIS_MNEMONIC_STD:
+		return false;
+	default:
+		break;
+	}
+	/* Near branches push nothing; where they lead is looked at on its own. */
+	if (in->cls == INSN_NOP || (in->imm_relative && in->mnemonic != ZYDIS_MNEMONIC_CALL))
+		return false;
+	return in->has_mem || in->cls != INSN_NATIVE || in->unit != UNIT_INT ||
+	       in->mnemonic == ZYDIS_MNEMONIC_DIV || in->mnemonic == ZYDIS_MNEMONIC_IDIV;
+}
+
 static uint32_t insn_reads(const struct insn *in)
 {
+	if (can_fault(in))
+		return FLAGS_ARITH;
 	if (in->cls == INSN_SPECIAL && !ignores_flags(in))
 		return FLAGS_ARITH;
 	return in->flags_read;
