@@ -49,10 +49,9 @@ static void kick_handler(int sig, siginfo_t *si, void *ctx)
 	struct vcpu *v = current_vcpu;
 
 	(void)sig;
+	(void)si;
 	if (!v)
 		return;
-	if (si->si_code == SI_TIMER)
-		v->timer_passed = true;
 	atomic_store_explicit(&v->kick, 1, memory_order_relaxed);
 	t1_kick_signal(v, ctx);
 }
@@ -81,7 +80,6 @@ static void fault_handler(int sig, siginfo_t *si, void *ctx)
 
 	if (v) {
 		v->fault_trapno = (uint64_t)r[REG_TRAPNO];
-		v->fault_error = (uint64_t)r[REG_ERR];
 		v->fault_addr = (uint64_t)si->si_addr;
 		if (interp_owns_code(v, rip) ||
 		    (rip >= (uint64_t)native_code_start && rip < (uint64_t)native_code_end)) {
@@ -280,7 +278,6 @@ static int bt_thread_init(struct vcpu *v, struct error *err)
 	if (timer_create(CLOCK_MONOTONIC, &ev, &v->timer))
 		return error_set(err, errno, "cannot create the vCPU's timer: %s", strerror(errno));
 	v->has_timer = true;
-	v->timer_deadline = INT64_MAX;
 	sigemptyset(&set);
 	sigaddset(&set, KICK_SIGNAL);
 	pthread_sigmask(SIG_UNBLOCK, &set, NULL);
@@ -308,7 +305,6 @@ static void bt_arm_timer(struct vcpu *v, int64_t host_ns)
 {
 	struct itimerspec it = { 0 };
 
-	v->timer_deadline = host_ns;
 	if (!v->has_timer)
 		return;
 	if (host_ns != INT64_MAX) {

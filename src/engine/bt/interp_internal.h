@@ -206,6 +206,9 @@ int interp_fpstate(struct vcpu *v,
 
 int interp_vector(struct vcpu *v, const struct insn *in); /* interp_vec.c: gathers, scatters, masked stores */
 
+/* Writes the initial values of the components whose XSTATE_BV bit is clear into a standard-format image. */
+void xsave_spell_out(const struct vcpu *v, uint8_t *image);
+
 /* The memory operand of a masked instruction: enabled elements in m's buffer, and back. */
 int masked_open(struct vcpu *v, const struct insn *in, uint64_t off, struct mref *m);
 int masked_close(struct vcpu *v, const struct insn *in, struct mref *m);

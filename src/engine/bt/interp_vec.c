@@ -10,10 +10,8 @@
  */
 #include "engine/bt/interp_internal.h"
 
-/* Makes every component of the image explicit, so that registers can be read and written in place. */
-static void image_expand(struct vcpu *v)
+void xsave_spell_out(const struct vcpu *v, uint8_t *x)
 {
-	uint8_t *x = v->st.xsave;
 	uint64_t bv;
 
 	memcpy(&bv, x + 512, 8);
@@ -31,6 +29,16 @@ static void image_expand(struct vcpu *v)
 		if (d->eax && !(bv >> i & 1) && d->ebx + d->eax <= X86_XSAVE_MAX)
 			memset(x + d->ebx, 0, d->eax);
 	}
+}
+
+/* Makes every component of the state's image explicit, so that registers can be read and written in place. */
+static void image_expand(struct vcpu *v)
+{
+	uint8_t *x = v->st.xsave;
+	uint64_t bv;
+
+	xsave_spell_out(v, x);
+	memcpy(&bv, x + 512, 8);
 	bv |= v->xmask;
 	memcpy(x + 512, &bv, 8);
 }

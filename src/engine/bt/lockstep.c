@@ -117,26 +117,10 @@ void lockstep_reference(struct vcpu *v, const struct block *b)
 /* Components in their initial state may hold anything in the image: make it what it stands for. */
 static void normalise(const struct vcpu *v, uint8_t *x)
 {
-	uint64_t bv;
-
-	memcpy(&bv, x + 512, 8);
 	memset(x + 6, 0, 18); /* FOP, FIP, FDP */
 	memset(x + 28, 0, 4); /* MXCSR_MASK */
 	memset(x + 416, 0, 96);
-	if (!(bv & 1)) {
-		memset(x, 0, 24);
-		x[0] = 0x7f;
-		x[1] = 3;
-		memset(x + 32, 0, 128);
-	}
-	if (!(bv & 2))
-		memset(x + 160, 0, 256);
-	for (unsigned i = 2; i < 63; i++) {
-		const struct cpuid_regs *d = &v->model->host_d[i];
-
-		if (d->eax && !(bv >> i & 1) && d->ebx + d->eax <= X86_XSAVE_MAX)
-			memset(x + d->ebx, 0, d->eax);
-	}
+	xsave_spell_out(v, x);
 	memset(x + 512, 0, 64);
 }
 

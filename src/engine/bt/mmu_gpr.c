@@ -529,8 +529,7 @@ void mmu_set_mode(struct vcpu *v)
 {
 	unsigned acc = mmu_acc(v);
 
-	v->tlb_mode_now = mode_of(v, acc);
-	v->tlb_base = v->tlb_ptr[v->tlb_mode_now];
+	v->tlb_base = v->tlb_ptr[mode_of(v, acc)];
 	v->jc_base = (uint64_t)v->asid->jc[!!(acc & ACC_USER)];
 }
 

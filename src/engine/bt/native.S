@@ -4,14 +4,15 @@
 	.section .rodata
 	.balign 64
 	/* An XSAVE image whose components are all in their initial state. */
-fpu_default:
+	.globl native_fpu_default
+native_fpu_default:
 	.zero 24
 	.long 0x1f80
 	.zero 512 - 28
 	.zero 64
 
 	.text
-	.globl native_call, native_fault, native_host_fpu
+	.globl native_call, native_fault
 	.type native_call, @function
 native_call:
 	push rbx
@@ -74,7 +75,7 @@ native_call:
 	mov eax, [rdi + 152]
 	mov edx, [rdi + 156]
 	xsave64 [rcx]
-	xrstor64 [rip + fpu_default]
+	xrstor64 [rip + native_fpu_default]
 3:	mov eax, ebx
 	pop rdi
 	pop r15
@@ -91,15 +92,6 @@ native_fault:
 	mov ebx, 1
 	jmp 2b
 	.size native_call, . - native_call
-
-	.type native_host_fpu, @function
-native_host_fpu:
-	mov rax, rdi
-	mov rdx, rdi
-	shr rdx, 32
-	xrstor64 [rip + fpu_default]
-	ret
-	.size native_host_fpu, . - native_host_fpu
 
 	/* State images (interp_fpu.c): frame code, so faults between the marks are the guest's. */
 	.globl native_code_start, native_code_end

@@ -28,7 +28,5 @@ int native_call(struct native_frame *f);
 extern const char native_fault[];
 /* Frame code that is part of the program (state images); the rest is in the interpreter's arena. */
 extern const char native_code_start[], native_code_end[];
-/* Loads the host's default x87/SSE/... state (after the guest's was saved). */
-void native_host_fpu(uint64_t xmask);
 
 #endif

@@ -10,13 +10,43 @@
 #include "engine/bt/t1_offsets.h"
 	.intel_syntax noprefix
 
-	.section .rodata
-	.balign 64
-fpu_default:
-	.zero 24
-	.long 0x1f80
-	.zero 512 - 28
-	.zero 64
+/* Guest registers to and from struct vcpu, which is at RSP + \at: those that a C function may change; all. */
+	.macro SAVE_CALL at
+	mov [rsp + \at + V_GPR], rax
+	mov [rsp + \at + V_GPR + 8], rcx
+	mov [rsp + \at + V_GPR + 16], rdx
+	mov [rsp + \at + V_GPR + 48], rsi
+	mov [rsp + \at + V_GPR + 56], rdi
+	mov [rsp + \at + V_GPR + 64], r8
+	mov [rsp + \at + V_GPR + 72], r9
+	mov [rsp + \at + V_GPR + 80], r10
+	mov [rsp + \at + V_GPR + 88], r11
+	.endm
+	.macro LOAD_CALL at
+	mov rax, [rsp + \at + V_GPR]
+	mov rcx, [rsp + \at + V_GPR + 8]
+	mov rdx, [rsp + \at + V_GPR + 16]
+	mov rsi, [rsp + \at + V_GPR + 48]
+	mov rdi, [rsp + \at + V_GPR + 56]
+	mov r8, [rsp + \at + V_GPR + 64]
+	mov r9, [rsp + \at + V_GPR + 72]
+	mov r10, [rsp + \at + V_GPR + 80]
+	mov r11, [rsp + \at + V_GPR + 88]
+	.endm
+	.macro SAVE_ALL
+	SAVE_CALL 0
+	mov [rsp + V_GPR + 24], rbx
+	mov [rsp + V_GPR + 32], r15
+	mov [rsp + V_GPR + 40], rbp
+	mov [rsp + V_GPR + 96], r12
+	.endm
+	.macro LOAD_ALL
+	LOAD_CALL 0
+	mov rbx, [rsp + V_GPR + 24]
+	mov r15, [rsp + V_GPR + 32]
+	mov rbp, [rsp + V_GPR + 40]
+	mov r12, [rsp + V_GPR + 96]
+	.endm
 
 	.text
 /* void t1_enter(struct vcpu *v): from v->t1_code until an exit. */
@@ -39,19 +69,7 @@ t1_enter_check:
 	mov eax, [rsp + V_XMASK]
 	mov edx, [rsp + V_XMASK + 4]
 	xrstor64 [rsp + V_XSAVE]
-	mov rax, [rsp + V_GPR]
-	mov rcx, [rsp + V_GPR + 8]
-	mov rdx, [rsp + V_GPR + 16]
-	mov rbx, [rsp + V_GPR + 24]
-	mov r15, [rsp + V_GPR + 32]
-	mov rbp, [rsp + V_GPR + 40]
-	mov rsi, [rsp + V_GPR + 48]
-	mov rdi, [rsp + V_GPR + 56]
-	mov r8, [rsp + V_GPR + 64]
-	mov r9, [rsp + V_GPR + 72]
-	mov r10, [rsp + V_GPR + 80]
-	mov r11, [rsp + V_GPR + 88]
-	mov r12, [rsp + V_GPR + 96]
+	LOAD_ALL
 	mov r13, [rsp + V_RIP]
 	jmp [rsp + V_T1_CODE]
 t1_enter_end:
@@ -62,19 +80,7 @@ t1_enter_end:
 /* Exits jump here with everything but the registers in its place. */
 	.globl t1_exit
 t1_exit:
-	mov [rsp + V_GPR], rax
-	mov [rsp + V_GPR + 8], rcx
-	mov [rsp + V_GPR + 16], rdx
-	mov [rsp + V_GPR + 24], rbx
-	mov [rsp + V_GPR + 32], r15
-	mov [rsp + V_GPR + 40], rbp
-	mov [rsp + V_GPR + 48], rsi
-	mov [rsp + V_GPR + 56], rdi
-	mov [rsp + V_GPR + 64], r8
-	mov [rsp + V_GPR + 72], r9
-	mov [rsp + V_GPR + 80], r10
-	mov [rsp + V_GPR + 88], r11
-	mov [rsp + V_GPR + 96], r12
+	SAVE_ALL
 	mov byte ptr [rsp + V_NEEDS_SYNC], 1
 	jmp t1_exit_live
 	/* Registers are in st already, st.rflags is whole. */
@@ -84,7 +90,7 @@ t1_exit_live:
 	mov eax, [rsp + V_XMASK]
 	mov edx, [rsp + V_XMASK + 4]
 	xsave64 [rsp + V_XSAVE]
-	xrstor64 [rip + fpu_default]
+	xrstor64 [rip + native_fpu_default]
 2:	mov byte ptr [rsp + V_IN_T1], 0
 	mov rsp, [rsp + V_HOST_RSP]
 	pop r15
@@ -99,19 +105,11 @@ t1_exit_live:
 /*
  * The slow path of a memory access, called from a block's cold part: R13 the
  * address, R14d what t1_slow_mem takes. Returns there if the TLB now has the
- * page, else leaves with T1_EXIT_FAULT.
+ * page, else goes on in t1_fault.
  */
 	.globl t1_slow_thunk
 t1_slow_thunk:
-	mov [rsp + 8 + V_GPR], rax
-	mov [rsp + 8 + V_GPR + 8], rcx
-	mov [rsp + 8 + V_GPR + 16], rdx
-	mov [rsp + 8 + V_GPR + 48], rsi
-	mov [rsp + 8 + V_GPR + 56], rdi
-	mov [rsp + 8 + V_GPR + 64], r8
-	mov [rsp + 8 + V_GPR + 72], r9
-	mov [rsp + 8 + V_GPR + 80], r10
-	mov [rsp + 8 + V_GPR + 88], r11
+	SAVE_CALL 8
 	lea rdi, [rsp + 8]
 	mov rsi, r13
 	mov edx, r14d
@@ -123,15 +121,7 @@ t1_slow_thunk:
 	.globl t1_slow_check, t1_slow_end
 t1_slow_check:
 	or r13d, [rsp + 8 + V_KICK]
-	mov rax, [rsp + 8 + V_GPR]
-	mov rcx, [rsp + 8 + V_GPR + 8]
-	mov rdx, [rsp + 8 + V_GPR + 16]
-	mov rsi, [rsp + 8 + V_GPR + 48]
-	mov rdi, [rsp + 8 + V_GPR + 56]
-	mov r8, [rsp + 8 + V_GPR + 64]
-	mov r9, [rsp + 8 + V_GPR + 72]
-	mov r10, [rsp + 8 + V_GPR + 80]
-	mov r11, [rsp + 8 + V_GPR + 88]
+	LOAD_CALL 8
 	test r13d, r13d
 	jnz 3f
 	ret
@@ -156,19 +146,7 @@ t1_slow_end:
  */
 	.globl t1_special_thunk, t1_special_check, t1_special_end
 t1_special_thunk:
-	mov [rsp + V_GPR], rax
-	mov [rsp + V_GPR + 8], rcx
-	mov [rsp + V_GPR + 16], rdx
-	mov [rsp + V_GPR + 24], rbx
-	mov [rsp + V_GPR + 32], r15
-	mov [rsp + V_GPR + 40], rbp
-	mov [rsp + V_GPR + 48], rsi
-	mov [rsp + V_GPR + 56], rdi
-	mov [rsp + V_GPR + 64], r8
-	mov [rsp + V_GPR + 72], r9
-	mov [rsp + V_GPR + 80], r10
-	mov [rsp + V_GPR + 88], r11
-	mov [rsp + V_GPR + 96], r12
+	SAVE_ALL
 	mov rdi, rsp
 	mov rsi, r13
 	call t1_special
@@ -180,19 +158,7 @@ t1_special_done:
 t1_special_check:
 	cmp dword ptr [rsp + V_KICK], 0
 	jne 5f
-	mov rax, [rsp + V_GPR]
-	mov rcx, [rsp + V_GPR + 8]
-	mov rdx, [rsp + V_GPR + 16]
-	mov rbx, [rsp + V_GPR + 24]
-	mov r15, [rsp + V_GPR + 32]
-	mov rbp, [rsp + V_GPR + 40]
-	mov rsi, [rsp + V_GPR + 48]
-	mov rdi, [rsp + V_GPR + 56]
-	mov r8, [rsp + V_GPR + 64]
-	mov r9, [rsp + V_GPR + 72]
-	mov r10, [rsp + V_GPR + 80]
-	mov r11, [rsp + V_GPR + 88]
-	mov r12, [rsp + V_GPR + 96]
+	LOAD_ALL
 	mov r13, [rsp + V_RIP]
 	jmp [rsp + V_T1_CODE]
 t1_special_end:
@@ -208,15 +174,7 @@ t1_special_end:
 t1_find_thunk:
 	mov [rsp + V_RIP], r13
 	mov [rsp + V_EXIT_ARG], r14
-	mov [rsp + V_GPR], rax
-	mov [rsp + V_GPR + 8], rcx
-	mov [rsp + V_GPR + 16], rdx
-	mov [rsp + V_GPR + 48], rsi
-	mov [rsp + V_GPR + 56], rdi
-	mov [rsp + V_GPR + 64], r8
-	mov [rsp + V_GPR + 72], r9
-	mov [rsp + V_GPR + 80], r10
-	mov [rsp + V_GPR + 88], r11
+	SAVE_CALL 0
 	mov rdi, rsp
 	mov rsi, r13
 	mov rdx, r14
@@ -227,15 +185,7 @@ t1_find_check:
 	mov r13, [rsp + V_T1_CODE]
 	cmp r14d, [rsp + V_KICK]
 	cmovne r13, r14
-	mov rax, [rsp + V_GPR]
-	mov rcx, [rsp + V_GPR + 8]
-	mov rdx, [rsp + V_GPR + 16]
-	mov rsi, [rsp + V_GPR + 48]
-	mov rdi, [rsp + V_GPR + 56]
-	mov r8, [rsp + V_GPR + 64]
-	mov r9, [rsp + V_GPR + 72]
-	mov r10, [rsp + V_GPR + 80]
-	mov r11, [rsp + V_GPR + 88]
+	LOAD_CALL 0
 	test r13, r13
 	jz 4f
 	mov r13, [rsp + V_RIP]

@@ -100,7 +100,6 @@ uint64_t t1_slow_mem(struct vcpu *v, uint64_t va, uint32_t info)
 
 	/* Page crossings, non-canonical addresses, devices and faults are for t1_fault and the interpreter.
 	 */
-	v->fault_va = va;
 	v->fault_info = 0;
 	if (!size || (va & 0xfff) + size > PAGE_SIZE || !canonical(va) || v->dr_watch || (info & 0x200))
 		return 1;

@@ -115,7 +115,6 @@ struct vcpu {
 	uint64_t jc_base;  /* likewise of the jump cache */
 	uint64_t t1_flags; /* arithmetic flags while "in memory": AH image in bits 15:8, OF in bit 0 */
 	uint64_t scratch[4];
-	uint64_t fault_va;   /* slow path: the address */
 	uint64_t fault_info; /* 1: v->exc is the access's #PF */
 	uint64_t exit_reason, exit_arg;
 	uint64_t host_rsp;
@@ -132,8 +131,7 @@ struct vcpu {
 	uint64_t slow_mem, find_thunk, special_thunk; /* asm thunks */
 	_Atomic uint32_t kick;                        /* set by vcpu_kick, cleared by vcpu_run */
 	uint32_t irq_request;                         /* nonzero: look for interrupts when IF allows */
-	uint32_t tlb_mode_now;
-	uint64_t tlb_ptr[TLB_MODES]; /* tables of the current asid */
+	uint64_t tlb_ptr[TLB_MODES];                  /* tables of the current asid */
 	struct x86_state st;
 
 	/* --- warm --- */
@@ -146,7 +144,6 @@ struct vcpu {
 	uint64_t insn_rip;  /* start of the instruction being interpreted */
 	uint64_t cr4_valid; /* bits that the CPU model allows */
 	uint64_t phys_mask; /* valid physical-address bits of a PTE */
-	bool tlb_active;
 
 	/* --- cold --- */
 	struct engine_vm *vm;
@@ -157,13 +154,11 @@ struct vcpu {
 	unsigned index;
 	struct bt_cache *cache;
 	struct icache *icache;
-	struct block *current;    /* last block entered by the run loop */
 	_Atomic uint32_t request; /* BT_REQ_* from other threads */
 	pthread_t thread;
 	int tid;
 	timer_t timer;
-	bool has_timer, timer_passed;
-	int64_t timer_deadline;
+	bool has_timer;
 	struct lockstep *lockstep; /* NULL unless that mode is on */
 	struct undo_log *undo;     /* lockstep: log stores here; else NULL */
 	bool in_gpr, bail;         /* see interp_internal.h: needs_full */
@@ -178,8 +173,8 @@ struct vcpu {
 		const void *host;
 		uint64_t len; /* 0: take the page's write tags away; else drop blocks */
 	} posted[16];
-	uint64_t dr_watch;                                /* DR7 has enabled breakpoints */
-	uint64_t fault_signal, fault_trapno, fault_error; /* host fault during a native instruction */
+	uint64_t dr_watch;     /* DR7 has enabled breakpoints */
+	uint64_t fault_trapno; /* host fault during a native instruction */
 	uint64_t fault_addr;
 	struct engine_stats stats;
 	char error[200];
