@@ -271,7 +271,8 @@ static const struct {
 	COUNTER(kicks),      COUNTER(irqs),          COUNTER(blocks),         COUNTER(guest_insns_translated),
 	COUNTER(code_bytes), COUNTER(invalidations), COUNTER(flushes),        COUNTER(interp_insns),
 	COUNTER(tlb_fills),  COUNTER(exceptions),    COUNTER(interp_ns),      COUNTER(t1_ns),
-	COUNTER(t2_ns),      COUNTER(translate_ns),  COUNTER(lockstep_insns),
+	COUNTER(t2_ns),      COUNTER(t2_promotions), COUNTER(t2_demotions),   COUNTER(t2_stops),
+	COUNTER(t2_maps),    COUNTER(translate_ns),  COUNTER(lockstep_insns),
 };
 
 /* Resident memory by what it is for: guest RAM, code cache (code and block records), the monitor itself. */

@@ -33,6 +33,7 @@
 #include "engine/bt/mmu.h"
 #include "engine/bt/native.h"
 #include "engine/bt/t1.h"
+#include "engine/bt/t2.h"
 
 #define HELPER_STACK MIB(1)
 #define KICK_SIGNAL  (SIGRTMIN + 2)
@@ -54,6 +55,8 @@ static void kick_handler(int sig, siginfo_t *si, void *ctx)
 		return;
 	atomic_store_explicit(&v->kick, 1, memory_order_relaxed);
 	t1_kick_signal(v, ctx);
+	if (v->t2_pid)
+		stub_kick(v->t2_pid);
 }
 
 /* Not ours: what would have happened without us. */
@@ -145,6 +148,7 @@ static int bt_vm_new(struct mem *m, unsigned nr_vcpus, const struct engine_optio
 	vm->mem = m;
 	mutex_init(&vm->lock, LOCK_RANK_ENGINE, "engine");
 	vm->use_t1 = !(o && o->tier && !strcmp(o->tier, "interp"));
+	vm->use_t2 = !o || !o->tier || !strcmp(o->tier, "auto");
 	vm->lockstep = o && o->tier && !strcmp(o->tier, "lockstep");
 	vm->code_cache_size = o && o->code_cache_size ? o->code_cache_size : MIB(64);
 	n.opaque = vm;
@@ -182,6 +186,7 @@ static void bt_vcpu_free(struct vcpu *v)
 		v->vm->vcpus[v->index] = NULL;
 	if (v->has_timer)
 		timer_delete(v->timer);
+	t2_free(v);
 	t1_free(v);
 	lockstep_free(v);
 	interp_free(v);
@@ -241,7 +246,7 @@ static int bt_vcpu_new(struct engine_vm *vm, const struct vcpu_config *c, struct
 	if (v->asids == MAP_FAILED)
 		v->asids = NULL;
 	if (!v->asids || interp_init(v) || (vm->lockstep && lockstep_init(v)) ||
-	    (vm->use_t1 && t1_init(v, vm->code_cache_size))) {
+	    (vm->use_t1 && t1_init(v, vm->code_cache_size)) || (vm->use_t2 && t2_init(v))) {
 		v->vm = NULL;
 		bt_vcpu_free(v);
 		return error_set(err, ENOMEM, "out of memory for a vCPU");
@@ -332,12 +337,15 @@ static void serve_requests(struct vcpu *v)
 	if (n > ARRAY_SIZE(list)) {
 		mmu_flush_all(v);
 		t1_flush(v);
+		t2_protect_all(v);
 	}
 	for (uint32_t i = 0; i < n && n <= ARRAY_SIZE(list); i++) {
-		if (list[i].len)
+		if (list[i].len) {
 			t1_invalidate(v, list[i].host, list[i].len);
-		else
+		} else {
 			mmu_protect_page(v, list[i].host);
+			t2_protect_page(v, list[i].host);
+		}
 	}
 	/* Only now may those go on who wait. What was posted meanwhile keeps the flag up. */
 	while (atomic_exchange_explicit(&v->post_lock, 1, memory_order_acquire))
@@ -428,6 +436,8 @@ static enum vcpu_exit bt_run(struct vcpu *v)
 	/* From here on others wait for us; run_loop looks at requests first. */
 	atomic_store(&v->running, 1);
 	r = run_loop(v);
+	if (r == VCPU_EXIT_HALTED)
+		t2_idle(v);
 	atomic_store(&v->running, 0);
 	return r;
 }
@@ -457,6 +467,7 @@ static void bt_stats(struct vcpu *v, struct engine_stats *ret)
 	interp_stats(v, ret);
 	ret->interp_ns = ticks_ns(v, ret->interp_ns);
 	ret->t1_ns = ticks_ns(v, ret->t1_ns);
+	ret->t2_ns = ticks_ns(v, ret->t2_ns);
 	ret->translate_ns = ticks_ns(v, ret->translate_ns);
 }
 

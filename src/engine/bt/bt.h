@@ -27,7 +27,7 @@ struct engine_vm {
 	size_t code_mask_size;
 	unsigned nr_vcpus;
 	struct vcpu *vcpus[BT_MAX_VCPUS];
-	bool use_t1, lockstep;
+	bool use_t1, use_t2, lockstep;
 	uint64_t code_cache_size;
 };
 

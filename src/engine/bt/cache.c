@@ -10,6 +10,7 @@
 #include "base/util.h"
 #include "engine/bt/bt.h"
 #include "engine/bt/mmu.h"
+#include "engine/bt/t2.h"
 
 #define PAGES_SIZE   16384
 #define CODE_RESERVE 65536 /* no block is larger */
@@ -146,6 +147,7 @@ bool cache_watch(struct vcpu *v, const uint8_t *host_page)
 		return false;
 	/* Write tags of before go, here and elsewhere, before the page is read. */
 	mmu_protect_page(v, host_page);
+	t2_protect_page(v, host_page);
 	for (unsigned i = 0; i < vm->nr_vcpus; i++)
 		if (i != v->index && vm->vcpus[i]) {
 			bt_post(vm->vcpus[i], host_page, 0);

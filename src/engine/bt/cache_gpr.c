@@ -3,6 +3,7 @@
 #include "engine/bt/cache.h"
 #include "engine/bt/mmu.h"
 #include "engine/bt/t1_internal.h"
+#include "engine/bt/t2.h"
 
 unsigned cache_hash(uint64_t pa, uint64_t va, uint32_t flags)
 {
@@ -128,6 +129,8 @@ void *t1_find(struct vcpu *v, uint64_t va, struct block_exit *e)
 	bool dummy;
 
 	if (v->lockstep || (v->cache->global_links && v->global_gen != v->links_gen))
+		return NULL;
+	if ((v->cur_flags & BLOCK_USER) && t2_wants(v))
 		return NULL;
 	if (!(v->cur_flags & BLOCK_32) && !canonical(va))
 		return NULL;

@@ -20,6 +20,7 @@
  * from every slot, which is more than the manual demands and so allowed.
  */
 #include "engine/bt/mmu.h"
+#include "engine/bt/t2.h"
 
 #define PTE_P   1ull
 #define PTE_W   2ull
@@ -418,7 +419,7 @@ static void asid_clear(struct asid *a)
 	clear_jc(a);
 }
 
-void mmu_flush_all(struct vcpu *v)
+static void drop_all(struct vcpu *v)
 {
 	for (int i = 0; i < PCID_SLOTS; i++) {
 		struct asid *a = &v->asids[i];
@@ -434,19 +435,25 @@ void mmu_flush_all(struct vcpu *v)
 	v->stats.flushes++;
 }
 
-void mmu_flush_current(struct vcpu *v)
+void mmu_flush_all(struct vcpu *v)
 {
-	asid_clear(v->asid);
-	v->stats.flushes++;
+	drop_all(v);
+	t2_flush_all(v);
 }
 
-void mmu_flush_pcid(struct vcpu *v, uint16_t pcid)
+static void drop_pcid(struct vcpu *v, uint16_t pcid)
 {
 	for (int i = 0; i < PCID_SLOTS; i++)
 		if (v->asids[i].valid && v->asids[i].pcid == pcid) {
 			asid_clear(&v->asids[i]);
 			v->stats.flushes++;
 		}
+}
+
+void mmu_flush_pcid(struct vcpu *v, uint16_t pcid)
+{
+	drop_pcid(v, pcid);
+	t2_flush_pcid(v, pcid);
 }
 
 static void invlpg_slot(const struct vcpu *v, struct asid *a, uint64_t va)
@@ -475,8 +482,9 @@ static void invlpg_slot(const struct vcpu *v, struct asid *a, uint64_t va)
 
 void mmu_invlpg(struct vcpu *v, uint64_t va)
 {
+	t2_invlpg(v, va);
 	if (large_maybe(v, va)) {
-		mmu_flush_all(v);
+		drop_all(v);
 		return;
 	}
 	for (int i = 0; i < PCID_SLOTS; i++)
@@ -486,8 +494,9 @@ void mmu_invlpg(struct vcpu *v, uint64_t va)
 
 void mmu_invlpg_pcid(struct vcpu *v, uint16_t pcid, uint64_t va)
 {
+	t2_invlpg_pcid(v, pcid, va);
 	if (large_maybe(v, va)) {
-		mmu_flush_pcid(v, pcid);
+		drop_pcid(v, pcid);
 		return;
 	}
 	for (int i = 0; i < PCID_SLOTS; i++)
@@ -522,6 +531,7 @@ found:
 		v->tlb_ptr[m] = (uint64_t)victim->tlb[m];
 	if (flush)
 		v->stats.flushes++;
+	t2_root_loaded(v, flush);
 	mmu_set_mode(v);
 }
 
@@ -529,8 +539,12 @@ void mmu_set_mode(struct vcpu *v)
 {
 	unsigned acc = mmu_acc(v);
 
+	t2_mode(v, acc & ACC_USER);
 	v->tlb_base = v->tlb_ptr[mode_of(v, acc)];
 	v->jc_base = (uint64_t)v->asid->jc[!!(acc & ACC_USER)];
+	/* User code that belongs into a stub comes out at its next lookup. */
+	if ((acc & ACC_USER) && t2_wants(v))
+		v->jc_base = v->empty_jc;
 }
 
 void mmu_protect_page(struct vcpu *v, const void *host)

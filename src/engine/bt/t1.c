@@ -23,6 +23,7 @@
 #include "engine/bt/mmu.h"
 #include "engine/bt/t1_internal.h"
 #include "engine/bt/t1_offsets.h"
+#include "engine/bt/t2.h"
 
 _Static_assert(V_GPR == offsetof(struct vcpu, st.gpr), "t1_offsets.h");
 _Static_assert(V_XSAVE == offsetof(struct vcpu, st.xsave), "t1_offsets.h");
@@ -104,6 +105,7 @@ void t1_run(struct vcpu *v)
 {
 	struct block_exit *link = NULL;
 	uint32_t flags, last_flags = ~0u, generation = 0;
+	bool asked = false;
 
 	for (;;) {
 		struct block *b;
@@ -119,6 +121,22 @@ void t1_run(struct vcpu *v)
 				return;
 			continue;
 		}
+		if (!asked && (flags & BLOCK_USER) && t2_wants(v)) {
+			link = NULL;
+			switch (t2_run(v)) {
+			case T2_DONE:
+				return;
+			case T2_INTERP:
+				if (interpret(v))
+					return;
+				break;
+			case T2_T1:
+				asked = true;
+				break;
+			}
+			continue;
+		}
+		asked = false;
 		if (flags != last_flags) {
 			/* Jump-cache entries and links belong to one set of mode flags. */
 			if (flags != v->jc_flags[!!(flags & BLOCK_USER)]) {

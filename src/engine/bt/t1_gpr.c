@@ -11,6 +11,7 @@
 #include "engine/bt/cache.h"
 #include "engine/bt/interp_internal.h"
 #include "engine/bt/t1_internal.h"
+#include "engine/bt/t2.h"
 
 void t1_sync_in(struct vcpu *v)
 {
@@ -126,7 +127,7 @@ static void *resume(struct vcpu *v)
 		s->rflags &= ~(uint64_t)FLAG_RF;
 	if (!t1_mode_flags(v, &flags) || flags != v->jc_flags[!!(flags & BLOCK_USER)])
 		return NULL;
-	if (v->links_gen != v->global_gen || v->lockstep)
+	if (v->links_gen != v->global_gen || v->lockstep || ((flags & BLOCK_USER) && t2_wants(v)))
 		return NULL;
 	v->cur_flags = flags;
 	t1_sync_in(v);

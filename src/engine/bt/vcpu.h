@@ -159,6 +159,8 @@ struct vcpu {
 	int tid;
 	timer_t timer;
 	bool has_timer;
+	struct t2 *t2;             /* NULL: no direct execution */
+	volatile pid_t t2_pid;     /* the stub that runs guest code now; 0: none */
 	struct lockstep *lockstep; /* NULL unless that mode is on */
 	struct undo_log *undo;     /* lockstep: log stores here; else NULL */
 	bool in_gpr, bail;         /* see interp_internal.h: needs_full */

@@ -1,0 +1,438 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "engine/bt/stub.h"
+
+#include <elf.h>
+#include <errno.h>
+#include <linux/audit.h>
+#include <linux/filter.h>
+#include <linux/rseq.h>
+#include <linux/seccomp.h>
+#include <signal.h>
+#include <stddef.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/ptrace.h>
+#include <sys/resource.h>
+#include <sys/rseq.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+#include <sys/user.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/util.h"
+
+#ifndef MFD_EXEC
+#define MFD_EXEC 0x10u
+#endif
+#ifndef PTRACE_SYSEMU
+#define PTRACE_SYSEMU 31
+#endif
+
+extern const char stub_gate_code[], stub_gate_after[], stub_gate_end[];
+
+#define CALLS_OFFSET  4096
+#define FILTER_OFFSET (STUB_GATE_SIZE - 4096)
+#define KICK_SIGNAL   SIGURG
+
+_Static_assert(CALLS_OFFSET + sizeof(struct stub_call) * STUB_MAX_CALLS <= FILTER_OFFSET,
+	       "the calls fit into the gate");
+
+/* ---- the gate ---- */
+
+/* Waits for the next stop of pid; the status, or -1 if it is gone. */
+static int wait_stop(pid_t pid)
+{
+	int status;
+
+	while (waitpid(pid, &status, __WALL) < 0)
+		if (errno != EINTR)
+			return -1;
+	return WIFSTOPPED(status) ? status : -1;
+}
+
+/*
+ * Executes the first n calls at the gate of pid, which is stopped.  0 or the
+ * (negative) errno of the call that failed.  forked: where to put the pid of a
+ * process that one of them creates.
+ */
+static int gate_run(pid_t pid, unsigned n, pid_t *forked)
+{
+	struct user_regs_struct regs;
+	unsigned long cs, ss;
+
+	__asm__("mov %%cs, %0; mov %%ss, %1" : "=r"(cs), "=r"(ss));
+	memset(&regs, 0, sizeof(regs));
+	regs.rip = STUB_GATE;
+	regs.r12 = STUB_GATE + CALLS_OFFSET;
+	regs.r13 = n;
+	regs.cs = cs;
+	regs.ss = ss;
+	regs.eflags = 0x202;
+	regs.orig_rax = ~0ull;
+	if (ptrace(PTRACE_SETREGS, pid, NULL, &regs))
+		return -ESRCH;
+	for (;;) {
+		unsigned long child;
+		int status;
+
+		if (ptrace(PTRACE_CONT, pid, NULL, 0))
+			return -ESRCH;
+		status = wait_stop(pid);
+		if (status < 0)
+			return -ESRCH;
+		if (status >> 8 == (SIGTRAP | PTRACE_EVENT_FORK << 8)) {
+			if (ptrace(PTRACE_GETEVENTMSG, pid, NULL, &child))
+				return -ESRCH;
+			if (forked)
+				*forked = (pid_t)child;
+			continue;
+		}
+		/* Other signals (from a terminal, a late kick) are not the gate's. */
+		if (WSTOPSIG(status) != SIGTRAP)
+			continue;
+		if (ptrace(PTRACE_GETREGS, pid, NULL, &regs))
+			return -ESRCH;
+		return (int)(int64_t)regs.r14;
+	}
+}
+
+static void call_set(struct stub_call *c, uint64_t nr, uint64_t a, uint64_t b, uint64_t d, uint64_t e,
+		     uint64_t f, uint64_t g)
+{
+	*c = (struct stub_call){ nr, { a, b, d, e, f, g } };
+}
+
+static int queue(struct stub_host *h, uint64_t nr, uint64_t a, uint64_t b, uint64_t d, uint64_t e, uint64_t f,
+		 uint64_t g)
+{
+	if (h->n_calls >= STUB_MAX_CALLS)
+		return -1;
+	call_set(&h->calls[h->n_calls++], nr, a, b, d, e, f, g);
+	return 0;
+}
+
+int stub_map(struct stub_host *h, uint64_t va, uint64_t len, int prot, uint64_t offset)
+{
+	return queue(h, SYS_mmap, va, len, (uint64_t)prot, MAP_SHARED | MAP_FIXED | MAP_POPULATE, STUB_RAM_FD,
+		     offset);
+}
+
+int stub_unmap(struct stub_host *h, uint64_t va, uint64_t len)
+{
+	return queue(h, SYS_munmap, va, len, 0, 0, 0, 0);
+}
+
+int stub_flush(struct stub_host *h, struct stub *s)
+{
+	unsigned n = h->n_calls;
+
+	h->n_calls = 0;
+	return n && gate_run(s->pid, n, NULL) ? -1 : 0;
+}
+
+/* ---- creation ---- */
+
+/* In the forked child. Gives up what it inherited, then has itself traced and goes to the gate, where the
+ * calls that the parent has queued unmap the rest. Never returns. */
+static void zygote_main(int ram_fd, int gate_fd, unsigned n_calls)
+{
+	struct rlimit none = { 0, 0 };
+	struct sigaction dfl = { .sa_handler = SIG_DFL };
+	stack_t ss = { .ss_flags = SS_DISABLE };
+	sigset_t set;
+
+	prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
+	setpgid(0, 0);
+	setrlimit(RLIMIT_CORE, &none);
+	for (int i = 1; i < 65; i++)
+		sigaction(i, &dfl, NULL);
+	sigaltstack(&ss, NULL);
+	sigemptyset(&set);
+	sigprocmask(SIG_SETMASK, &set, NULL);
+	/* Kernel features that write to memory behind the program's back. */
+	if (__rseq_size)
+		syscall(SYS_rseq, (char *)__builtin_thread_pointer() + __rseq_offset, 32,
+			RSEQ_FLAG_UNREGISTER, RSEQ_SIG);
+	syscall(SYS_set_robust_list, NULL, 24);
+	syscall(SYS_set_tid_address, NULL);
+	if (mmap((void *)STUB_GATE, CALLS_OFFSET, PROT_READ | PROT_EXEC, MAP_SHARED | MAP_FIXED, gate_fd,
+		 0) == MAP_FAILED ||
+	    mmap((void *)(STUB_GATE + CALLS_OFFSET), STUB_GATE_SIZE - CALLS_OFFSET, PROT_READ,
+		 MAP_SHARED | MAP_FIXED, gate_fd, CALLS_OFFSET) == MAP_FAILED)
+		_exit(1);
+	/* Descriptors: RAM at its place, nothing else. */
+	if (dup2(ram_fd, STUB_RAM_FD) < 0 || syscall(SYS_close_range, 0, STUB_RAM_FD - 1, 0) ||
+	    syscall(SYS_close_range, STUB_RAM_FD + 1, ~0u, 0))
+		_exit(1);
+	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) || ptrace(PTRACE_TRACEME, 0, NULL, NULL))
+		_exit(1);
+	__asm__ volatile("mov %0, %%r12\n\tmov %1, %%r13\n\tjmp *%2"
+			 :
+			 : "r"(STUB_GATE + CALLS_OFFSET), "r"((uint64_t)n_calls), "r"(STUB_GATE)
+			 : "r12", "r13", "memory");
+	__builtin_unreachable();
+}
+
+/* The filter that every stub gets: three calls from one instruction. */
+static void write_filter(uint8_t *gate)
+{
+	uint64_t ip = STUB_GATE + (uint64_t)(stub_gate_after - stub_gate_code);
+	struct sock_filter *f = (struct sock_filter *)(gate + FILTER_OFFSET + sizeof(struct sock_fprog));
+	const struct sock_filter code[] = {
+		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, arch)),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, AUDIT_ARCH_X86_64, 0, 8),
+		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, instruction_pointer)),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (uint32_t)ip, 0, 6),
+		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, instruction_pointer) + 4),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (uint32_t)(ip >> 32), 0, 4),
+		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_mmap, 3, 0),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_munmap, 2, 0),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_mprotect, 1, 0),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_TRAP),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+	};
+	struct sock_fprog prog = {
+		.len = ARRAY_SIZE(code),
+		.filter = (struct sock_filter *)(STUB_GATE + FILTER_OFFSET + sizeof(struct sock_fprog)),
+	};
+
+	memcpy(f, code, sizeof(code));
+	memcpy(gate + FILTER_OFFSET, &prog, sizeof(prog));
+}
+
+static int gate_memory(struct stub_host *h)
+{
+	int fd = memfd_create("sill-gate", MFD_CLOEXEC | MFD_EXEC);
+
+	if (fd < 0)
+		fd = memfd_create("sill-gate", MFD_CLOEXEC);
+	if (fd < 0)
+		return -1;
+	h->gate = MAP_FAILED;
+	if (!ftruncate(fd, STUB_GATE_SIZE))
+		h->gate = mmap(NULL, STUB_GATE_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	if (h->gate == MAP_FAILED) {
+		h->gate = NULL;
+		close(fd);
+		return -1;
+	}
+	memcpy(h->gate, stub_gate_code, (size_t)(stub_gate_end - stub_gate_code));
+	h->calls = (struct stub_call *)(h->gate + CALLS_OFFSET);
+	write_filter(h->gate);
+	return fd;
+}
+
+int stub_host_init(struct stub_host *h, int ram_fd, struct error *err)
+{
+	uint8_t image[16384];
+	struct iovec iov = { image, sizeof(image) };
+	sigset_t all, old;
+	int fd, status;
+
+	memset(h, 0, sizeof(*h));
+	h->cpu = -1;
+	fd = gate_memory(h);
+	if (fd < 0)
+		return error_set(err, errno, "no memory for direct execution: %s", strerror(errno));
+	if (sched_getaffinity(0, sizeof(h->all), &h->all))
+		CPU_ZERO(&h->all);
+	queue(h, SYS_munmap, 0, STUB_GATE, 0, 0, 0, 0);
+	queue(h, SYS_munmap, STUB_GATE + STUB_GATE_SIZE, STUB_VA_END - STUB_GATE - STUB_GATE_SIZE, 0, 0, 0,
+	      0);
+	/* No handler of ours may run in the child before it has dropped them. */
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &old);
+	h->zygote = (pid_t)syscall(SYS_clone, SIGCHLD, NULL, NULL, NULL, NULL);
+	if (!h->zygote)
+		zygote_main(ram_fd, fd, h->n_calls);
+	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	h->n_calls = 0;
+	close(fd);
+	if (h->zygote < 0) {
+		h->zygote = 0;
+		stub_host_free(h);
+		return error_set(err, errno, "cannot fork for direct execution: %s", strerror(errno));
+	}
+	status = wait_stop(h->zygote);
+	if (status < 0 || WSTOPSIG(status) != SIGTRAP ||
+	    ptrace(PTRACE_SETOPTIONS, h->zygote, NULL,
+		   PTRACE_O_TRACESYSGOOD | PTRACE_O_EXITKILL | PTRACE_O_TRACEFORK) ||
+	    ptrace(PTRACE_GETREGSET, h->zygote, NT_X86_XSTATE, &iov)) {
+		stub_host_free(h);
+		return error_set(err, EPERM, "direct execution needs ptrace, which this host refuses");
+	}
+	h->xsize = iov.iov_len;
+	return 0;
+}
+
+static void end(pid_t pid)
+{
+	int status;
+
+	kill(pid, SIGKILL);
+	while (waitpid(pid, &status, __WALL) < 0 && errno == EINTR)
+		;
+}
+
+void stub_host_free(struct stub_host *h)
+{
+	if (h->zygote)
+		end(h->zygote);
+	if (h->gate)
+		munmap(h->gate, STUB_GATE_SIZE);
+	memset(h, 0, sizeof(*h));
+	h->cpu = -1;
+}
+
+int stub_new(struct stub_host *h, struct stub *s)
+{
+	pid_t pid = 0;
+
+	memset(s, 0, sizeof(*s));
+	s->cpu = -1;
+	call_set(&h->calls[0], SYS_clone, SIGCHLD, 0, 0, 0, 0, 0);
+	if (gate_run(h->zygote, 1, &pid) < 0 || pid <= 0)
+		return -1;
+	if (wait_stop(pid) < 0)
+		return -1;
+	s->pid = pid;
+	call_set(&h->calls[0], SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, STUB_GATE + FILTER_OFFSET, 0, 0, 0);
+	if (gate_run(pid, 1, NULL)) {
+		stub_kill(s);
+		return -1;
+	}
+	return 0;
+}
+
+void stub_kill(struct stub *s)
+{
+	if (s->pid)
+		end(s->pid);
+	s->pid = 0;
+}
+
+/* ---- running ---- */
+
+void stub_kick(pid_t pid)
+{
+	syscall(SYS_tgkill, pid, pid, KICK_SIGNAL);
+}
+
+void stub_run(struct stub *s, struct user_regs_struct *regs, volatile pid_t *kick,
+	      const volatile uint32_t *kicked, struct stub_event *ev)
+{
+	siginfo_t si;
+	int status;
+
+	memset(ev, 0, sizeof(*ev));
+	ev->stop = STUB_DEAD;
+	regs->orig_rax = ~0ull;
+	if (ptrace(PTRACE_SETREGS, s->pid, NULL, regs))
+		return;
+	/* From here the kick's handler signals the stub; a kick before this is seen in the flag. */
+	*kick = s->pid;
+	__atomic_signal_fence(__ATOMIC_SEQ_CST);
+	if (*kicked) {
+		*kick = 0;
+		ev->stop = STUB_KICKED;
+		return;
+	}
+	if (ptrace(PTRACE_SYSEMU, s->pid, NULL, 0)) {
+		*kick = 0;
+		return;
+	}
+	status = wait_stop(s->pid);
+	*kick = 0;
+	if (status < 0 || ptrace(PTRACE_GETREGS, s->pid, NULL, regs))
+		return;
+	ev->sig = WSTOPSIG(status);
+	if (ev->sig == (SIGTRAP | 0x80)) {
+		ev->stop = STUB_SYSCALL;
+		return;
+	}
+	if (ptrace(PTRACE_GETSIGINFO, s->pid, NULL, &si))
+		return;
+	/* Faults come from the kernel; what a process sent (a kick, a terminal) is a reason to look around.
+	 */
+	ev->stop = si.si_code > 0 && (ev->sig == SIGSEGV || ev->sig == SIGBUS || ev->sig == SIGFPE ||
+				      ev->sig == SIGILL || ev->sig == SIGTRAP || ev->sig == SIGSYS)
+		       ? STUB_SIGNAL
+		       : STUB_KICKED;
+	ev->code = si.si_code;
+	if (ev->sig == SIGSYS)
+		ev->syscall = si.si_syscall;
+	else
+		ev->addr = (uint64_t)si.si_addr;
+}
+
+int stub_xstate_get(const struct stub_host *h, const struct stub *s, void *image)
+{
+	struct iovec iov = { image, h->xsize };
+
+	return ptrace(PTRACE_GETREGSET, s->pid, NT_X86_XSTATE, &iov) ? -1 : 0;
+}
+
+int stub_xstate_set(const struct stub_host *h, const struct stub *s, const void *image)
+{
+	struct iovec iov = { (void *)image, h->xsize };
+
+	return ptrace(PTRACE_SETREGSET, s->pid, NT_X86_XSTATE, &iov) ? -1 : 0;
+}
+
+uint64_t stub_round_trip(struct stub_host *h)
+{
+	struct stub s = { .pid = h->zygote, .cpu = -1 };
+	uint64_t best = ~0ull;
+
+	stub_pin(h, &s, 0, INT64_MAX);
+	for (int i = 0; i < 32; i++) {
+		uint64_t begin = __builtin_ia32_rdtsc();
+
+		gate_run(h->zygote, 0, NULL);
+		best = min_u64(best, __builtin_ia32_rdtsc() - begin);
+	}
+	return best;
+}
+
+/* ---- processors ---- */
+
+void stub_pin(struct stub_host *h, struct stub *s, int64_t now, int64_t period)
+{
+	cpu_set_t one;
+
+	if (CPU_COUNT(&h->all) < 2)
+		return;
+	if (h->cpu >= 0 && now - h->bound_at > period) {
+		/* A sleeper is placed anew when it wakes: on an idle processor if there is one. */
+		const struct timespec moment = { 0, 1 };
+
+		stub_unpin(h);
+		nanosleep(&moment, NULL);
+	}
+	if (h->cpu < 0) {
+		h->bound_at = now;
+		h->cpu = sched_getcpu();
+		CPU_ZERO(&one);
+		CPU_SET(h->cpu, &one);
+		if (sched_setaffinity(0, sizeof(one), &one))
+			return;
+	}
+	if (s->cpu != h->cpu) {
+		CPU_ZERO(&one);
+		CPU_SET(h->cpu, &one);
+		if (!sched_setaffinity(s->pid, sizeof(one), &one))
+			s->cpu = h->cpu;
+	}
+}
+
+void stub_unpin(struct stub_host *h)
+{
+	if (h->cpu < 0)
+		return;
+	sched_setaffinity(0, sizeof(h->all), &h->all);
+	h->cpu = -1;
+}

@@ -1,0 +1,585 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * T2's policy and the way between st and a stub's registers.  See t2.h.
+ */
+/* It defines names that are ours too. */
+#include <sys/user.h>
+#undef PAGE_SIZE
+#undef PAGE_MASK
+
+#include "engine/bt/t2.h"
+
+#include <asm/ldt.h>
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/ptrace.h>
+
+#include "base/log.h"
+#include "base/util.h"
+#include "engine/bt/bt.h"
+#include "engine/bt/interp_internal.h"
+#include "engine/bt/mmu.h"
+#include "engine/bt/t2_internal.h"
+
+#ifndef PTRACE_SET_THREAD_AREA
+#define PTRACE_SET_THREAD_AREA 26
+#endif
+
+#define MAX_MAPS 48 /* stubs per vCPU */
+
+/* In microseconds of TSC time. */
+#define PROMOTE_AFTER 2000 /* T1 user time that a root must have spent */
+#define FIRST_BURST   20   /* before the cost of a switch is known */
+#define PROMOTE_BURST 2    /* in stretches of at least so many switches' time */
+#define DEMOTE_BURST  2    /* a stub whose stops are nearer to each other is no gain; a switch is 1 */
+#define PIN_PERIOD    100000
+#define MAX_BACKOFF   8
+#define STOPS_WINDOW  64
+#define MAP_WINDOW    50000
+
+/* The host's selectors for user code (those of every Linux kernel), and the first of its TLS entries. */
+#define HOST_CS64   0x33
+#define HOST_CS32   0x23
+#define HOST_DS     0x2b
+#define HOST_TLS    12
+#define HOST_TLS_NR 3
+
+static int64_t ticks(void)
+{
+	return (int64_t)__builtin_ia32_rdtsc();
+}
+
+int t2_init(struct vcpu *v)
+{
+	struct t2 *t = calloc(1, sizeof(*t));
+	uint64_t us = v->model->tsc_khz / 1000;
+	FILE *f;
+
+	if (!t)
+		return -ENOMEM;
+	t->host.cpu = -1;
+	t->promote_ticks = PROMOTE_AFTER * us;
+	t->burst_ticks = FIRST_BURST * us;
+	t->map_ticks = MAP_WINDOW * us;
+	t->pin_ticks = PIN_PERIOD * us;
+	t->max_mappings = 65530;
+	f = fopen("/proc/sys/vm/max_map_count", "re");
+	if (f) {
+		if (fscanf(f, "%u", &t->max_mappings) != 1 || t->max_mappings < 1024)
+			t->max_mappings = 1024;
+		fclose(f);
+	}
+	t->max_mappings -= t->max_mappings / 16;
+	v->t2 = t;
+	return 0;
+}
+
+/* The first time that a stub is wanted. False: T1 only, from now on. */
+static bool start(struct vcpu *v)
+{
+	struct t2 *t = v->t2;
+	struct error err = { 0 };
+	uint64_t cost;
+
+	if (t->started || t->failed)
+		return t->started;
+	t->written = calloc(mem_ram_size(v->mem) / PAGE_SIZE / 64 + 1, sizeof(uint64_t));
+	t->image = t->written ? aligned_alloc(64, X86_XSAVE_MAX) : NULL;
+	if (!t->image || stub_host_init(&t->host, mem_ram_fd(v->mem), &err)) {
+		log_warn("no direct execution, programs run slower: %s",
+			 err.message[0] ? err.message : "out of memory");
+		t->failed = true;
+		return false;
+	}
+	if (t->host.xsize > X86_XSAVE_MAX) {
+		stub_host_free(&t->host);
+		t->failed = true;
+		return false;
+	}
+	cost = stub_round_trip(&t->host);
+	t->burst_ticks = PROMOTE_BURST * cost;
+	t->demote_ticks = DEMOTE_BURST * cost;
+	t->started = true;
+	return true;
+}
+
+void t2_free(struct vcpu *v)
+{
+	struct t2 *t = v->t2;
+
+	if (!t)
+		return;
+	for (int i = 0; i < T2_SETS * T2_WAYS; i++)
+		t2_map_free(v, &t->spaces[i]);
+	if (t->started)
+		stub_host_free(&t->host);
+	free(t->written);
+	free(t->image);
+	free(t);
+	v->t2 = NULL;
+}
+
+void t2_idle(struct vcpu *v)
+{
+	if (v->t2)
+		stub_unpin(&v->t2->host);
+}
+
+/* ---- policy ---- */
+
+static void count_afresh(struct t2 *t, struct t2_space *s)
+{
+	s->user_ticks = s->bursts = 0;
+	s->look = false;
+	t->since = (uint64_t)ticks();
+}
+
+static void demote(struct vcpu *v, struct t2_space *s)
+{
+	s->on = false;
+	if (s->backoff < MAX_BACKOFF)
+		s->backoff++;
+	count_afresh(v->t2, s);
+	v->stats.t2_demotions++;
+}
+
+/* The stub failed: without it. */
+static void give_up(struct vcpu *v, struct t2_space *s)
+{
+	t2_map_free(v, s);
+	demote(v, s);
+}
+
+static void evict_oldest(struct vcpu *v)
+{
+	struct t2 *t = v->t2;
+	struct t2_space *oldest = NULL;
+
+	for (int i = 0; i < T2_SETS * T2_WAYS; i++) {
+		struct t2_space *s = &t->spaces[i];
+
+		if (s->map && s != t->space && (!oldest || s->last_used < oldest->last_used))
+			oldest = s;
+	}
+	if (oldest) {
+		t2_map_free(v, oldest);
+		oldest->on = false;
+	}
+}
+
+/* User code of the current root has run long enough in T1 to ask. */
+static void promote(struct vcpu *v, struct t2_space *s)
+{
+	struct t2 *t = v->t2;
+	uint64_t identity = t2_identity(v, s->root);
+
+	if (identity != s->identity) {
+		/* Another process than the one that the counting began with, or the first look at it. */
+		s->identity = identity;
+		s->backoff = 0;
+		count_afresh(t, s);
+		return;
+	}
+	count_afresh(t, s);
+	if (!start(v))
+		return;
+	if (!s->map) {
+		if (t->n_maps >= MAX_MAPS)
+			evict_oldest(v);
+		s->map = t2_map_new(v);
+		if (!s->map) {
+			s->backoff = MAX_BACKOFF;
+			return;
+		}
+		s->stale = false;
+		s->n_invals = 0;
+	}
+	s->map->stops = 0;
+	s->map->stop_ticks = s->map->map_ticks = 0;
+	s->map->window_start = (uint64_t)ticks();
+	s->map->strikes = 0;
+	s->on = true;
+	v->stats.t2_promotions++;
+}
+
+/* After a stop that the guest sees: has it been worth it? */
+static void judge_stops(struct vcpu *v, struct t2_space *s)
+{
+	struct t2_map *m = s->map;
+
+	if (++m->stops < STOPS_WINDOW)
+		return;
+	if (m->stop_ticks / m->stops < v->t2->demote_ticks)
+		demote(v, s);
+	m->stops = 0;
+	m->stop_ticks = 0;
+}
+
+/* After mapping: is that all that it does? */
+static void judge_mapping(struct vcpu *v, struct t2_space *s, uint64_t now)
+{
+	struct t2_map *m = s->map;
+	uint64_t span = now - m->window_start;
+
+	if (span < v->t2->map_ticks)
+		return;
+	m->strikes = m->map_ticks > span / 2 ? m->strikes + 1 : 0;
+	m->map_ticks = 0;
+	m->window_start = now;
+	if (m->strikes == 4)
+		demote(v, s);
+}
+
+/* ---- registers ---- */
+
+static bool flat_data(const struct x86_seg *s)
+{
+	return s->sel == HOST_DS && (s->attr & (SEG_P | SEG_DB)) == (SEG_P | SEG_DB) && !s->base &&
+	       s->limit == 0xffffffffu;
+}
+
+/* DS or ES as the host's descriptors have it: null, or the flat data segment. */
+static bool data_ok(const struct x86_seg *s)
+{
+	return s->sel == 0 || flat_data(s);
+}
+
+/* FS or GS: also a TLS entry. In 64-bit mode the base counts, whatever the selector. */
+static bool extra_ok(const struct x86_seg *s)
+{
+	unsigned index = s->sel >> 3;
+
+	if (s->sel == 0)
+		return true;
+	if (flat_data(s))
+		return true;
+	return (s->sel & 7) == 3 && index >= HOST_TLS && index < HOST_TLS + HOST_TLS_NR &&
+	       (s->attr & SEG_P) && (s->attr & SEG_DB);
+}
+
+/* Can the current state be that of a host process? */
+static bool representable(const struct vcpu *v)
+{
+	const struct x86_state *s = &v->st;
+	const uint64_t bad = FLAG_TF | FLAG_IOPL | FLAG_NT | FLAG_VM | FLAG_AC | FLAG_ID | FLAG_RF;
+	const struct x86_seg *cs = &s->seg[SEG_CS];
+
+	if ((s->rflags & bad) || !(s->rflags & FLAG_IF) || s->shadow || v->dr_watch || (s->cr4 & CR4_TSD))
+		return false;
+	if ((s->cr0 & (CR0_TS | CR0_EM)) || !(s->cr4 & CR4_OSXSAVE) || s->xcr0 != v->model->xcr0_mask)
+		return false;
+	if (cs->attr & SEG_L) {
+		if (cs->sel != HOST_CS64 || s->rip >= STUB_VA_END)
+			return false;
+	} else if (cs->sel != HOST_CS32 || cs->base || cs->limit != 0xffffffffu || !(cs->attr & SEG_DB)) {
+		return false;
+	}
+	if (s->seg[SEG_SS].sel != HOST_DS || (!(cs->attr & SEG_L) && !flat_data(&s->seg[SEG_SS])))
+		return false;
+	return data_ok(&s->seg[SEG_DS]) && data_ok(&s->seg[SEG_ES]) && extra_ok(&s->seg[SEG_FS]) &&
+	       extra_ok(&s->seg[SEG_GS]) &&
+	       !(s->seg[SEG_FS].sel && s->seg[SEG_GS].sel && s->seg[SEG_FS].sel != HOST_DS &&
+		 s->seg[SEG_GS].sel != HOST_DS);
+}
+
+/* Gives the stub the descriptor that FS or GS was loaded from. */
+static bool set_tls(struct t2_map *m, const struct x86_seg *seg)
+{
+	struct user_desc d = { .entry_number = seg->sel >> 3,
+			       .base_addr = (uint32_t)seg->base,
+			       .seg_32bit = 1,
+			       .limit_in_pages = 1,
+			       .limit = seg->limit >> 12,
+			       .useable = 1 };
+
+	if (!seg->sel || seg->sel == HOST_DS)
+		return true;
+	if (m->tls_sel == seg->sel && m->tls_base == seg->base && m->tls_limit == seg->limit)
+		return true;
+	if (ptrace((enum __ptrace_request)PTRACE_SET_THREAD_AREA, m->stub.pid,
+		   (void *)(uint64_t)d.entry_number, &d))
+		return false;
+	m->tls_sel = seg->sel;
+	m->tls_base = seg->base;
+	m->tls_limit = seg->limit;
+	return true;
+}
+
+static void regs_out(const struct x86_state *s, struct user_regs_struct *r)
+{
+	*r = (struct user_regs_struct){
+		.rax = s->gpr[RAX],
+		.rcx = s->gpr[RCX],
+		.rdx = s->gpr[RDX],
+		.rbx = s->gpr[RBX],
+		.rsp = s->gpr[RSP],
+		.rbp = s->gpr[RBP],
+		.rsi = s->gpr[RSI],
+		.rdi = s->gpr[RDI],
+		.r8 = s->gpr[R8],
+		.r9 = s->gpr[R9],
+		.r10 = s->gpr[R10],
+		.r11 = s->gpr[R11],
+		.r12 = s->gpr[R12],
+		.r13 = s->gpr[R13],
+		.r14 = s->gpr[R14],
+		.r15 = s->gpr[R15],
+		.rip = s->rip,
+		.eflags = s->rflags,
+		.cs = s->seg[SEG_CS].sel,
+		.ss = HOST_DS,
+		.ds = s->seg[SEG_DS].sel,
+		.es = s->seg[SEG_ES].sel,
+		.fs = s->seg[SEG_FS].sel,
+		.gs = s->seg[SEG_GS].sel,
+		.fs_base = s->seg[SEG_FS].base,
+		.gs_base = s->seg[SEG_GS].base,
+	};
+}
+
+/* A segment register that the program loaded in the stub: from the guest's tables, as T1 would have. */
+static void reload(struct vcpu *v, unsigned seg, uint16_t sel)
+{
+	if (v->st.seg[seg].sel == sel)
+		return;
+	if (seg_load(v, seg, sel)) {
+		/* The host had it and the guest does not (any more): null, as after a failed IRET. */
+		v->exc.present = false;
+		seg_load(v, seg, 0);
+	}
+}
+
+static void regs_in(struct vcpu *v, const struct user_regs_struct *r)
+{
+	const uint64_t user = FLAGS_ARITH | FLAG_TF | FLAG_DF | FLAG_NT | FLAG_RF | FLAG_AC | FLAG_ID;
+	struct x86_state *s = &v->st;
+
+	s->gpr[RAX] = r->rax;
+	s->gpr[RCX] = r->rcx;
+	s->gpr[RDX] = r->rdx;
+	s->gpr[RBX] = r->rbx;
+	s->gpr[RSP] = r->rsp;
+	s->gpr[RBP] = r->rbp;
+	s->gpr[RSI] = r->rsi;
+	s->gpr[RDI] = r->rdi;
+	s->gpr[R8] = r->r8;
+	s->gpr[R9] = r->r9;
+	s->gpr[R10] = r->r10;
+	s->gpr[R11] = r->r11;
+	s->gpr[R12] = r->r12;
+	s->gpr[R13] = r->r13;
+	s->gpr[R14] = r->r14;
+	s->gpr[R15] = r->r15;
+	s->rip = r->rip;
+	s->rflags = (s->rflags & ~user) | (r->eflags & user);
+	reload(v, SEG_DS, (uint16_t)r->ds);
+	reload(v, SEG_ES, (uint16_t)r->es);
+	reload(v, SEG_FS, (uint16_t)r->fs);
+	reload(v, SEG_GS, (uint16_t)r->gs);
+	s->seg[SEG_FS].base = r->fs_base;
+	s->seg[SEG_GS].base = r->gs_base;
+	if ((uint16_t)r->cs != s->seg[SEG_CS].sel) {
+		/* A far transfer between 64-bit and compatibility code. */
+		struct descriptor d;
+
+		if (!desc_read(v, (uint16_t)r->cs, EXC_GP, &d))
+			seg_from_desc(&s->seg[SEG_CS], (uint16_t)r->cs, &d);
+		v->exc.present = false;
+		mode_changed(v);
+	}
+}
+
+/* ---- stops ---- */
+
+/*
+ * A trap leaves RIP after the instruction; T1 is to execute it: step back to its
+ * start.  What stands there decides, so a wrong guess only costs time.
+ */
+static void step_back(struct vcpu *v, const uint8_t *want, unsigned n)
+{
+	uint8_t b[2];
+
+	if (lin_read(v, v->st.rip - n, b, n, ACC_USER | ACC_R | ACC_PROBE)) {
+		v->exc.present = false;
+		return;
+	}
+	if (!memcmp(b, want, n))
+		v->st.rip -= n;
+}
+
+/* SIGTRAP: INT3, INT1, or a single step that the program armed itself by POPF. */
+static enum t2_verdict stopped_trap(struct vcpu *v, const struct stub_event *ev)
+{
+	static const uint8_t int3 = 0xcc, int1 = 0xf1, int_3[] = { 0xcd, 0x03 };
+	uint64_t rip = v->st.rip;
+
+	if (ev->code == TRAP_TRACE || (v->st.rflags & FLAG_TF)) {
+		v->exc = (struct exception){ .vector = EXC_DB, .dr6 = 1u << 14, .present = true };
+		event_exception(v);
+		return T2_DONE;
+	}
+	step_back(v, &int3, 1);
+	if (v->st.rip == rip)
+		step_back(v, &int1, 1);
+	if (v->st.rip == rip)
+		step_back(v, int_3, 2);
+	return T2_T1;
+}
+
+/* SIGSYS: the host's vsyscall page was called, and the host has already returned from it. */
+static enum t2_verdict stopped_vsyscall(struct vcpu *v, const struct stub_event *ev)
+{
+	static const int calls[] = { 96 /* gettimeofday */, 201 /* time */, 309 /* getcpu */ };
+
+	for (unsigned i = 0; i < ARRAY_SIZE(calls); i++)
+		if (ev->syscall == calls[i]) {
+			v->st.rip = 0xffffffffff600000ull + (uint64_t)i * 1024;
+			v->st.gpr[RSP] -= 8;
+		}
+	return T2_T1;
+}
+
+static enum t2_verdict stopped_fault(struct vcpu *v, struct t2_space *s, const struct stub_event *ev,
+				     bool *again)
+{
+	uint64_t begin = (uint64_t)ticks();
+	enum t2_fault f;
+
+	*again = false;
+	/* Without an address it was no page fault. */
+	if (ev->code != SEGV_MAPERR && ev->code != SEGV_ACCERR)
+		return T2_T1;
+	f = t2_map_fault(v, s, ev->addr, v->st.rip);
+	s->map->map_ticks += (uint64_t)ticks() - begin;
+	switch (f) {
+	case T2_MAPPED:
+		v->stats.t2_maps++;
+		*again = true;
+		judge_mapping(v, s, (uint64_t)ticks());
+		return T2_T1;
+	case T2_DEVICE:
+		return T2_INTERP;
+	case T2_BROKEN:
+		give_up(v, s);
+		return T2_T1;
+	case T2_NOT_HERE:
+		return T2_T1;
+	case T2_GUESTS:
+		break;
+	}
+	s->map->retry_va = ev->addr;
+	return T2_T1;
+}
+
+/* The stub was killed: the state of the program in it is lost. */
+static enum t2_verdict stopped_dead(struct vcpu *v, struct t2_space *s)
+{
+	snprintf(v->error, sizeof(v->error),
+		 "the process that ran the guest's program was killed (out of memory on the host?)");
+	give_up(v, s);
+	return T2_DONE;
+}
+
+/* Runs the stub until it stops once. *again: go on in it. */
+static enum t2_verdict run_once(struct vcpu *v, struct t2_space *s, bool *again)
+{
+	static const uint8_t syscall_insn[] = { 0x0f, 0x05 }, int80[] = { 0xcd, 0x80 };
+	struct t2 *t = v->t2;
+	struct t2_map *m = s->map;
+	struct user_regs_struct regs;
+	struct stub_event ev;
+	int64_t begin, spent;
+	uint64_t rip;
+
+	*again = false;
+	stub_pin(&t->host, &m->stub, ticks(), (int64_t)t->pin_ticks);
+	if (!set_tls(m, &v->st.seg[SEG_FS]) || !set_tls(m, &v->st.seg[SEG_GS])) {
+		give_up(v, s);
+		return T2_T1;
+	}
+	if (t->image_of != &m->stub || memcmp(t->image, v->st.xsave, t->host.xsize)) {
+		if (stub_xstate_set(&t->host, &m->stub, v->st.xsave)) {
+			give_up(v, s);
+			return T2_T1;
+		}
+	}
+	regs_out(&v->st, &regs);
+	begin = ticks();
+	stub_run(&m->stub, &regs, &v->t2_pid, (const volatile uint32_t *)&v->kick, &ev);
+	spent = ticks() - begin;
+	v->stats.t2_ns += spent;
+	v->stats.t2_stops++;
+	if (ev.stop == STUB_DEAD || stub_xstate_get(&t->host, &m->stub, v->st.xsave))
+		return stopped_dead(v, s);
+	/* What Linux keeps in the bytes that the processor leaves alone. */
+	memset(v->st.xsave + 464, 0, 48);
+	memcpy(t->image, v->st.xsave, t->host.xsize);
+	t->image_of = &m->stub;
+	regs_in(v, &regs);
+	m->stop_ticks += (uint64_t)spent;
+	switch (ev.stop) {
+	case STUB_KICKED:
+		return T2_DONE;
+	case STUB_SYSCALL:
+		v->st.gpr[RAX] = regs.orig_rax;
+		rip = v->st.rip;
+		step_back(v, syscall_insn, 2);
+		if (v->st.rip == rip)
+			step_back(v, int80, 2);
+		break;
+	default:
+		if (ev.sig == SIGSEGV) {
+			enum t2_verdict r = stopped_fault(v, s, &ev, again);
+
+			if (*again || !s->map)
+				return r;
+			judge_stops(v, s);
+			return r;
+		}
+		if (ev.sig == SIGTRAP)
+			return stopped_trap(v, &ev);
+		if (ev.sig == SIGSYS)
+			return stopped_vsyscall(v, &ev);
+		break;
+	}
+	judge_stops(v, s);
+	return T2_T1;
+}
+
+enum t2_verdict t2_run(struct vcpu *v)
+{
+	struct t2 *t = v->t2;
+	struct t2_space *s = t->space;
+	enum t2_verdict r = T2_T1;
+	bool again = true;
+
+	if (s->look && !s->on)
+		promote(v, s);
+	if (!s->on)
+		return T2_T1;
+	if (!representable(v)) {
+		t->hold = true;
+		return T2_T1;
+	}
+	while (again) {
+		if (atomic_load_explicit(&v->kick, memory_order_relaxed) ||
+		    atomic_load_explicit(&v->request, memory_order_relaxed))
+			return T2_DONE;
+		if (!s->on || !representable(v) || t2_map_unfit(s->map, v->st.rip))
+			return T2_T1;
+		if ((s->stale || s->n_invals || s->map->n_pending) && !t2_map_sync(v, s)) {
+			give_up(v, s);
+			return T2_T1;
+		}
+		if (s->map->retry_va && t2_map_retry(v, s) == T2_BROKEN) {
+			give_up(v, s);
+			return T2_T1;
+		}
+		r = run_once(v, s, &again);
+	}
+	return r;
+}

@@ -1,0 +1,114 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Tier 2: direct execution of user code.
+ *
+ * Hot user code (CPL 3, 64-bit and compatibility mode) runs unmodified in a stub
+ * process (stub.h), whose mappings of guest RAM play the part of the TLB.  Each
+ * vCPU has stubs of its own, one per page-table root, as each processor has a
+ * TLB of its own: what the guest does to keep TLBs coherent (INVLPG, CR3 loads,
+ * shoot-down by IPI) does the same here, and no lock is needed.
+ *
+ * Policy (t2_gpr.c, t2.c).  A switch between the guest's kernel, in T1, and user
+ * code in a stub costs some ten microseconds, where T1 alone takes none.  So per
+ * root the time that T1 spends in user code and the number of stretches of it
+ * are counted; a root whose stretches are long, and that has run for longer than
+ * mapping its pages costs, is promoted.  It is demoted when its stretches in the
+ * stub prove short, for twice as long each time.  Short-lived processes never see
+ * a stub.
+ *
+ * Coherence (t2_map.c).  Pages are mapped when code in the stub first faults on
+ * them, with neighbours that the guest has used.  Guest page tables are not
+ * write-protected.  Each mapping remembers the entries it came from; INVLPG
+ * compares one, a CR3 load that flushes compares all, and mappings whose entries
+ * have changed are removed before the stub runs again.
+ *
+ * What T1 does for T2.  Every stop of a stub leaves the guest's state at an
+ * instruction boundary, and whatever stopped it is done by T1 or the interpreter:
+ * they execute the system call, or the faulting instruction again and find the
+ * exact exception.  Nothing is derived from what the host says about the fault,
+ * except which page to map.
+ */
+#ifndef SILL_ENGINE_BT_T2_H
+#define SILL_ENGINE_BT_T2_H
+
+#include "engine/bt/stub.h"
+#include "engine/bt/vcpu.h"
+
+#define T2_SETS   64
+#define T2_WAYS   4
+#define T2_INVALS 16
+
+struct t2_map;
+
+/* What is known of one page-table root. */
+struct t2_space {
+	uint64_t root;     /* its guest-physical address; 0: unused */
+	uint64_t identity; /* its first user entry: tells a new process in old tables */
+	uint64_t last_used;
+	uint64_t user_ticks; /* T1 time in user code since counting began */
+	uint64_t bursts;     /* in so many stretches */
+	uint16_t pcid;
+	uint8_t backoff; /* demoted so many times: thresholds are doubled */
+	bool look;       /* time to decide about promotion */
+	bool on;         /* user code of this root runs in a stub */
+	bool stale;      /* the guest flushed: compare all entries */
+	uint8_t n_invals;
+	uint64_t invals[T2_INVALS]; /* addresses that the guest invalidated */
+	struct t2_map *map;         /* stub and mappings, kept over a demotion */
+};
+
+struct t2 {
+	struct stub_host host;
+	struct t2_space *space; /* of the current CR3 */
+	struct t2_space spaces[T2_SETS * T2_WAYS];
+	uint64_t clock;
+	uint64_t since; /* TSC when the current stretch of user code began in T1 */
+	bool user;      /* in one */
+	bool hold;      /* until the kernel is entered user code stays in T1 */
+	bool started, failed;
+	unsigned n_maps;
+	uint64_t promote_ticks, burst_ticks, demote_ticks, pin_ticks, map_ticks; /* see t2.c */
+	uint64_t *written; /* bit per RAM page: some map of this vCPU has it writable */
+	uint32_t max_mappings;
+	uint8_t *image; /* last XSAVE image exchanged with `image_of` */
+	const struct stub *image_of;
+};
+
+/* 0 or -ENOMEM. */
+int t2_init(struct vcpu *v);
+/* Any thread, once the vCPU's does not run any more. */
+void t2_free(struct vcpu *v);
+
+enum t2_verdict {
+	T2_DONE,   /* the run loop should look at events */
+	T2_T1,     /* go on at RIP in T1 */
+	T2_INTERP, /* interpret the instruction at RIP */
+};
+/* User code is about to run at st.rip, state is whole. */
+enum t2_verdict t2_run(struct vcpu *v);
+
+/* Should t1_run ask t2_run? And should T1's user code leave at its next lookup? */
+static inline bool t2_wants(const struct vcpu *v)
+{
+	return v->t2 && v->t2->space && (v->t2->space->on || v->t2->space->look) && !v->t2->hold;
+}
+
+/* The thread is about to sleep, or to be descheduled for other work. */
+void t2_idle(struct vcpu *v);
+
+/* ---- hooks for gpr code ---- */
+
+/* CR3 (or what goes with it) was loaded; flush: its TLB entries go. */
+void t2_root_loaded(struct vcpu *v, bool flush);
+/* The privilege level may have changed. */
+void t2_mode(struct vcpu *v, bool user);
+void t2_invlpg(struct vcpu *v, uint64_t va);
+void t2_flush_all(struct vcpu *v);
+void t2_flush_pcid(struct vcpu *v, uint16_t pcid);
+void t2_invlpg_pcid(struct vcpu *v, uint16_t pcid, uint64_t va);
+
+/* Makes the RAM page at host (all pages) read-only in all of this vCPU's stubs. Ordinary code. */
+void t2_protect_page(struct vcpu *v, const void *host);
+void t2_protect_all(struct vcpu *v);
+
+#endif

@@ -1,0 +1,127 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The part of T2 that runs inside T1: what user code costs there, and what the
+ * guest invalidates.  Nothing here touches a stub; notes are taken, which t2_run
+ * reads before the stub runs again.
+ */
+#include "engine/bt/mmu.h"
+#include "engine/bt/t2.h"
+
+static uint64_t root_of(const struct vcpu *v)
+{
+	return v->st.cr3 & v->phys_mask & ~0xfffull;
+}
+
+/* The record of a root: its own, or that of the least recently used without a stub. */
+static struct t2_space *find_space(struct t2 *t, uint64_t root)
+{
+	struct t2_space *set = &t->spaces[(root >> 12 ^ root >> 18) % T2_SETS * T2_WAYS], *victim = NULL;
+
+	for (int i = 0; i < T2_WAYS; i++) {
+		if (set[i].root == root)
+			return &set[i];
+		if (!set[i].map && (!victim || set[i].last_used < victim->last_used))
+			victim = &set[i];
+	}
+	if (!victim)
+		return NULL;
+	*victim = (struct t2_space){ .root = root };
+	return victim;
+}
+
+void t2_root_loaded(struct vcpu *v, bool flush)
+{
+	struct t2 *t = v->t2;
+	struct t2_space *s;
+
+	if (!t)
+		return;
+	s = NULL;
+	if ((v->st.cr0 & CR0_PG) && (v->st.efer & EFER_LMA))
+		s = find_space(t, root_of(v));
+	t->space = s;
+	if (!s)
+		return;
+	s->last_used = ++t->clock;
+	s->pcid = (v->st.cr4 & CR4_PCIDE) ? v->st.cr3 & 0xfff : 0;
+	s->stale |= flush;
+}
+
+/* Adds the stretch of user code that ends now. */
+static void account(struct t2 *t, struct t2_space *s)
+{
+	s->user_ticks += __builtin_ia32_rdtsc() - t->since;
+	s->bursts++;
+	if (s->on || s->user_ticks < t->promote_ticks << s->backoff)
+		return;
+	if (s->user_ticks / s->bursts >= t->burst_ticks) {
+		s->look = true;
+	} else {
+		s->user_ticks /= 2;
+		s->bursts /= 2;
+	}
+}
+
+void t2_mode(struct vcpu *v, bool user)
+{
+	struct t2 *t = v->t2;
+
+	if (!t || user == t->user)
+		return;
+	t->user = user;
+	if (user) {
+		t->since = __builtin_ia32_rdtsc();
+		return;
+	}
+	t->hold = false;
+	if (t->space)
+		account(t, t->space);
+}
+
+static void note(struct t2_space *s, uint64_t va)
+{
+	if (!s->map || s->stale)
+		return;
+	if (s->n_invals == T2_INVALS)
+		s->stale = true;
+	else
+		s->invals[s->n_invals++] = va;
+}
+
+void t2_invlpg(struct vcpu *v, uint64_t va)
+{
+	if (v->t2 && v->t2->space)
+		note(v->t2->space, va);
+}
+
+static void each(struct t2 *t, bool any, uint16_t pcid, bool one, uint64_t va)
+{
+	for (int i = 0; i < T2_SETS * T2_WAYS; i++) {
+		struct t2_space *s = &t->spaces[i];
+
+		if (!s->map || (!any && s->pcid != pcid))
+			continue;
+		if (one)
+			note(s, va);
+		else
+			s->stale = true;
+	}
+}
+
+void t2_flush_all(struct vcpu *v)
+{
+	if (v->t2 && v->t2->n_maps)
+		each(v->t2, true, 0, false, 0);
+}
+
+void t2_flush_pcid(struct vcpu *v, uint16_t pcid)
+{
+	if (v->t2 && v->t2->n_maps)
+		each(v->t2, false, pcid, false, 0);
+}
+
+void t2_invlpg_pcid(struct vcpu *v, uint16_t pcid, uint64_t va)
+{
+	if (v->t2 && v->t2->n_maps)
+		each(v->t2, false, pcid, true, va);
+}

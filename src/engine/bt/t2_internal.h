@@ -1,0 +1,59 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Between t2.c, t2_map.c and t2_scan.c. Ordinary code of the vCPU's thread. */
+#ifndef SILL_ENGINE_BT_T2_INTERNAL_H
+#define SILL_ENGINE_BT_T2_INTERNAL_H
+
+#include "engine/bt/t2.h"
+
+#define T2_MAX_PENDING 64
+
+/* A stub and what is mapped in it. */
+struct t2_map {
+	struct stub stub;
+	struct t2_region **regions; /* hash by address */
+	unsigned n_regions, hash_size;
+	unsigned mappings;                /* at most so many in the host's count */
+	uint64_t pending[T2_MAX_PENDING]; /* pages to unmap before the stub runs */
+	unsigned n_pending;               /* more than fit: unmap everything */
+	uint64_t retry_va;                /* the last fault passed to the guest; 0: none */
+	uint16_t tls_sel;                 /* selector whose descriptor the stub has; 0: none */
+	uint64_t tls_base;
+	uint32_t tls_limit;
+	/* Policy: stops that the guest saw (system calls, faults), and time, since the last look. */
+	unsigned stops;
+	uint64_t stop_ticks;
+	/* Likewise pages mapped. */
+	uint64_t map_ticks, window_start;
+	unsigned strikes;
+};
+
+/* NULL if the host refuses. */
+struct t2_map *t2_map_new(struct vcpu *v);
+void t2_map_free(struct vcpu *v, struct t2_space *s);
+/* Removes mappings whose page-table entries the guest has changed and invalidated. False: the stub is broken.
+ */
+bool t2_map_sync(struct vcpu *v, struct t2_space *s);
+
+enum t2_fault {
+	T2_MAPPED,   /* try again */
+	T2_GUESTS,   /* the guest's to handle: it will fault in T1 too */
+	T2_NOT_HERE, /* code that must not run in a stub */
+	T2_DEVICE,   /* not RAM */
+	T2_BROKEN,   /* the stub failed */
+};
+/* The stub faulted on va, executing at rip. */
+enum t2_fault t2_map_fault(struct vcpu *v, struct t2_space *s, uint64_t va, uint64_t rip);
+/* The guest may have mapped what faulted before: so may we, before the program faults on it again. */
+enum t2_fault t2_map_retry(struct vcpu *v, struct t2_space *s);
+/* Is the page at rip known to be unfit for a stub? */
+bool t2_map_unfit(const struct t2_map *m, uint64_t rip);
+/* The first present entry of the root's user half, or 0. */
+uint64_t t2_identity(struct vcpu *v, uint64_t root);
+
+/*
+ * Does the page hold instructions that the processor executes at CPL 3 but with
+ * an answer that is the host's (CPUID, RDPID, SGDT, LSL...)?  before: the page in front of it, or NULL.
+ */
+bool t2_scan(const struct vcpu *v, const uint8_t *page, const uint8_t *before);
+
+#endif

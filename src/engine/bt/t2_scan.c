@@ -1,0 +1,123 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Which code must not run in a stub.
+ *
+ * A few instructions neither trap at CPL 3 nor give the guest's answer: they
+ * read the host's identity (CPUID where the processor cannot make it fault,
+ * RDPID, RDTSCP), its descriptor tables (SGDT, SIDT, SLDT, STR, SMSW; LAR, LSL,
+ * VERR, VERW), its time or XCR0 where they differ from the guest's, or enter the
+ * host's kernel without a way back (SYSENTER).  Pages that contain one are not
+ * executable in stubs, so code there runs in T1.
+ *
+ * Looking for bytes alone would find two-byte opcodes in many pages where they
+ * are the middle of something else.  x86 code read from a wrong offset falls into
+ * step within a few instructions, so a candidate counts if most of several
+ * attempts to read the code before it arrive at it.  Code written after its page
+ * was mapped is not seen; the guest then gets the host's answer, nothing worse.
+ */
+#include <string.h>
+#include <Zydis/Zydis.h>
+
+#include "engine/bt/t2_internal.h"
+
+#define BACK     64 /* bytes before a candidate where reading begins */
+#define ATTEMPTS 8
+#define LONGEST  16 /* bytes of an instruction, and one */
+
+static bool host_xcr0_differs(const struct vcpu *v)
+{
+	uint32_t lo, hi;
+
+	__asm__ volatile("xgetbv" : "=a"(lo), "=d"(hi) : "c"(0));
+	return ((uint64_t)hi << 32 | lo) != v->st.xcr0;
+}
+
+/* Is 0F op at p, with `left` bytes of page from there, such an instruction? */
+static bool candidate(const struct vcpu *v, const uint8_t *p, unsigned left)
+{
+	uint8_t modrm = left > 2 ? p[2] : 0;
+	unsigned reg = modrm >> 3 & 7;
+	bool memory = modrm < 0xc0;
+
+	switch (left > 1 ? p[1] : 0xff) {
+	case 0x00: /* SLDT STR - - VERR VERW */
+		return reg <= 1 || reg == 4 || reg == 5;
+	case 0x01: /* SGDT SIDT - - SMSW; RDTSCP; XGETBV */
+		if (modrm == 0xd0)
+			return host_xcr0_differs(v);
+		return (memory && reg <= 1) || reg == 4 || modrm == 0xf9;
+	case 0x02: /* LAR */
+	case 0x03: /* LSL */
+	case 0x34: /* SYSENTER */
+	case 0xa2: /* CPUID */
+		return true;
+	case 0x31: /* RDTSC */
+		return v->st.tsc_offset != 0;
+	case 0xae: /* RDFSBASE and its like */
+		return !(v->st.cr4 & CR4_FSGSBASE) && !memory && reg <= 3;
+	case 0xc7: /* RDPID */
+		return !memory && reg == 7;
+	default:
+		return false;
+	}
+}
+
+/* Does code that is read from `start` on have an opcode at `at`? size: of what is there in all. */
+static bool arrives(const ZydisDecoder *d, const uint8_t *page, unsigned start, unsigned at, unsigned size)
+{
+	while (start <= at) {
+		ZydisDecodedInstruction in;
+
+		if (ZYAN_FAILED(ZydisDecoderDecodeInstruction(d, NULL, page + start, size - start, &in))) {
+			start++;
+			continue;
+		}
+		if (start + in.raw.prefix_count == at)
+			return true;
+		start += in.length;
+	}
+	return false;
+}
+
+/* Is what begins at page + at an instruction, and not the middle of one? */
+static bool in_step(const ZydisDecoder *d, const uint8_t *page, unsigned at, const uint8_t *before)
+{
+	uint8_t text[2 * BACK + LONGEST];
+	unsigned hits = 0, size = PAGE_SIZE;
+
+	if (at < BACK && before) {
+		memcpy(text, before + PAGE_SIZE - BACK, BACK);
+		memcpy(text + BACK, page, BACK + LONGEST);
+		size = sizeof(text);
+		page = text;
+		at += BACK;
+	}
+	for (unsigned k = 0; k < ATTEMPTS; k++)
+		hits += arrives(d, page, at > BACK ? at - BACK + k : k, at, size);
+	return hits > ATTEMPTS / 2;
+}
+
+bool t2_scan(const struct vcpu *v, const uint8_t *page, const uint8_t *before)
+{
+	ZydisDecoder d;
+	const uint8_t *p = page, *end = page + PAGE_SIZE;
+	bool ready = false;
+
+	while ((p = memchr(p, 0x0f, (size_t)(end - p)))) {
+		unsigned at = (unsigned)(p - page);
+
+		if (candidate(v, p, PAGE_SIZE - at)) {
+			if (!ready)
+				ZydisDecoderInit(&d,
+						 x86_code64(&v->st) ? ZYDIS_MACHINE_MODE_LONG_64
+								    : ZYDIS_MACHINE_MODE_LONG_COMPAT_32,
+						 x86_code64(&v->st) ? ZYDIS_STACK_WIDTH_64
+								    : ZYDIS_STACK_WIDTH_32);
+			ready = true;
+			if (in_step(&d, page, at, before))
+				return true;
+		}
+		p++;
+	}
+	return false;
+}
