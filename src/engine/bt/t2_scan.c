@@ -51,6 +51,8 @@ static bool candidate(const struct vcpu *v, const uint8_t *p, unsigned left)
 	case 0x34: /* SYSENTER */
 	case 0xa2: /* CPUID */
 		return true;
+	case 0x05: /* SYSCALL: from compatibility code the kernel loses RIP, ECX and EBP */
+		return !x86_code64(&v->st);
 	case 0x31: /* RDTSC */
 		return v->st.tsc_offset != 0;
 	case 0xae: /* RDFSBASE and its like */
