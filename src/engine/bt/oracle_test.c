@@ -301,6 +301,18 @@ static uint32_t vague_flags(const struct job *j, unsigned k, bool fault)
 	return undefined | ~live[k];
 }
 
+/* CMPS, the one instruction that reads two operands in memory: A6 or A7 after prefixes. */
+static bool is_cmps(const struct item *it)
+{
+	unsigned i = 0;
+
+	while (i < sizeof(it->bytes) - 1 &&
+	       (memchr("\x26\x2e\x36\x3e\x64\x65\x66\x67\xf0\xf2\xf3", it->bytes[i], 11) ||
+		(it->bytes[i] & 0xf0) == 0x40))
+		i++;
+	return (it->bytes[i] & 0xfe) == 0xa6;
+}
+
 #define DIFFER(...) return snprintf(why, 200, __VA_ARGS__), false
 
 static bool same(const struct job *j, struct outcome *o, bool translated, char why[200])
@@ -319,6 +331,10 @@ static bool same(const struct job *j, struct outcome *o, bool translated, char w
 	/* Likewise of instructions that it does not have (and whose CPUID bits no guest sees). */
 	if ((n->vector == EXC_UD || n->vector == EXC_MF) && (o->vector == EXC_PF || o->vector == EXC_GP) &&
 	    n->rip == o->rip)
+		return true;
+	/* Which of its two operands CMPS reads first. */
+	if (k < j->n && is_cmps(&j->item[k]) && n->rip == o->rip &&
+	    (n->vector == EXC_PF || n->vector == EXC_GP) && (o->vector == EXC_PF || o->vector == EXC_GP))
 		return true;
 	/* An operand across the 4 GiB limit of a flat segment: #GP on some. */
 	if (j->mode == 4 && n->vector == EXC_PF && o->vector == EXC_GP && n->rip == o->rip)
