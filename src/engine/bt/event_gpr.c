@@ -5,6 +5,7 @@
  */
 #include "base/log.h"
 #include "engine/bt/interp_internal.h"
+#include "engine/bt/t2.h"
 
 /* Real mode: IVT entries of 4 bytes. */
 static int deliver_real(struct vcpu *v, uint8_t vector, uint64_t ret)
@@ -225,6 +226,7 @@ void event_exception(struct vcpu *v)
 	/* A fault on the way is reported with the state from before the event. */
 	uint64_t ret = s->rip;
 
+	v->t2_cause = T2_CAUSE_FAULT;
 	s->halted = false;
 	/* Task gates to tasks whose T bit is set can lead in a circle, which nothing interrupts. */
 	for (unsigned round = 0;; round++) {
@@ -272,6 +274,7 @@ void event_interrupt(struct vcpu *v, uint8_t vector)
 	v->st.halted = false;
 	v->st.shadow = 0;
 	v->stats.irqs++;
+	v->t2_cause = T2_CAUSE_IRQ;
 	if (deliver(v, vector, false, false, 0, v->st.rip, 1))
 		event_exception(v);
 }
@@ -280,6 +283,7 @@ int event_software(struct vcpu *v, uint8_t vector, uint64_t next, bool int1)
 {
 	/* INT n in virtual-8086 mode needs IOPL 3 (without VME); INT3 and INTO do not. */
 	v->st.rflags &= ~(uint64_t)FLAG_RF;
+	v->t2_cause = t2_syscall_cause(v->st.gpr[RAX]);
 	if (int1)
 		v->st.dr7 &= ~(1ull << 13);
 	return deliver(v, vector, !int1, false, 0, next, int1 ? 1 : 0);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* System instructions: control and debug registers, MSRs, descriptor tables, ports, system calls. */
 #include "engine/bt/interp_internal.h"
+#include "engine/bt/t2.h"
 
 #define MSR_TSC             0x10
 #define MSR_PLATFORM_ID     0x17
@@ -719,6 +720,7 @@ static int do_syscall(struct vcpu *v)
 	if (s->efer & EFER_LMA) {
 		bool c64 = is_code64(v);
 
+		v->t2_cause = t2_syscall_cause(s->gpr[RAX]);
 		s->gpr[RCX] = s->rip;
 		s->gpr[R11] = s->rflags & ~(uint64_t)FLAG_RF;
 		s->rip = c64 ? s->lstar : s->cstar;

@@ -32,10 +32,9 @@
 #define MAX_MAPS 48 /* stubs per vCPU */
 
 /* In microseconds of TSC time. */
-#define PROMOTE_AFTER 2000 /* T1 user time that a root must have spent */
-#define FIRST_BURST   20   /* before the cost of a switch is known */
-#define PROMOTE_BURST 2    /* in stretches of at least so many switches' time */
-#define DEMOTE_BURST  2    /* a stub whose stops are nearer to each other is no gain; a switch is 1 */
+#define PROMOTE_AFTER 2000 /* T1 time in long stretches of user code that a root must have spent */
+#define SWITCH_GUESS  10   /* what a switch costs, before it is measured */
+#define DEMOTE_STOPS  1    /* a stub whose stops are less than so many switches apart is no gain */
 #define PIN_PERIOD    100000
 #define MAX_BACKOFF   8
 #define STOPS_WINDOW  64
@@ -63,7 +62,7 @@ int t2_init(struct vcpu *v)
 		return -ENOMEM;
 	t->host.cpu = -1;
 	t->promote_ticks = PROMOTE_AFTER * us;
-	t->burst_ticks = FIRST_BURST * us;
+	t->switch_ticks = t->long_ticks = SWITCH_GUESS * us;
 	t->map_ticks = MAP_WINDOW * us;
 	t->pin_ticks = PIN_PERIOD * us;
 	t->max_mappings = 65530;
@@ -83,7 +82,6 @@ static bool start(struct vcpu *v)
 {
 	struct t2 *t = v->t2;
 	struct error err = { 0 };
-	uint64_t cost;
 
 	if (t->started || t->failed)
 		return t->started;
@@ -100,9 +98,10 @@ static bool start(struct vcpu *v)
 		t->failed = true;
 		return false;
 	}
-	cost = stub_round_trip(&t->host);
-	t->burst_ticks = PROMOTE_BURST * cost;
-	t->demote_ticks = DEMOTE_BURST * cost;
+	/* T1 takes longer by at least as much for a stretch that takes as long as a switch: then T2 is gain.
+	 */
+	t->switch_ticks = t->long_ticks = stub_round_trip(&t->host) * 3 / 2;
+	t->demote_ticks = DEMOTE_STOPS * t->switch_ticks;
 	t->started = true;
 	return true;
 }
@@ -133,7 +132,7 @@ void t2_idle(struct vcpu *v)
 
 static void count_afresh(struct t2 *t, struct t2_space *s)
 {
-	s->user_ticks = s->bursts = 0;
+	s->long_ticks = 0;
 	s->look = false;
 	t->since = (uint64_t)ticks();
 }
@@ -511,6 +510,7 @@ static enum t2_verdict run_once(struct vcpu *v, struct t2_space *s, bool *again)
 	begin = ticks();
 	stub_run(&m->stub, &regs, &v->t2_pid, (const volatile uint32_t *)&v->kick, &ev);
 	spent = ticks() - begin;
+	t->direct = true;
 	v->stats.t2_ns += spent;
 	v->stats.t2_stops++;
 	if (ev.stop == STUB_DEAD || stub_xstate_get(&t->host, &m->stub, v->st.xsave))

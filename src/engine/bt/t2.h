@@ -9,12 +9,16 @@
  * shoot-down by IPI) does the same here, and no lock is needed.
  *
  * Policy (t2_gpr.c, t2.c).  A switch between the guest's kernel, in T1, and user
- * code in a stub costs some ten microseconds, where T1 alone takes none.  So per
- * root the time that T1 spends in user code and the number of stretches of it
- * are counted; a root whose stretches are long, and that has run for longer than
- * mapping its pages costs, is promoted.  It is demoted when its stretches in the
- * stub prove short, for twice as long each time.  Short-lived processes never see
- * a stub.
+ * code in a stub costs some ten microseconds, where T1 alone takes none.  So there
+ * are two decisions.  A root is promoted (gets a stub) once it has spent more time
+ * in long stretches of user code than a stub and its mappings cost: short-lived
+ * processes never see one.  And of a promoted root, each stretch runs where it is
+ * expected to be cheaper: how long the stretches after each system call, after
+ * faults, and after interrupts have been is remembered, as a branch predictor
+ * remembers branches.  A stretch that was expected to be short and proves long is
+ * in T1 until the guest's next timer interrupt and corrects the expectation.  A
+ * root whose stops come too close together nevertheless is demoted, for twice as
+ * long each time.
  *
  * Coherence (t2_map.c).  Pages are mapped when code in the stub first faults on
  * them, with neighbours that the guest has used.  Guest page tables are not
@@ -40,13 +44,19 @@
 
 struct t2_map;
 
+/* What a stretch of user code followed. */
+enum t2_cause { T2_CAUSE_IRQ, T2_CAUSE_FAULT, T2_CAUSE_SYSCALL, T2_CAUSES = T2_CAUSE_SYSCALL + 64 };
+static inline uint8_t t2_syscall_cause(uint64_t rax)
+{
+	return T2_CAUSE_SYSCALL + (rax & 63);
+}
+
 /* What is known of one page-table root. */
 struct t2_space {
 	uint64_t root;     /* its guest-physical address; 0: unused */
 	uint64_t identity; /* its first user entry: tells a new process in old tables */
 	uint64_t last_used;
-	uint64_t user_ticks; /* T1 time in user code since counting began */
-	uint64_t bursts;     /* in so many stretches */
+	uint64_t long_ticks; /* T1 time in long stretches of user code since counting began */
 	uint16_t pcid;
 	uint8_t backoff; /* demoted so many times: thresholds are doubled */
 	bool look;       /* time to decide about promotion */
@@ -54,6 +64,7 @@ struct t2_space {
 	bool stale;      /* the guest flushed: compare all entries */
 	uint8_t n_invals;
 	uint64_t invals[T2_INVALS]; /* addresses that the guest invalidated */
+	uint32_t expect[T2_CAUSES]; /* ticks that the stretch after each would take at full speed */
 	struct t2_map *map;         /* stub and mappings, kept over a demotion */
 };
 
@@ -64,10 +75,12 @@ struct t2 {
 	uint64_t clock;
 	uint64_t since; /* TSC when the current stretch of user code began in T1 */
 	bool user;      /* in one */
+	bool direct;    /* part of it ran in a stub */
+	uint8_t cause;  /* of it */
 	bool hold;      /* until the kernel is entered user code stays in T1 */
 	bool started, failed;
 	unsigned n_maps;
-	uint64_t promote_ticks, burst_ticks, demote_ticks, pin_ticks, map_ticks; /* see t2.c */
+	uint64_t promote_ticks, long_ticks, demote_ticks, switch_ticks, pin_ticks, map_ticks; /* see t2.c */
 	uint64_t *written; /* bit per RAM page: some map of this vCPU has it writable */
 	uint32_t max_mappings;
 	uint8_t *image; /* last XSAVE image exchanged with `image_of` */

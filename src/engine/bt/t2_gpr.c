@@ -7,6 +7,9 @@
 #include "engine/bt/mmu.h"
 #include "engine/bt/t2.h"
 
+/* How much longer user code takes in T1, about. */
+#define T1_SLOWER 3
+
 static uint64_t root_of(const struct vcpu *v)
 {
 	return v->st.cr3 & v->phys_mask & ~0xfffull;
@@ -47,19 +50,24 @@ void t2_root_loaded(struct vcpu *v, bool flush)
 	s->stale |= flush;
 }
 
-/* Adds the stretch of user code that ends now. */
+/* The stretch of user code that ends now. */
 static void account(struct t2 *t, struct t2_space *s)
 {
-	s->user_ticks += __builtin_ia32_rdtsc() - t->since;
-	s->bursts++;
-	if (s->on || s->user_ticks < t->promote_ticks << s->backoff)
-		return;
-	if (s->user_ticks / s->bursts >= t->burst_ticks) {
-		s->look = true;
-	} else {
-		s->user_ticks /= 2;
-		s->bursts /= 2;
+	uint64_t spent = __builtin_ia32_rdtsc() - t->since, length;
+	uint32_t *e = &s->expect[t->cause];
+
+	if (t->direct)
+		length = spent > t->switch_ticks ? spent - t->switch_ticks : 0;
+	else
+		length = spent / T1_SLOWER;
+	if (!s->on && spent >= t->long_ticks) {
+		s->long_ticks += spent;
+		s->look |= s->long_ticks >= t->promote_ticks << s->backoff;
 	}
+	/* No stretch counts for so much that a few short ones would not outweigh it. */
+	if (length > 4 * t->long_ticks)
+		length = 4 * t->long_ticks;
+	*e = (uint32_t)((int64_t)*e + ((int64_t)length - (int64_t)*e) / 4);
 }
 
 void t2_mode(struct vcpu *v, bool user)
@@ -71,11 +79,15 @@ void t2_mode(struct vcpu *v, bool user)
 	t->user = user;
 	if (user) {
 		t->since = __builtin_ia32_rdtsc();
+		t->direct = false;
+		/* After a fault there is also a page to map. */
+		t->hold = t->space && t->space->on &&
+			  t->space->expect[t->cause] < t->long_ticks << (t->cause == T2_CAUSE_FAULT);
 		return;
 	}
-	t->hold = false;
 	if (t->space)
 		account(t, t->space);
+	t->cause = v->t2_cause;
 }
 
 static void note(struct t2_space *s, uint64_t va)

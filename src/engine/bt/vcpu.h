@@ -160,6 +160,7 @@ struct vcpu {
 	timer_t timer;
 	bool has_timer;
 	struct t2 *t2;             /* NULL: no direct execution */
+	uint8_t t2_cause;          /* why the kernel was entered (enum t2_cause) */
 	volatile pid_t t2_pid;     /* the stub that runs guest code now; 0: none */
 	struct lockstep *lockstep; /* NULL unless that mode is on */
 	struct undo_log *undo;     /* lockstep: log stores here; else NULL */
