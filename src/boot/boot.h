@@ -3,7 +3,7 @@
  * Direct kernel boot: what firmware and boot loader would leave behind, without
  * running either.
  *
- * Three ways into a kernel, chosen by what the file is:
+ * Four ways into a kernel, chosen by what the file is:
  *
  *  - bzImage whose payload we can decompress (xz, gzip, zstd, lzma): its
  *    vmlinux is loaded where it was linked and entered at its 64-bit entry.
@@ -13,6 +13,7 @@
  *    entry; it decompresses (and relocates) itself.
  *  - an ELF file: by PVH if it has the note (32-bit entry, Xen's
  *    hvm/start_info.h), else as a vmlinux at its 64-bit entry.
+ *  - a file with a Multiboot header (multiboot.c): hobby kernels, test suites.
  *
  * Guest-physical memory below 1 MiB, as laid out here:
  *

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* 64-bit x86 ELF programs (System V ABI, chapter 4 and 5), as far as a kernel needs. */
+/*
+ * x86 ELF programs (System V ABI, chapter 4 and 5), as far as a kernel needs.  The 32-bit form is widened to
+ * the 64-bit one; it is for Multiboot kernels, whose entry is 32-bit too.
+ */
 #include <elf.h>
 #include <errno.h>
 #include <string.h>
@@ -59,6 +62,35 @@ static int add_segment(const char *name, const uint8_t *data, size_t size, const
 	return 0;
 }
 
+static void widen_header(const uint8_t *data, Elf64_Ehdr *eh)
+{
+	Elf32_Ehdr e;
+
+	memcpy(&e, data, sizeof(e));
+	eh->e_machine = e.e_machine;
+	eh->e_entry = e.e_entry;
+	eh->e_phoff = e.e_phoff;
+	eh->e_phnum = e.e_phnum;
+	eh->e_phentsize = e.e_phentsize;
+}
+
+static void program_header(const uint8_t *p, bool wide, Elf64_Phdr *ret)
+{
+	Elf32_Phdr h;
+
+	if (wide) {
+		memcpy(ret, p, sizeof(*ret));
+		return;
+	}
+	memcpy(&h, p, sizeof(h));
+	*ret = (Elf64_Phdr){ .p_type = h.p_type,
+			     .p_offset = h.p_offset,
+			     .p_vaddr = h.p_vaddr,
+			     .p_paddr = h.p_paddr,
+			     .p_filesz = h.p_filesz,
+			     .p_memsz = h.p_memsz };
+}
+
 int elf_parse(const char *name, const uint8_t *data, size_t size, struct elf_program *ret, struct error *err)
 {
 	Elf64_Ehdr eh;
@@ -66,19 +98,22 @@ int elf_parse(const char *name, const uint8_t *data, size_t size, struct elf_pro
 		return error_set(err, ENOEXEC, "%s is truncated: it has only %zu bytes; copy it again", name,
 				 size);
 	memcpy(&eh, data, sizeof(eh));
-	if (eh.e_ident[EI_CLASS] != ELFCLASS64 || eh.e_ident[EI_DATA] != ELFDATA2LSB ||
-	    eh.e_machine != EM_X86_64)
-		return error_set(err, ENOEXEC,
-				 "%s is an ELF file, but not for 64-bit x86; give an x86-64 kernel", name);
-	if (eh.e_phentsize != sizeof(Elf64_Phdr) ||
-	    !in_file(eh.e_phoff, (uint64_t)eh.e_phnum * sizeof(Elf64_Phdr), size))
+	bool wide = eh.e_ident[EI_CLASS] == ELFCLASS64;
+	size_t phsize = wide ? sizeof(Elf64_Phdr) : sizeof(Elf32_Phdr);
+	if (eh.e_ident[EI_CLASS] == ELFCLASS32)
+		widen_header(data, &eh);
+	if ((!wide && eh.e_ident[EI_CLASS] != ELFCLASS32) || eh.e_ident[EI_DATA] != ELFDATA2LSB ||
+	    eh.e_machine != (wide ? EM_X86_64 : EM_386))
+		return error_set(err, ENOEXEC, "%s is an ELF file, but not for x86; give an x86-64 kernel",
+				 name);
+	if (eh.e_phentsize != phsize || !in_file(eh.e_phoff, (uint64_t)eh.e_phnum * phsize, size))
 		return error_set(err, ENOEXEC,
 				 "%s is truncated: its program headers are missing; copy it again", name);
 	*ret = (struct elf_program){ .start = UINT64_MAX, .entry = eh.e_entry };
 	for (unsigned i = 0; i < eh.e_phnum; i++) {
 		Elf64_Phdr ph;
-		memcpy(&ph, data + eh.e_phoff + i * sizeof(ph), sizeof(ph));
-		if (ph.p_type == PT_NOTE && in_file(ph.p_offset, ph.p_filesz, size))
+		program_header(data + eh.e_phoff + i * phsize, wide, &ph);
+		if (wide && ph.p_type == PT_NOTE && in_file(ph.p_offset, ph.p_filesz, size))
 			parse_notes(data + ph.p_offset, ph.p_filesz, ret);
 		if (ph.p_type != PT_LOAD)
 			continue;

@@ -82,20 +82,40 @@ static int parse_bzimage(struct boot_image *b, struct error *err)
 
 static int parse_kernel(struct boot_image *b, struct error *err)
 {
+	struct elf_program p;
+
+	b->is_multiboot = multiboot_find(b->file, b->size, &b->multiboot);
 	if (b->size >= 4 && !memcmp(b->file, ELFMAG, SELFMAG)) {
-		struct elf_program p;
+		int r;
 		b->is_elf = true;
 		b->cmdline_max = 2047; /* COMMAND_LINE_SIZE of x86 Linux, less its NUL */
 		b->initrd_max = 0x7fffffff;
-		return elf_parse(b->name, b->file, b->size, &p, err);
+		/* Of several ways in, PVH tells a kernel most. */
+		if (b->is_multiboot && !elf_parse(b->name, b->file, b->size, &p, NULL) && p.pvh_entry)
+			b->is_multiboot = false;
+		if (b->is_multiboot)
+			return multiboot_parse(b->name, b->file, b->size, &b->multiboot, &p, err);
+		r = elf_parse(b->name, b->file, b->size, &p, err);
+		if (!r && b->file[EI_CLASS] == ELFCLASS32)
+			r = error_set(
+			    err, ENOEXEC,
+			    "%s is a 32-bit program without a Multiboot header; give an x86-64 kernel",
+			    b->name);
+		return r;
 	}
 	if (b->size >= SETUP_VERSION + 2 && !memcmp(b->file + SETUP_MAGIC, "HdrS", 4) &&
-	    le_get(b->file + SETUP_BOOT_FLAG, 2) == 0xaa55)
+	    le_get(b->file + SETUP_BOOT_FLAG, 2) == 0xaa55) {
+		b->is_multiboot = false;
 		return parse_bzimage(b, err);
-	return error_set(
-	    err, ENOEXEC,
-	    "%s is not a Linux kernel (neither bzImage nor ELF); give a file such as /boot/vmlinuz-*",
-	    b->name);
+	}
+	if (b->is_multiboot) {
+		b->initrd_max = 0x7fffffff;
+		return multiboot_parse(b->name, b->file, b->size, &b->multiboot, &p, err);
+	}
+	return error_set(err, ENOEXEC,
+			 "%s is not a Linux kernel (neither bzImage nor ELF nor Multiboot); give a file such "
+			 "as /boot/vmlinuz-*",
+			 b->name);
 }
 
 static struct boot_image *image_new(const char *name, size_t size)

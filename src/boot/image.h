@@ -39,7 +39,12 @@ struct boot_image {
 	uint8_t *file;
 	size_t size;
 
-	bool is_elf;
+	bool is_elf, is_multiboot;
+	struct multiboot {
+		size_t offset; /* of the header in the file */
+		uint32_t flags;
+		uint32_t header_addr, load_addr, load_end, bss_end, entry; /* with the address fields */
+	} multiboot;
 	/* bzImage */
 	uint16_t version;
 	size_t kernel_off, kernel_size;   /* the protected-mode part */
@@ -64,7 +69,10 @@ struct elf_program {
 	uint32_t pvh_entry;  /* 0: no note */
 };
 
-/* 0 or -ENOEXEC with why. name: for the message. */
+/*
+ * Reads a 64-bit or 32-bit file; a 32-bit one has no note. 0 or -ENOEXEC with
+ * why. name: for the message.
+ */
 int elf_parse(const char *name, const uint8_t *data, size_t size, struct elf_program *ret, struct error *err);
 
 /*
@@ -72,6 +80,32 @@ int elf_parse(const char *name, const uint8_t *data, size_t size, struct elf_pro
  * bytes. *ret is malloc'd. 0, -ENOTSUP (unknown compression) or -EINVAL (damaged) or -ENOMEM.
  */
 int boot_decompress(const uint8_t *data, size_t size, uint8_t **ret, size_t *ret_size);
+
+/* Has the file a Multiboot header? */
+bool multiboot_find(const uint8_t *data, size_t size, struct multiboot *ret);
+/* What to load of it. 0 or -errno with why. */
+int multiboot_parse(const char *name, const uint8_t *data, size_t size, const struct multiboot *mb,
+		    struct elf_program *ret, struct error *err);
+
+/* ---- loading, shared by the ways of booting (linux.c) ---- */
+
+struct boot_memory_map {
+	struct {
+		uint64_t addr, size;
+		uint32_t type; /* 1 RAM, 2 reserved: the same in E820, PVH and Multiboot */
+	} at[8];
+	unsigned nr;
+};
+struct boot_memory_map boot_memory_map(const struct mem *m);
+/* Puts the initrd as high as the kernel can take it, above kernel_end; *ret_addr 0: there is none. */
+int boot_load_initrd(struct mem *m, const struct boot_image *b, uint64_t kernel_end, uint64_t *ret_addr,
+		     struct error *err);
+int boot_load_program(struct mem *m, const struct boot_image *b, const struct elf_program *p,
+		      struct error *err);
+/* Flat 32-bit protected mode without paging, all general registers 0. */
+void boot_enter_32(struct x86_state *s, uint32_t entry);
+int boot_multiboot(struct mem *m, const struct boot_image *b, const struct boot_config *c,
+		   struct x86_state *s, struct error *err);
 
 static inline uint64_t le_get(const uint8_t *p, unsigned size)
 {

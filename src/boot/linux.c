@@ -40,17 +40,9 @@
 #define ATTR_DATA   0xc093
 #define ATTR_TSS    0x008b
 
-struct memory_map {
-	struct {
-		uint64_t addr, size;
-		uint32_t type; /* 1 RAM, 2 reserved: the same in E820 and PVH */
-	} at[8];
-	unsigned nr;
-};
-
-static struct memory_map memory_map(const struct mem *m)
+struct boot_memory_map boot_memory_map(const struct mem *m)
 {
-	struct memory_map map = { .nr = 0 };
+	struct boot_memory_map map = { .nr = 0 };
 	uint64_t low = mem_low_ram_size(m), high = mem_high_ram_size(m);
 	map.at[map.nr].addr = 0;
 	map.at[map.nr].size = LOW_RAM_END;
@@ -97,9 +89,8 @@ static int no_room(const struct mem *m, const struct boot_image *b, uint64_t end
 	    (unsigned long long)((end + MIB(1) - 1) >> 20), (unsigned long long)(mem_ram_size(m) >> 20));
 }
 
-/* Puts the initrd as high as the kernel can take it, above kernel_end. */
-static int load_initrd(struct mem *m, const struct boot_image *b, uint64_t kernel_end, uint64_t *ret_addr,
-		       struct error *err)
+int boot_load_initrd(struct mem *m, const struct boot_image *b, uint64_t kernel_end, uint64_t *ret_addr,
+		     struct error *err)
 {
 	*ret_addr = 0;
 	if (b->initrd_fd < 0)
@@ -127,14 +118,20 @@ static int load_initrd(struct mem *m, const struct boot_image *b, uint64_t kerne
 	return 0;
 }
 
-static int load_program(struct mem *m, const struct boot_image *b, const struct elf_program *p,
-			struct error *err)
+/* Linux's ways of booting have their own tables below 1 MiB. */
+static int check_start(const struct boot_image *b, const struct elf_program *p, struct error *err)
 {
 	if (p->start < HIGH_MEM)
 		return error_set(
 		    err, ENOEXEC,
 		    "the kernel %s wants to be loaded at 0x%llx, below 1 MiB; it is not for direct boot",
 		    b->name, (unsigned long long)p->start);
+	return 0;
+}
+
+int boot_load_program(struct mem *m, const struct boot_image *b, const struct elf_program *p,
+		      struct error *err)
+{
 	if (p->end > mem_low_ram_size(m))
 		return no_room(m, b, p->end, err);
 	for (unsigned i = 0; i < p->nr; i++) {
@@ -198,6 +195,14 @@ static void enter(struct x86_state *s, uint16_t cs_attr, uint64_t entry)
 	s->rip = entry;
 }
 
+void boot_enter_32(struct x86_state *s, uint32_t entry)
+{
+	enter(s, ATTR_CODE32, entry);
+	s->cr0 = CR0_PE | CR0_ET;
+	s->cr3 = s->cr4 = 0;
+	s->efer = 0;
+}
+
 static int enter_long_mode(struct mem *m, uint64_t entry, struct x86_state *s)
 {
 	int r = write_tables(m);
@@ -214,7 +219,7 @@ static int enter_long_mode(struct mem *m, uint64_t entry, struct x86_state *s)
 
 static void fill_e820(struct mem *m, uint8_t *params)
 {
-	struct memory_map map = memory_map(m);
+	struct boot_memory_map map = boot_memory_map(m);
 	for (unsigned i = 0; i < map.nr; i++) {
 		uint8_t *e = params + PARAMS_E820_TABLE + i * 20;
 		le_put(e, map.at[i].addr, 8);
@@ -257,7 +262,7 @@ static int boot_64(struct mem *m, const struct boot_image *b, const struct boot_
 	uint64_t initrd;
 	if (end > mem_low_ram_size(m) || start > end)
 		return no_room(m, b, end, err);
-	int r = load_initrd(m, b, align_up(end, PAGE_SIZE), &initrd, err);
+	int r = boot_load_initrd(m, b, align_up(end, PAGE_SIZE), &initrd, err);
 	if (!r)
 		r = load_cmdline(m, b, c->cmdline, err);
 	if (!r)
@@ -278,7 +283,7 @@ static int boot_unpacked(struct mem *m, const struct boot_image *b, const struct
 	    memcmp(elf, "\177ELF", 4) != 0 || elf_parse(b->name, elf, size, &p, NULL) < 0 ||
 	    p.start < HIGH_MEM)
 		return 1;
-	int r = load_program(m, b, &p, err);
+	int r = boot_load_program(m, b, &p, err);
 	if (r)
 		return r;
 	return boot_64(m, b, c, p.start, p.end, p.entry, true, s, err);
@@ -309,7 +314,7 @@ static int write_start_info(struct mem *m, const struct boot_image *b, const str
 {
 	uint8_t info[512] = { 0 };
 	uint8_t *module = info + 64, *map_at = info + 128;
-	struct memory_map map = memory_map(m);
+	struct boot_memory_map map = boot_memory_map(m);
 	le_put(info, 0x336ec578, 4);
 	le_put(info + 4, 1, 4); /* version 1: has a memory map */
 	if (b->initrd_fd >= 0) {
@@ -334,30 +339,31 @@ static int boot_pvh(struct mem *m, const struct boot_image *b, const struct boot
 		    const struct elf_program *p, struct x86_state *s, struct error *err)
 {
 	uint64_t initrd;
-	int r = load_initrd(m, b, align_up(p->end, PAGE_SIZE), &initrd, err);
+	int r = boot_load_initrd(m, b, align_up(p->end, PAGE_SIZE), &initrd, err);
 	if (!r)
 		r = load_cmdline(m, b, c->cmdline, err);
 	if (r)
 		return r;
 	if (write_start_info(m, b, c, initrd) < 0 || write_tables(m) < 0)
 		return no_room(m, b, HIGH_MEM, err);
-	enter(s, ATTR_CODE32, p->pvh_entry);
+	boot_enter_32(s, p->pvh_entry);
 	s->gpr[RBX] = PARAMS_ADDR;
-	s->cr0 = CR0_PE | CR0_ET;
-	s->cr3 = s->cr4 = 0;
-	s->efer = 0;
 	return 0;
 }
 
 int boot_linux(struct mem *m, const struct boot_image *b, const struct boot_config *c, struct x86_state *s,
 	       struct error *err)
 {
+	if (b->is_multiboot)
+		return boot_multiboot(m, b, c, s, err);
 	if (!b->is_elf)
 		return boot_bzimage(m, b, c, s, err);
 	struct elf_program p;
 	int r = elf_parse(b->name, b->file, b->size, &p, err);
 	if (!r)
-		r = load_program(m, b, &p, err);
+		r = check_start(b, &p, err);
+	if (!r)
+		r = boot_load_program(m, b, &p, err);
 	if (r)
 		return r;
 	if (p.pvh_entry)

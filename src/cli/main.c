@@ -39,12 +39,14 @@ static void catch_signals(void)
 	signal(SIGPIPE, SIG_IGN);
 }
 
-static int report(enum vm_end end, const struct vm_config *c, const struct error *why)
+static int report(enum vm_end end, const struct vm_config *c, uint8_t status, const struct error *why)
 {
 	switch (end) {
 	case VM_END_POWEROFF:
 	case VM_END_USER:
 		return EXIT_GUEST_OFF;
+	case VM_END_STATUS:
+		return status;
 	case VM_END_CRASH:
 		log_error("%s: the guest crashed: %s", c->name, why->message);
 		return EXIT_GUEST_CRASH;
@@ -79,9 +81,10 @@ static int run_vm(const struct options *o)
 	running = NULL;
 	if (o->stats)
 		vm_print_stats(vm, stderr);
+	uint8_t status = vm_exit_status(vm);
 	vm_free(vm); /* writes out what the guest last said */
 	terminal_restore();
-	return report(end, &o->vm, &err);
+	return report(end, &o->vm, status, &err);
 }
 
 static int command_run(int argc, char **argv)

@@ -130,6 +130,16 @@ static int parse_serial(struct options *o, const char *value, struct error *err)
 			 value);
 }
 
+static int parse_debug_exit(struct options *o, const char *value, struct error *err)
+{
+	char *end;
+	unsigned long port = strtoul(value, &end, 0);
+	if (!*value || *end || port < 1 || port > 0xfffc)
+		return error_set(err, EINVAL, "--debug-exit %s: not a port; give one such as 0xf4", value);
+	o->vm.debug_exit = (uint16_t)port;
+	return 0;
+}
+
 static int parse_stats(struct options *o, const char *value, struct error *err)
 {
 	(void)value;
@@ -166,6 +176,8 @@ static const struct option table[] = {
 	{ "engine", "ENGINE", "what runs the processors: auto or bt (default auto)", engines, STRING(engine), NULL, false },
 	{ "tier", "TIER", "highest tier of the bt engine: auto, interp or t1", tiers, STRING(tier), NULL, false },
 	{ "name", "NAME", "name of the VM, for messages", NULL, STRING(name), NULL, false },
+	{ "debug-exit", "PORT", "a write of N to this port ends Sill with status 2N+1", NULL, 0, parse_debug_exit, false },
+	{ "stress", "LIST", "make rare things in the engine frequent, for tests", NULL, STRING(stress), NULL, false },
 	{ "stats", NULL, "print what the engine did when the VM ends", NULL, 0, parse_stats, false },
 	{ "help", NULL, "this", NULL, 0, parse_help, false },
 };

@@ -31,7 +31,7 @@ struct device {
 	struct device *next; /* board's list, in order of registration */
 };
 
-enum board_request { BOARD_POWEROFF, BOARD_RESET, BOARD_PANIC };
+enum board_request { BOARD_POWEROFF, BOARD_RESET, BOARD_PANIC, BOARD_EXIT };
 
 /*
  * The board as devices see it: what they may call. Filled in by src/vm. Devices
@@ -43,9 +43,11 @@ struct board {
 	struct clock *clock;
 	struct mutex *io_lock;
 	struct device *devices;
-	/* The guest asked for: power off, reset, or reported a panic (pvpanic). Any thread. */
+	/* The guest asked for: power off, reset, an end with a status, or reported a panic (pvpanic). Any
+	 * thread. */
 	void (*request)(void *opaque, enum board_request what);
 	void *request_opaque;
+	uint8_t exit_status; /* with BOARD_EXIT: what the program should end with */
 };
 
 /* Asks the machine for it; nothing happens where nobody listens (tests). */

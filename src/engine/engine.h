@@ -57,6 +57,7 @@ struct vcpu_config {
 struct engine_option {
 	const char *tier; /* "auto", "interp", "t1", or "lockstep": both, compared */
 	uint64_t code_cache_size;
+	const char *stress; /* see bt/stress.h; NULL: none */
 };
 
 struct engine_stats {

@@ -12,6 +12,7 @@
 
 #include "base/util.h"
 #include "dev/pc/acpi_pm.h"
+#include "dev/pc/debug_exit.h"
 #include "dev/pc/fwcfg.h"
 #include "dev/pc/pvpanic.h"
 #include "dev/pc/serial.h"
@@ -62,6 +63,21 @@ static int open_console(struct vm *vm, struct error *err)
 	return 0;
 }
 
+/* What firmware asks the configuration device for. */
+static int describe(struct vm *vm, struct fwcfg *f, struct error *err)
+{
+	uint16_t cpus = (uint16_t)vm->nr_cpus, yes = 1;
+	uint64_t ram = vm->config->memory;
+	int r = fwcfg_add_item(f, FWCFG_NB_CPUS, &cpus, sizeof(cpus), err);
+	if (!r)
+		r = fwcfg_add_item(f, FWCFG_MAX_CPUS, &cpus, sizeof(cpus), err);
+	if (!r)
+		r = fwcfg_add_item(f, FWCFG_RAM_SIZE, &ram, sizeof(ram), err);
+	if (!r)
+		r = fwcfg_add_item(f, FWCFG_NOGRAPHIC, &yes, sizeof(yes), err);
+	return r;
+}
+
 /* The serial port and what else is on the ISA bus. */
 static int add_isa(struct vm *vm, struct error *err)
 {
@@ -72,6 +88,7 @@ static int add_isa(struct vm *vm, struct error *err)
 	struct sysctl *sysctl;
 	struct fwcfg *fwcfg;
 	struct pvpanic *pvpanic;
+	struct debug_exit *debug_exit;
 	int r = open_console(vm, err);
 	if (!r)
 		r = pit_new(b, irq_router_isa_line(vm->router, 0), &pit, err);
@@ -85,7 +102,11 @@ static int add_isa(struct vm *vm, struct error *err)
 	if (!r)
 		r = fwcfg_new(b, &fwcfg, err);
 	if (!r)
+		r = describe(vm, fwcfg, err);
+	if (!r)
 		r = pvpanic_new(b, &pvpanic, err);
+	if (!r && vm->config->debug_exit)
+		r = debug_exit_new(b, vm->config->debug_exit, &debug_exit, err);
 	return r;
 }
 

@@ -32,6 +32,8 @@ struct vm_config {
 	unsigned nr_disks;
 	bool net; /* a network card, behind user-mode NAT */
 	struct net_user_config net_user;
+	uint16_t debug_exit; /* port of the debug exit device; 0: none */
+	const char *stress;  /* for the engine's tests; NULL: none */
 	enum vm_serial serial;
 	const char *serial_path;
 };

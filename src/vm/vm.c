@@ -53,6 +53,9 @@ static void board_request(void *opaque, enum board_request what)
 	case BOARD_RESET:
 		vm_post_event(vm, VM_EVENT_RESET, NULL);
 		break;
+	case BOARD_EXIT:
+		vm_post_event(vm, VM_EVENT(VM_END_STATUS), NULL);
+		break;
 	case BOARD_PANIC:
 		/* No sentence here: this runs under the I/O lock, above vm->lock's rank. */
 		vm_post_event(vm, VM_EVENT(VM_END_CRASH), NULL);
@@ -187,7 +190,7 @@ static int check_memory(const struct vm *vm, struct error *err)
 static int assemble(struct vm *vm, struct error *err)
 {
 	const struct vm_config *c = vm->config;
-	struct engine_option option = { .tier = c->tier };
+	struct engine_option option = { .tier = c->tier, .stress = c->stress };
 	vm->ops = find_engine(c->engine);
 	if (!vm->ops)
 		return error_set(err, EINVAL, "--engine %s: not known; give auto or bt", c->engine);
@@ -254,6 +257,11 @@ void vm_free(struct vm *vm)
 	mutex_destroy(&vm->io_lock);
 	mutex_destroy(&vm->lock);
 	free(vm);
+}
+
+uint8_t vm_exit_status(const struct vm *vm)
+{
+	return vm->board.exit_status;
 }
 
 /* ---- statistics ---- */

@@ -21,6 +21,7 @@ enum vm_end {
 	VM_END_CRASH,    /* the guest crashed; why is one sentence */
 	VM_END_QUIT,     /* vm_quit */
 	VM_END_USER,     /* Ctrl-A x on the console */
+	VM_END_STATUS,   /* the guest ended it through the debug exit port: vm_exit_status */
 	VM_END_ERROR,    /* Sill cannot go on; why is one sentence */
 };
 
@@ -31,6 +32,7 @@ enum vm_end vm_run(struct vm *vm, struct error *why);
 /* Makes vm_run return VM_END_QUIT soon. Any thread; async-signal-safe. */
 void vm_quit(struct vm *vm);
 void vm_free(struct vm *vm);
+uint8_t vm_exit_status(const struct vm *vm);
 
 /* What the engine did, for people; after vm_run. */
 void vm_print_stats(struct vm *vm, FILE *f);

@@ -145,6 +145,10 @@ static int bt_vm_new(struct mem *m, unsigned nr_vcpus, const struct engine_optio
 				 "%u vCPUs are more than the %zu that the engine runs: lower --cpus",
 				 nr_vcpus, ARRAY_SIZE(vm->vcpus));
 	}
+	if (o && stress_parse(o->stress, &vm->stress, err)) {
+		free(vm);
+		return -EINVAL;
+	}
 	vm->mem = m;
 	mutex_init(&vm->lock, LOCK_RANK_ENGINE, "engine");
 	vm->use_t1 = !(o && o->tier && !strcmp(o->tier, "interp"));

@@ -16,6 +16,7 @@
 #ifndef SILL_ENGINE_BT_BT_H
 #define SILL_ENGINE_BT_BT_H
 
+#include "engine/bt/stress.h"
 #include "engine/bt/vcpu.h"
 
 #define BT_MAX_VCPUS 16
@@ -28,6 +29,7 @@ struct engine_vm {
 	unsigned nr_vcpus;
 	struct vcpu *vcpus[BT_MAX_VCPUS];
 	bool use_t1, use_t2, lockstep;
+	struct stress stress;
 	uint64_t code_cache_size;
 };
 

@@ -62,6 +62,14 @@ static uint64_t *mtrr_slot(struct vcpu *v, uint32_t i)
 static bool amd_quiet(uint32_t i)
 {
 	switch (i) {
+	case 0xc0010000: /* PERF_CTL0..3, PERF_CTR0..3: every AMD64 processor has them; these count nothing */
+	case 0xc0010001:
+	case 0xc0010002:
+	case 0xc0010003:
+	case 0xc0010004:
+	case 0xc0010005:
+	case 0xc0010006:
+	case 0xc0010007:
 	case 0xc0010010: /* SYSCFG */
 	case 0xc0010015: /* HWCR */
 	case 0xc001001a: /* TOP_MEM */

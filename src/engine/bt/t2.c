@@ -73,6 +73,10 @@ int t2_init(struct vcpu *v)
 		fclose(f);
 	}
 	t->max_mappings -= t->max_mappings / 16;
+	if (v->vm->stress.vma_cap)
+		t->max_mappings = v->vm->stress.vma_cap;
+	t->always = v->vm->stress.direct;
+	t->flip = v->vm->stress.tier_flip;
 	v->t2 = t;
 	return 0;
 }
@@ -137,6 +141,12 @@ static void count_afresh(struct t2 *t, struct t2_space *s)
 	t->since = (uint64_t)ticks();
 }
 
+/* Under test the policy is the test's. */
+static bool stressed(const struct vcpu *v)
+{
+	return v->t2->always || v->t2->flip;
+}
+
 static void demote(struct vcpu *v, struct t2_space *s)
 {
 	s->on = false;
@@ -176,7 +186,7 @@ static void promote(struct vcpu *v, struct t2_space *s)
 	struct t2 *t = v->t2;
 	uint64_t identity = t2_identity(v, s->root);
 
-	if (identity != s->identity) {
+	if (identity != s->identity && !stressed(v)) {
 		/* Another process than the one that the counting began with, or the first look at it. */
 		s->identity = identity;
 		s->backoff = 0;
@@ -212,7 +222,7 @@ static void judge_stops(struct vcpu *v, struct t2_space *s)
 
 	if (++m->stops < STOPS_WINDOW)
 		return;
-	if (m->stop_ticks / m->stops < v->t2->demote_ticks)
+	if (!stressed(v) && m->stop_ticks / m->stops < v->t2->demote_ticks)
 		demote(v, s);
 	m->stops = 0;
 	m->stop_ticks = 0;
@@ -229,7 +239,7 @@ static void judge_mapping(struct vcpu *v, struct t2_space *s, uint64_t now)
 	m->strikes = m->map_ticks > span / 2 ? m->strikes + 1 : 0;
 	m->map_ticks = 0;
 	m->window_start = now;
-	if (m->strikes == 4)
+	if (m->strikes == 4 && !stressed(v))
 		demote(v, s);
 }
 

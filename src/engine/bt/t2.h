@@ -73,11 +73,12 @@ struct t2 {
 	struct t2_space *space; /* of the current CR3 */
 	struct t2_space spaces[T2_SETS * T2_WAYS];
 	uint64_t clock;
-	uint64_t since; /* TSC when the current stretch of user code began in T1 */
-	bool user;      /* in one */
-	bool direct;    /* part of it ran in a stub */
-	uint8_t cause;  /* of it */
-	bool hold;      /* until the kernel is entered user code stays in T1 */
+	uint64_t since;    /* TSC when the current stretch of user code began in T1 */
+	bool user;         /* in one */
+	bool direct;       /* part of it ran in a stub */
+	uint8_t cause;     /* of it */
+	bool hold;         /* until the kernel is entered user code stays in T1 */
+	bool always, flip; /* --stress: every stretch, or every other, in a stub */
 	bool started, failed;
 	unsigned n_maps;
 	uint64_t promote_ticks, long_ticks, demote_ticks, switch_ticks, pin_ticks, map_ticks; /* see t2.c */

@@ -81,6 +81,12 @@ void t2_mode(struct vcpu *v, bool user)
 		t->since = __builtin_ia32_rdtsc();
 		t->direct = false;
 		/* After a fault there is also a page to map. */
+		if (t->always || t->flip) {
+			t->hold = t->flip && !t->hold;
+			if (t->space)
+				t->space->look = true;
+			return;
+		}
 		t->hold = t->space && t->space->on &&
 			  t->space->expect[t->cause] < t->long_ticks << (t->cause == T2_CAUSE_FAULT);
 		return;
