@@ -180,7 +180,7 @@ static void handle_events(struct vm_cpu *c)
 	if (events & CPU_EVENT_SIPI)
 		handle_sipi(c, s);
 	if ((events & CPU_EVENT_NMI) && !s->wait_sipi)
-		s->nmi_pending = true;
+		x86_nmi(s);
 	c->vm->ops->vcpu_state_changed(c->vcpu);
 }
 

@@ -316,6 +316,8 @@ struct cpuid_regs cpuid_query(const struct cpu_model *m, const struct cpuid_cont
 		r.ebx |= c->apic_id << 24;
 		if (c->cr4 & (1u << 18))
 			r.ecx |= BIT(27);
+		if (c->apic_off)
+			r.edx &= ~BIT(9);
 		return r;
 	case 4:
 		if (!m->vendor_intel)

@@ -31,6 +31,7 @@ int cpu_model_new(const char *name, unsigned nr_vcpus, struct cpu_model *ret, st
 struct cpuid_context {
 	uint32_t apic_id;
 	uint64_t cr4, xcr0;
+	bool apic_off; /* disabled in its base MSR */
 };
 struct cpuid_regs cpuid_query(const struct cpu_model *m, const struct cpuid_context *c, uint32_t leaf,
 			      uint32_t subleaf);

@@ -126,6 +126,9 @@ struct x86_dtable {
 
 #define X86_XSAVE_MAX 4096 /* room for x87..AVX-512 and PKRU in the standard format (2696 bytes needed) */
 
+/* Interrupt shadow. Both hold interrupts off; that of MOV SS and POP SS also debug traps (SDM 3A 6.8.3). */
+enum x86_shadow { X86_SHADOW_NONE, X86_SHADOW_STI, X86_SHADOW_SS };
+
 struct x86_state {
 	uint64_t gpr[16];
 	uint64_t rip;
@@ -145,12 +148,12 @@ struct x86_state {
 	uint64_t mcg_status;
 
 	/* Events */
-	bool halted;    /* in HLT, waiting for an interrupt */
-	bool wait_sipi; /* an AP before its start-up IPI */
-	bool nmi_pending;
-	bool nmi_blocked; /* until IRET */
-	uint8_t shadow;   /* interrupt shadow after STI or MOV SS: 1 for this one instruction boundary */
-	bool shutdown;    /* triple fault */
+	bool halted;         /* in HLT, waiting for an interrupt */
+	bool wait_sipi;      /* an AP before its start-up IPI */
+	uint8_t nmi_pending; /* how many: at most one while blocked, two while not (see x86_nmi) */
+	bool nmi_blocked;    /* until IRET */
+	uint8_t shadow;      /* at this one instruction boundary: enum x86_shadow */
+	bool shutdown;       /* triple fault */
 
 	/* x87, SSE, AVX...: the standard-format XSAVE image, XCR0-wide. */
 	uint8_t xsave[X86_XSAVE_MAX] __attribute__((aligned(64)));
@@ -163,6 +166,14 @@ void x86_state_reset(struct x86_state *s);
 static inline unsigned x86_cpl(const struct x86_state *s)
 {
 	return SEG_DPL(s->seg[SEG_SS].attr);
+}
+
+/* An NMI arrives. One that comes while another is latched is lost; one that is about to be taken is not
+ * latched. */
+static inline void x86_nmi(struct x86_state *s)
+{
+	if (s->nmi_pending < (s->nmi_blocked ? 1 : 2))
+		s->nmi_pending++;
 }
 
 static inline bool x86_long_mode(const struct x86_state *s)

@@ -453,7 +453,11 @@ static struct x86_state *bt_state(struct vcpu *v)
 
 static void bt_state_changed(struct vcpu *v)
 {
+	uint64_t apic_base;
+
 	v->dr_watch = v->st.dr7 & 0xff;
+	v->apic_off = v->board.msr_read && !v->board.msr_read(v->board.opaque, MSR_APIC_BASE, &apic_base) &&
+		      !(apic_base & APIC_BASE_ENABLE);
 	if ((v->st.cr0 & CR0_PG) && (v->st.cr4 & CR4_PAE) && !(v->st.efer & EFER_LMA))
 		mmu_load_pdptes(v, v->st.cr3);
 	mmu_flush_all(v);

@@ -123,6 +123,12 @@ static const uint16_t special_list[] = {
 };
 
 /* Not offered in any model, or not there for a guest: #UD. */
+/* KVM's convention, which the hypervisor's CPUID leaves announce. */
+static bool is_hypercall(ZydisMnemonic m)
+{
+	return m == ZYDIS_MNEMONIC_VMCALL || m == ZYDIS_MNEMONIC_VMMCALL;
+}
+
 static bool isa_refused(ZydisISAExt e)
 {
 	switch (e) {
@@ -616,9 +622,9 @@ int insn_decode(const uint8_t *code, size_t n, unsigned mode, bool real, struct 
 	/* The other encodings (XOP, 3DNow!, MVEX) are of no model, and reencode() knows nothing of them. */
 	if ((in->enc != ZYDIS_INSTRUCTION_ENCODING_LEGACY && in->enc != ZYDIS_INSTRUCTION_ENCODING_VEX &&
 	     in->enc != ZYDIS_INSTRUCTION_ENCODING_EVEX) ||
-	    isa_refused(z.meta.isa_ext) || (z.meta.isa_ext == ZYDIS_ISA_EXT_CET && !is_nop(&z)) ||
-	    z.mnemonic == ZYDIS_MNEMONIC_UD0 || z.mnemonic == ZYDIS_MNEMONIC_UD1 ||
-	    z.mnemonic == ZYDIS_MNEMONIC_UD2)
+	    (isa_refused(z.meta.isa_ext) && !is_hypercall(z.mnemonic)) ||
+	    (z.meta.isa_ext == ZYDIS_ISA_EXT_CET && !is_nop(&z)) || z.mnemonic == ZYDIS_MNEMONIC_UD0 ||
+	    z.mnemonic == ZYDIS_MNEMONIC_UD1 || z.mnemonic == ZYDIS_MNEMONIC_UD2)
 		in->cls = INSN_UD;
 	else if (is_nop(&z))
 		in->cls = INSN_NOP;

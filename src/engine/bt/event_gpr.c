@@ -308,7 +308,7 @@ void event_deliver(struct vcpu *v)
 	if (s->shadow)
 		return;
 	if (s->nmi_pending && !s->nmi_blocked) {
-		s->nmi_pending = false;
+		s->nmi_pending--;
 		s->nmi_blocked = true;
 		event_interrupt(v, EXC_NMI);
 		return;

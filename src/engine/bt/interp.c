@@ -462,18 +462,44 @@ int interp_try(struct vcpu *v)
 	return 0;
 }
 
+/* Is there a single-step trap after an instruction, which found TF as `before` and leaves it as `after`? */
+static bool single_steps(uint16_t mnemonic, bool before, bool after)
+{
+	switch (mnemonic) {
+	case ZYDIS_MNEMONIC_INT:
+	case ZYDIS_MNEMONIC_INT1:
+	case ZYDIS_MNEMONIC_INT3:
+		/* Their delivery has cleared it. */
+		return false;
+	case ZYDIS_MNEMONIC_SYSCALL:
+	case ZYDIS_MNEMONIC_SYSRET:
+		/* TF counts as it is at their end (APM 3, SYSCALL). */
+		return after;
+	default:
+		return before;
+	}
+}
+
 void interp_step(struct vcpu *v)
 {
 	struct x86_state *s = &v->st;
 	uint64_t tf = s->rflags & FLAG_TF;
 
 	if (interp_try(v)) {
+		v->held_dr6 = 0;
 		event_exception(v);
 		return;
 	}
-	if (tf && v->icache->last != ZYDIS_MNEMONIC_INT && v->icache->last != ZYDIS_MNEMONIC_INT3)
+	/* INT1 is itself the #DB that what was held joins. */
+	if (v->icache->last != ZYDIS_MNEMONIC_INT1)
+		v->exc.dr6 |= v->held_dr6;
+	v->held_dr6 = 0;
+	if (single_steps(v->icache->last, tf, s->rflags & FLAG_TF))
 		v->exc.dr6 |= 1u << 14;
-	if (v->exc.dr6 && !s->shadow) {
+	if (s->shadow == X86_SHADOW_SS) {
+		/* A single step is forgotten, a breakpoint waits. */
+		v->held_dr6 = v->exc.dr6 & 0xf;
+	} else if (v->exc.dr6) {
 		v->exc = (struct exception){ .vector = EXC_DB, .dr6 = v->exc.dr6, .present = true };
 		event_exception(v);
 	}

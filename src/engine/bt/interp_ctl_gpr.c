@@ -231,7 +231,7 @@ static int do_pop(struct vcpu *v, const struct insn *in)
 			return -1;
 		}
 		if (seg == SEG_SS)
-			v->st.shadow = 1;
+			v->st.shadow = X86_SHADOW_SS;
 		mode_changed(v);
 		return 0;
 	}

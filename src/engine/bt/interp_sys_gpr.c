@@ -95,6 +95,21 @@ static bool amd_quiet(uint32_t i)
 	}
 }
 
+/* Those that exist only with their CPUID bits. */
+static bool has_speculation_msr(const struct vcpu *v, uint32_t i)
+{
+	uint32_t edx7 = v->model->basic[7].edx, amd = v->model->ext[8].ebx;
+
+	switch (i) {
+	case MSR_SPEC_CTRL: /* IBRS, STIBP, SSBD; AMD's */
+		return (edx7 & (1u << 26 | 1u << 27 | 1u << 31)) || (amd & (1u << 14 | 1u << 15 | 1u << 24));
+	case MSR_PRED_CMD: /* IBPB */
+		return (edx7 & 1u << 26) || (amd & 1u << 12);
+	default: /* FLUSH_CMD: L1D_FLUSH */
+		return edx7 & 1u << 28;
+	}
+}
+
 static int msr_read(struct vcpu *v, uint32_t i, uint64_t *val)
 {
 	struct x86_state *s = &v->st;
@@ -110,7 +125,7 @@ static int msr_read(struct vcpu *v, uint32_t i, uint64_t *val)
 		return 0;
 	case MSR_SPEC_CTRL:
 		*val = s->spec_ctrl;
-		return 0;
+		return has_speculation_msr(v, i) ? 0 : -1;
 	case MSR_UCODE_REV:
 		*val = v->model->vendor_intel ? 0xffffffffull << 32 : 0x01000065;
 		return 0;
@@ -231,12 +246,13 @@ static int msr_write(struct vcpu *v, uint32_t i, uint64_t val)
 		s->tsc_offset += val - guest_tsc(v);
 		return 0;
 	case MSR_SPEC_CTRL:
-		if (val & ~0x407ull)
+		if ((val & ~0x407ull) || !has_speculation_msr(v, i))
 			return -1;
 		s->spec_ctrl = val;
 		return 0;
 	case MSR_PRED_CMD:
 	case MSR_FLUSH_CMD:
+		return val <= 1 && has_speculation_msr(v, i) ? 0 : -1;
 	case MSR_UCODE_REV:
 		return 0;
 	case MSR_SYSENTER_CS:
@@ -288,7 +304,11 @@ static int msr_write(struct vcpu *v, uint32_t i, uint64_t val)
 			return 0;
 		if (needs_full(v))
 			return -1;
-		return v->board.msr_write && !v->board.msr_write(v->board.opaque, i, val) ? 0 : -1;
+		if (!v->board.msr_write || v->board.msr_write(v->board.opaque, i, val))
+			return -1;
+		if (i == MSR_APIC_BASE)
+			v->apic_off = !(val & APIC_BASE_ENABLE);
+		return 0;
 	}
 }
 
@@ -500,7 +520,7 @@ static int mov_seg(struct vcpu *v, const struct insn *in)
 		if (seg_load(v, seg, (uint16_t)sel))
 			return -1;
 		if (seg == SEG_SS)
-			v->st.shadow = 1;
+			v->st.shadow = X86_SHADOW_SS;
 		mode_changed(v);
 		return 0;
 	}
@@ -824,7 +844,9 @@ static int do_rdtsc(struct vcpu *v, bool p)
 
 static void do_cpuid(struct vcpu *v)
 {
-	struct cpuid_context c = { .apic_id = v->apic_id, .cr4 = v->st.cr4, .xcr0 = v->st.xcr0 };
+	struct cpuid_context c = {
+		.apic_id = v->apic_id, .cr4 = v->st.cr4, .xcr0 = v->st.xcr0, .apic_off = v->apic_off
+	};
 	struct cpuid_regs r = cpuid_query(v->model, &c, (uint32_t)v->st.gpr[RAX], (uint32_t)v->st.gpr[RCX]);
 
 	v->st.gpr[RAX] = r.eax;
@@ -923,7 +945,7 @@ static int do_cli_sti(struct vcpu *v, bool sti)
 		return exc_gp(v, 0);
 	if (sti) {
 		if (!(s->rflags & FLAG_IF))
-			s->shadow = 1;
+			s->shadow = X86_SHADOW_STI;
 		s->rflags |= FLAG_IF;
 	} else {
 		s->rflags &= ~(uint64_t)FLAG_IF;

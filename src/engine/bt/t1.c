@@ -189,7 +189,7 @@ void t1_run(struct vcpu *v)
 			break;
 		case T1_EXIT_STI:
 			/* The instruction after STI, in its shadow, then the interrupt. */
-			v->st.shadow = 1;
+			v->st.shadow = X86_SHADOW_STI;
 			if (interpret(v))
 				return;
 			break;

@@ -150,8 +150,9 @@ void *t1_special(struct vcpu *v, const struct special *sp)
 	v->exc.dr6 = 0;
 	v->exc.soft = false;
 	v->in_gpr = true;
-	v->bail = false;
-	r = interp_control(v, in);
+	/* A SYSRET that sets TF traps by it at once, which interp_step knows. */
+	v->bail = in->mnemonic == ZYDIS_MNEMONIC_SYSRET && (s->gpr[R11] & FLAG_TF);
+	r = v->bail ? -1 : interp_control(v, in);
 	if (r == 1)
 		r = interp_string(v, in);
 	if (r == 1)

@@ -151,6 +151,7 @@ struct vcpu {
 	const struct cpu_model *model;
 	struct vcpu_board board;
 	uint32_t apic_id;
+	bool apic_off; /* in its base MSR */
 	unsigned index;
 	struct bt_cache *cache;
 	struct icache *icache;
@@ -176,6 +177,7 @@ struct vcpu {
 		const void *host;
 		uint64_t len; /* 0: take the page's write tags away; else drop blocks */
 	} posted[16];
+	uint64_t held_dr6;     /* debug traps that MOV SS holds back */
 	uint64_t dr_watch;     /* DR7 has enabled breakpoints */
 	uint64_t fault_trapno; /* host fault during a native instruction */
 	uint64_t fault_addr;
@@ -184,6 +186,9 @@ struct vcpu {
 	void *map; /* mapping that holds stack + this struct */
 	size_t map_size;
 };
+
+#define MSR_APIC_BASE    0x1b
+#define APIC_BASE_ENABLE 0x800u
 
 #define BT_REQ_POSTED 1u
 
