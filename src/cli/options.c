@@ -140,6 +140,14 @@ static int parse_debug_exit(struct options *o, const char *value, struct error *
 	return 0;
 }
 
+static int parse_testdev(struct options *o, const char *value, struct error *err)
+{
+	(void)value;
+	(void)err;
+	o->vm.testdev = true;
+	return 0;
+}
+
 static int parse_stats(struct options *o, const char *value, struct error *err)
 {
 	(void)value;
@@ -177,6 +185,7 @@ static const struct option table[] = {
 	{ "tier", "TIER", "highest tier of the bt engine: auto, interp or t1", tiers, STRING(tier), NULL, false },
 	{ "name", "NAME", "name of the VM, for messages", NULL, STRING(name), NULL, false },
 	{ "debug-exit", "PORT", "a write of N to this port ends Sill with status 2N+1", NULL, 0, parse_debug_exit, false },
+	{ "testdev", NULL, "add the device that test suites for VMs use (pc-testdev)", NULL, 0, parse_testdev, false },
 	{ "stress", "LIST", "make rare things in the engine frequent, for tests", NULL, STRING(stress), NULL, false },
 	{ "stats", NULL, "print what the engine did when the VM ends", NULL, 0, parse_stats, false },
 	{ "help", NULL, "this", NULL, 0, parse_help, false },

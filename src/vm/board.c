@@ -17,6 +17,7 @@
 #include "dev/pc/pvpanic.h"
 #include "dev/pc/serial.h"
 #include "dev/pc/sysctl.h"
+#include "dev/pc/testdev.h"
 #include "dev/pci/pci.h"
 #include "dev/timer/pit.h"
 #include "dev/timer/rtc.h"
@@ -89,6 +90,7 @@ static int add_isa(struct vm *vm, struct error *err)
 	struct fwcfg *fwcfg;
 	struct pvpanic *pvpanic;
 	struct debug_exit *debug_exit;
+	struct testdev *testdev;
 	int r = open_console(vm, err);
 	if (!r)
 		r = pit_new(b, irq_router_isa_line(vm->router, 0), &pit, err);
@@ -107,6 +109,8 @@ static int add_isa(struct vm *vm, struct error *err)
 		r = pvpanic_new(b, &pvpanic, err);
 	if (!r && vm->config->debug_exit)
 		r = debug_exit_new(b, vm->config->debug_exit, &debug_exit, err);
+	if (!r && vm->config->testdev)
+		r = testdev_new(b, vm->router, &testdev, err);
 	return r;
 }
 

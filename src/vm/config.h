@@ -33,6 +33,7 @@ struct vm_config {
 	bool net; /* a network card, behind user-mode NAT */
 	struct net_user_config net_user;
 	uint16_t debug_exit; /* port of the debug exit device; 0: none */
+	bool testdev;        /* the test suites' device */
 	const char *stress;  /* for the engine's tests; NULL: none */
 	enum vm_serial serial;
 	const char *serial_path;

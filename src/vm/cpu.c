@@ -65,7 +65,7 @@ static void host_init_sipi_nmi(void *opaque, enum lapic_event event, uint8_t vec
 		post_cpu_event(c, CPU_EVENT_SIPI);
 		break;
 	case LAPIC_EVENT_NMI:
-		post_cpu_event(c, CPU_EVENT_NMI);
+		post_cpu_event(c, atomic_load(&c->events) & CPU_EVENT_NMI ? CPU_EVENT_NMI2 : CPU_EVENT_NMI);
 		break;
 	}
 }
@@ -180,6 +180,8 @@ static void handle_events(struct vm_cpu *c)
 	if (events & CPU_EVENT_SIPI)
 		handle_sipi(c, s);
 	if ((events & CPU_EVENT_NMI) && !s->wait_sipi)
+		x86_nmi(s);
+	if ((events & CPU_EVENT_NMI2) && !s->wait_sipi)
 		x86_nmi(s);
 	c->vm->ops->vcpu_state_changed(c->vcpu);
 }

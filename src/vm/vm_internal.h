@@ -23,6 +23,7 @@ enum {
 	CPU_EVENT_INIT = 1,
 	CPU_EVENT_SIPI = 2,
 	CPU_EVENT_NMI = 4,
+	CPU_EVENT_NMI2 = 8, /* a second one before the first was taken */
 };
 
 struct vm_cpu {
