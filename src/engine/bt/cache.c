@@ -78,7 +78,8 @@ int cache_init(struct vcpu *v, uint64_t size)
 	c->pages = calloc(PAGES_SIZE, sizeof *c->pages);
 	c->empty_jc = calloc(JC_SIZE, sizeof *c->empty_jc);
 	c->tr = translate_new();
-	if (c->order == MAP_FAILED || !c->hash || !c->pages || !c->empty_jc || !c->tr)
+	c->decoder = decode_cache_new(v->model);
+	if (c->order == MAP_FAILED || !c->hash || !c->pages || !c->empty_jc || !c->tr || !c->decoder)
 		return -ENOMEM;
 	for (unsigned i = 0; i < JC_SIZE; i++)
 		jc_clear(&c->empty_jc[i], i);
@@ -106,6 +107,7 @@ void cache_free(struct vcpu *v)
 	free(c->pages);
 	free(c->empty_jc);
 	free(c->tr);
+	decode_cache_free(c->decoder);
 	free(c);
 	v->cache = NULL;
 }

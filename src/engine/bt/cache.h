@@ -21,6 +21,7 @@
 #ifndef SILL_ENGINE_BT_CACHE_H
 #define SILL_ENGINE_BT_CACHE_H
 
+#include "engine/bt/decode_cache.h"
 #include "engine/bt/vcpu.h"
 
 /* Mode flags of a block: all that translation looks at besides the bytes. */
@@ -97,7 +98,9 @@ struct bt_cache {
 	size_t n_order, max_order;
 	struct block_exit *global_links;
 	struct jc_entry *empty_jc;
-	struct tr *tr; /* the translator's scratch */
+	/* the translator's */
+	struct tr *tr;
+	struct decode_cache *decoder;
 	/* shared stubs, executable addresses */
 	uint8_t *stub_lookup, *stub_lookup_end, *stub_find, *stub_link, *stub_interp, *stub_sti;
 	uint32_t generation; /* counts whole flushes */

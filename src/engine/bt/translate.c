@@ -121,6 +121,12 @@ uint32_t tr_insn_kills(const struct tr *t, const struct insn *in)
 	return (in->flags_written | (t->v->lockstep ? 0 : in->flags_undefined)) & ~in->flags_read;
 }
 
+/* The instruction at an offset in the block's page. */
+static int decode_at(const struct tr *t, unsigned off, struct insn *in)
+{
+	return decode_cached(t->v->cache->decoder, t->page + off, PAGE_SIZE - off, t->mode, in);
+}
+
 /* Which flags the code at va (same page) may read before writing them. Its bytes become a dependency. */
 static uint32_t live_at(struct tr *t, uint64_t va)
 {
@@ -133,8 +139,7 @@ static uint32_t live_at(struct tr *t, uint64_t va)
 	for (int k = 0; k < 6; k++) {
 		unsigned off = va & 0xfff, last;
 
-		if (((va ^ t->b->va) & PAGE_MASK) ||
-		    insn_decode(t->page + off, PAGE_SIZE - off, t->mode, false, &in) != DECODE_OK)
+		if (((va ^ t->b->va) & PAGE_MASK) || decode_at(t, off, &in) != DECODE_OK)
 			break;
 		last = off + in.len - 1;
 		for (unsigned g = off / 128; g <= last / 128; g++)
@@ -204,7 +209,7 @@ static bool decode_across(struct tr *t, uint64_t va, struct insn *in)
 	}
 	memcpy(buf, t->page + (va & 0xfff), n);
 	memcpy(buf + n, host, 15 - n);
-	if (insn_decode(buf, 15, t->mode, false, in) != DECODE_OK)
+	if (decode_cached(t->v->cache->decoder, buf, 15, t->mode, in) != DECODE_OK)
 		return false;
 	t->b->page2 = host;
 	last = in->len - n - 1;
@@ -228,12 +233,11 @@ static void collect(struct tr *t)
 
 		if ((va ^ t->b->va) & PAGE_MASK)
 			break;
-		r = insn_decode(t->page + off, PAGE_SIZE - off, t->mode, false, in);
+		r = decode_at(t, off, in);
 		if (r == DECODE_MORE && decode_across(t, va, in))
 			r = DECODE_OK;
 		if (r != DECODE_OK)
 			break;
-		insn_restrict(in, t->v->model);
 		last = off + in->len - 1;
 		for (unsigned g = off / 128; g <= last / 128 && g < 32; g++)
 			t->b->granules |= 1u << g;
