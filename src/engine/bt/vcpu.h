@@ -48,7 +48,7 @@ struct itlb_entry {
 enum tlb_mode { TLB_U, TLB_K, TLB_KAC, TLB_MODES };
 
 /* One entry of the jump cache: guest linear PC to host code (flags-in-memory entry). */
-#define JC_BITS 12
+#define JC_BITS 14
 #define JC_SIZE (1u << JC_BITS)
 struct jc_entry {
 	uint64_t va;
