@@ -257,8 +257,10 @@ static int bt_vcpu_new(struct engine_vm *vm, const struct vcpu_config *c, struct
 	}
 	for (int i = 0; i < PCID_SLOTS; i++) {
 		/* Empty is not all zeros. */
-		memset(v->asids[i].tlb_used, true, sizeof v->asids[i].tlb_used);
-		memset(v->asids[i].jc_used, true, sizeof v->asids[i].jc_used);
+		for (int m = 0; m < TLB_MODES; m++)
+			v->asids[i].tlb_touched[m].n = TOUCHED_MAX + 1;
+		for (int m = 0; m < 2; m++)
+			v->asids[i].jc_touched[m].n = TOUCHED_MAX + 1;
 	}
 	x86_state_reset(&v->st);
 	mmu_select(v, true);

@@ -15,6 +15,7 @@
 #define PAGES_SIZE   16384
 #define CODE_RESERVE 65536 /* no block is larger */
 #define META_RESERVE 65536
+#define POPULATE     (256u << 10)
 
 struct code_page {
 	const uint8_t *host;
@@ -77,7 +78,9 @@ int cache_init(struct vcpu *v, uint64_t size)
 	c->hash = calloc(CACHE_HASH_SIZE, sizeof *c->hash);
 	c->pages = calloc(PAGES_SIZE, sizeof *c->pages);
 	c->empty_jc = calloc(JC_SIZE, sizeof *c->empty_jc);
-	if (c->order == MAP_FAILED || !c->hash || !c->pages || !c->empty_jc)
+	c->tr = translate_new();
+	c->decoder = decode_cache_new(v->model);
+	if (c->order == MAP_FAILED || !c->hash || !c->pages || !c->empty_jc || !c->tr || !c->decoder)
 		return -ENOMEM;
 	for (unsigned i = 0; i < JC_SIZE; i++)
 		jc_clear(&c->empty_jc[i], i);
@@ -104,6 +107,8 @@ void cache_free(struct vcpu *v)
 	free(c->hash);
 	free(c->pages);
 	free(c->empty_jc);
+	free(c->tr);
+	decode_cache_free(c->decoder);
 	free(c);
 	v->cache = NULL;
 }
@@ -112,9 +117,21 @@ void *cache_alloc(struct bt_cache *c, size_t n)
 {
 	void *p = c->meta + c->meta_used;
 
-	c->meta_used += align_up(n, 16);
+	c->meta_used += align_up(n, 64);
 	memset(p, 0, n);
 	return p;
+}
+
+/* Has the kernel provide the next piece of an arena at once, rather than by a page fault for each page. */
+static void populate(uint8_t *base, size_t need, size_t size, size_t *ready, int advice)
+{
+	size_t n;
+
+	if (need <= *ready || *ready >= size)
+		return;
+	n = min_u64(POPULATE, size - *ready);
+	madvise(base + *ready, n, advice); /* if it cannot, faults do it */
+	*ready += n;
 }
 
 void cache_make_room(struct vcpu *v)
@@ -124,6 +141,9 @@ void cache_make_room(struct vcpu *v)
 	if (c->used + CODE_RESERVE > c->size || c->meta_used + META_RESERVE > c->meta_size ||
 	    c->n_order + 1 > c->max_order)
 		cache_flush(v);
+	populate(c->rw, c->used + CODE_RESERVE, c->size, &c->ready_rw, MADV_POPULATE_WRITE);
+	populate(c->rx, c->used + CODE_RESERVE, c->size, &c->ready_rx, MADV_POPULATE_READ);
+	populate(c->meta, c->meta_used + META_RESERVE, c->meta_size, &c->ready_meta, MADV_POPULATE_WRITE);
 }
 
 static _Atomic uint16_t *code_mask(struct vcpu *v, const uint8_t *host_page)
@@ -139,6 +159,9 @@ bool cache_watch(struct vcpu *v, const uint8_t *host_page)
 	uint32_t others = 0;
 	bool fresh;
 
+	/* Only this thread takes the bit away, and the page's flag stays as long as one is set. */
+	if (atomic_load_explicit(mask, memory_order_relaxed) >> v->index & 1)
+		return false;
 	mutex_lock(&vm->lock);
 	atomic_fetch_or(mask, (uint16_t)(1u << v->index));
 	fresh = !(__atomic_fetch_or(flags, MEM_PAGE_CODE, __ATOMIC_SEQ_CST) & MEM_PAGE_CODE);

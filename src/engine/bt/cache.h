@@ -21,6 +21,7 @@
 #ifndef SILL_ENGINE_BT_CACHE_H
 #define SILL_ENGINE_BT_CACHE_H
 
+#include "engine/bt/decode_cache.h"
 #include "engine/bt/vcpu.h"
 
 /* Mode flags of a block: all that translation looks at besides the bytes. */
@@ -62,28 +63,28 @@ struct insn_map {
 };
 
 struct block {
+	/* What finding it looks at, in one cache line. */
 	uint64_t pa, va;
+	struct block *hash_next;
+	uint8_t *entry_jc;    /* where the jump cache and C enter: guest address in R13, flags in t1_flags */
+	const uint8_t *page2; /* its last instruction goes on in the next page: that page */
 	uint32_t flags;
-	uint16_t guest_len;
-	uint16_t n_insns, n_exits;
 	bool dead;
-	bool vector;       /* uses x87 or vector registers */
-	uint32_t granules; /* 128-byte pieces of the page that it depends on */
-	uint32_t code_size;
-	uint8_t *code;     /* executable start */
-	uint8_t *entry_jc; /* where the jump cache and C enter: guest address in R13, flags in t1_flags */
+	bool vector; /* uses x87 or vector registers */
+	uint16_t guest_len;
 	uint8_t *entry_h, *entry_m; /* entries with the flags in host RFLAGS, in t1_flags */
-	struct block_exit *exits;
+
+	uint8_t *code; /* executable start */
+	uint32_t code_size;
+	uint16_t n_insns, n_exits;
+	struct block_exit *exits, *in;
 	struct insn_map *map;
-	struct block_exit *in;
-	struct block *hash_next, *page_next;
-	/* Its last instruction goes on in the next page: that page, and the list of blocks that do so. */
-	const uint8_t *page2;
-	uint32_t granules2;
-	struct block *page2_next;
+	uint32_t granules, granules2; /* 128-byte pieces of the page, of page2, that it depends on */
+	struct block *page_next, *page2_next;
 };
 
 struct code_page;
+struct tr;
 
 struct bt_cache {
 	uint8_t *rw, *rx;         /* the arena, twice: writable and executable */
@@ -92,10 +93,14 @@ struct bt_cache {
 	struct code_page **pages;
 	uint8_t *meta; /* bump-allocated blocks, exits, maps */
 	size_t meta_size, meta_used;
-	struct block **order; /* blocks by code address, for cache_find_host */
+	size_t ready_rw, ready_rx, ready_meta; /* up to where the kernel was asked to provide memory */
+	struct block **order;                  /* blocks by code address, for cache_find_host */
 	size_t n_order, max_order;
 	struct block_exit *global_links;
 	struct jc_entry *empty_jc;
+	/* the translator's */
+	struct tr *tr;
+	struct decode_cache *decoder;
 	/* shared stubs, executable addresses */
 	uint8_t *stub_lookup, *stub_lookup_end, *stub_find, *stub_link, *stub_interp, *stub_sti;
 	uint32_t generation; /* counts whole flushes */
@@ -106,7 +111,7 @@ void cache_free(struct vcpu *v);
 struct block *cache_find(struct vcpu *v, uint64_t pa, uint64_t va, uint32_t flags);
 /* Space for one more block and its code? If not, everything is flushed first. */
 void cache_make_room(struct vcpu *v);
-/* Metadata for a block; zeroed. Never fails after cache_make_room. */
+/* Metadata for a block; zeroed, aligned to a cache line. Never fails after cache_make_room. */
 void *cache_alloc(struct bt_cache *c, size_t n);
 /* Makes all vCPUs' writes to a RAM page known to this cache. Before the page is read for translation. True:
  * it has waited for other vCPUs and served their requests, and the cache may be another (even flushed). */
@@ -141,6 +146,8 @@ bool cache_valid(struct vcpu *v, struct block *b, uint64_t va);
 /* translate.c: a block for the code at va (host address p, physical pa), entered into the cache. NULL: the
  * first instruction must be interpreted. */
 struct block *translate(struct vcpu *v, uint64_t va, uint64_t pa, const uint8_t *p, uint32_t flags);
+/* Scratch space for it, to be freed with free(); or NULL. */
+struct tr *translate_new(void);
 /* Emits the shared stubs at the arena's start. */
 void translate_stubs(struct vcpu *v);
 

@@ -74,11 +74,10 @@ static bool same_global_page(struct vcpu *v, uint64_t a, uint64_t b)
 
 void cache_jc_enter(struct vcpu *v, struct block *b, uint64_t va)
 {
-	struct jc_entry *j = &v->asid->jc[!!(b->flags & BLOCK_USER)][jc_index(va)];
+	unsigned user = !!(b->flags & BLOCK_USER), i = jc_index(va);
 
-	j->va = va;
-	j->code = b->entry_jc;
-	v->asid->jc_used[!!(b->flags & BLOCK_USER)] = true;
+	v->asid->jc[user][i] = (struct jc_entry){ va, b->entry_jc };
+	touch(&v->asid->jc_touched[user], i);
 	mmu_note_exec(v, va);
 }
 

@@ -305,6 +305,14 @@ static uint8_t seg_number(ZydisRegister r)
 	}
 }
 
+/* What is written may be left alone, so it is read, too. */
+static void keep_target(struct insn *in)
+{
+	in->regs_read |= in->regs_written;
+	in->fixed_read |= in->fixed_written;
+	in->fields_read |= in->fields_written;
+}
+
 static uint8_t unit_of(const ZydisDecodedInstruction *z, const ZydisDecodedOperand *op)
 {
 	uint8_t unit = UNIT_INT;
@@ -385,6 +393,59 @@ static bool size_scalable(const ZydisDecodedInstruction *z, uint8_t unit)
 	return z->encoding == ZYDIS_INSTRUCTION_ENCODING_LEGACY;
 }
 
+/* The field that names an explicit operand's general register, as GPR_IN_*; 0: none. */
+static uint8_t gpr_field(const ZydisDecodedOperand *o)
+{
+	if (o->visibility != ZYDIS_OPERAND_VISIBILITY_EXPLICIT)
+		return 0;
+	switch (o->encoding) {
+	case ZYDIS_OPERAND_ENCODING_MODRM_REG:
+		return GPR_IN_REG;
+	case ZYDIS_OPERAND_ENCODING_MODRM_RM:
+		return GPR_IN_RM;
+	case ZYDIS_OPERAND_ENCODING_NDSNDD:
+		return GPR_IN_VVVV;
+	case ZYDIS_OPERAND_ENCODING_OPCODE:
+		return GPR_IN_OPCODE;
+	default:
+		return 0;
+	}
+}
+
+static void use_gpr(struct insn *in, const ZydisDecodedOperand *o, uint8_t r)
+{
+	uint8_t field = gpr_field(o);
+	bool wr = o->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE;
+
+	if ((o->actions & (ZYDIS_OPERAND_ACTION_MASK_READ | ZYDIS_OPERAND_ACTION_CONDWRITE)) ||
+	    (wr && o->size < 32)) {
+		in->regs_read |= 1u << r;
+		in->fixed_read |= field ? 0 : 1u << r;
+		in->fields_read |= field;
+	}
+	if (wr) {
+		in->regs_written |= 1u << r;
+		in->fixed_written |= field ? 0 : 1u << r;
+		in->fields_written |= field;
+	}
+	in->gpr_where |= field;
+	if (field == GPR_IN_VVVV)
+		in->vvvv = r;
+}
+
+/* A register that makes a memory operand's address. */
+static void use_address(struct insn *in, const ZydisDecodedOperand *o, ZydisRegister reg)
+{
+	bool high8;
+	uint8_t r = reg == ZYDIS_REGISTER_NONE ? REG_NONE : gpr_number(reg, &high8);
+
+	if (r >= 16)
+		return;
+	in->regs_read |= 1u << r;
+	if (o->encoding != ZYDIS_OPERAND_ENCODING_MODRM_RM)
+		in->fixed_read |= 1u << r;
+}
+
 static void read_operand(struct insn *in, const ZydisDecodedOperand *o)
 {
 	bool rd = o->actions & ZYDIS_OPERAND_ACTION_MASK_READ;
@@ -397,23 +458,9 @@ static void read_operand(struct insn *in, const ZydisDecodedOperand *o)
 		uint8_t r = gpr_number(o->reg.value, &high8);
 
 		if (r < 16) {
-			if (rd || (wr && o->size < 32) || (o->actions & ZYDIS_OPERAND_ACTION_CONDWRITE))
-				in->regs_read |= 1u << r;
-			if (wr)
-				in->regs_written |= 1u << r;
-			if (o->visibility == ZYDIS_OPERAND_VISIBILITY_EXPLICIT) {
-				if (o->encoding == ZYDIS_OPERAND_ENCODING_MODRM_REG)
-					in->gpr_where |= GPR_IN_REG;
-				else if (o->encoding == ZYDIS_OPERAND_ENCODING_MODRM_RM)
-					in->gpr_where |= GPR_IN_RM;
-				else if (o->encoding == ZYDIS_OPERAND_ENCODING_NDSNDD) {
-					in->gpr_where |= GPR_IN_VVVV;
-					in->vvvv = r;
-				} else if (o->encoding == ZYDIS_OPERAND_ENCODING_OPCODE)
-					in->gpr_where |= GPR_IN_OPCODE;
-				if (o->size == 8 && !high8)
-					in->reg8 = true;
-			}
+			use_gpr(in, o, r);
+			if (o->visibility == ZYDIS_OPERAND_VISIBILITY_EXPLICIT && o->size == 8 && !high8)
+				in->reg8 = true;
 			/* Hidden ones (LAHF, DIV r/m8) need no encoding that names AH. */
 			in->high8 |= high8 && o->visibility == ZYDIS_OPERAND_VISIBILITY_EXPLICIT;
 		}
@@ -446,18 +493,9 @@ static void read_operand(struct insn *in, const ZydisDecodedOperand *o)
 	case ZYDIS_OPERAND_TYPE_MEMORY: {
 		bool dummy = false;
 
-		if (o->mem.base != ZYDIS_REGISTER_NONE) {
-			uint8_t r = gpr_number(o->mem.base, &dummy);
-
-			if (r < 16)
-				in->regs_read |= 1u << r;
-		}
-		if (o->mem.index != ZYDIS_REGISTER_NONE && o->mem.type != ZYDIS_MEMOP_TYPE_VSIB) {
-			uint8_t r = gpr_number(o->mem.index, &dummy);
-
-			if (r < 16)
-				in->regs_read |= 1u << r;
-		}
+		use_address(in, o, o->mem.base);
+		if (o->mem.type != ZYDIS_MEMOP_TYPE_VSIB)
+			use_address(in, o, o->mem.index);
 		if (!visible)
 			break;
 		in->has_mem = true;
@@ -496,6 +534,7 @@ static void read_operand(struct insn *in, const ZydisDecodedOperand *o)
 
 			in->imm[k] = o->imm.is_signed ? o->imm.value.s : (int64_t)o->imm.value.u;
 			in->imm_relative = o->imm.is_relative;
+			in->imm_signed = o->imm.is_signed;
 			in->ops[in->nops].type = o->type;
 			in->ops[in->nops].size = o->size / 8;
 			in->nops++;
@@ -608,7 +647,7 @@ int insn_decode(const uint8_t *code, size_t n, unsigned mode, bool real, struct 
 		read_operand(in, &op[i]);
 	/* They leave the register alone where the operand is zero. */
 	if (z.mnemonic == ZYDIS_MNEMONIC_BSF || z.mnemonic == ZYDIS_MNEMONIC_BSR)
-		in->regs_read |= in->regs_written;
+		keep_target(in);
 	/* IS4 operands name a vector register in the immediate byte. */
 	if (in->enc != ZYDIS_INSTRUCTION_ENCODING_LEGACY)
 		for (unsigned i = 0; i < z.operand_count; i++)
@@ -690,7 +729,7 @@ void insn_restrict(struct insn *in, const struct cpu_model *m)
 			/* REP BSR and REP BSF: the prefix means nothing, a zero source leaves the target
 			 * alone. */
 			in->needf3 = false;
-			in->regs_read |= in->regs_written;
+			keep_target(in);
 			in->flags_undefined = FLAGS_ARITH & ~FLAG_ZF;
 			in->flags_written = FLAG_ZF;
 			return;

@@ -76,14 +76,17 @@ struct insn {
 	uint8_t opcode, modrm;
 	bool has_modrm, need66, needf2, needf3, moffs;
 	uint8_t rex_w, rex_r, rex_x, rex_b;
-	uint8_t vex_off;                  /* of the VEX or EVEX prefix within bytes[] */
-	uint8_t imm_off, imm_len;         /* trailing immediate bytes within bytes[] */
-	bool imm_is4;                     /* the immediate names a vector register (bits 7:4) */
-	uint8_t gpr_where;                /* GPR_IN_* */
-	uint8_t vvvv;                     /* register number */
-	bool high8;                       /* uses AH, CH, DH or BH */
-	bool reg8;                        /* a byte-register operand: SPL..DIL need REX */
-	uint16_t regs_read, regs_written; /* general registers, address registers included in read */
+	uint8_t vex_off;                     /* of the VEX or EVEX prefix within bytes[] */
+	uint8_t imm_off, imm_len;            /* trailing immediate bytes within bytes[] */
+	bool imm_is4;                        /* the immediate names a vector register (bits 7:4) */
+	uint8_t gpr_where;                   /* GPR_IN_* */
+	uint8_t vvvv;                        /* register number */
+	bool high8;                          /* uses AH, CH, DH or BH */
+	bool reg8;                           /* a byte-register operand: SPL..DIL need REX */
+	uint16_t regs_read, regs_written;    /* general registers, address registers included in read */
+	uint16_t fixed_read, fixed_written;  /* of these, those that are not named in the encoding */
+	uint8_t fields_read, fields_written; /* GPR_IN_*: fields that name a register that is */
+	bool imm_signed;                     /* imm[0] is sign-extended */
 	uint32_t flags_read, flags_written, flags_undefined; /* of FLAGS_ARITH */
 	uint8_t cond;                                        /* for Jcc, SETcc, CMOVcc: the condition code */
 

@@ -82,11 +82,15 @@ static inline bool canonical(uint64_t va)
 	return (uint64_t)((int64_t)(va << 16) >> 16) == va;
 }
 
+/* A tag that matches nothing: page 0 has index 0, so at other indices 0 does; index 0 takes page 1's. */
+static inline uint64_t no_tag(unsigned index)
+{
+	return index ? 0 : PAGE_SIZE;
+}
+
 static inline void tlb_entry_clear(struct tlb_entry *e, unsigned index)
 {
-	/* Page 0 has index 0, so tag 0 matches nothing at other indices; index 0 takes page 1's. */
-	uint64_t none = index ? 0 : PAGE_SIZE;
-	e->tag_r = e->tag_w = none;
+	e->tag_r = e->tag_w = no_tag(index);
 	e->addend = e->page = 0;
 }
 

@@ -22,6 +22,8 @@
 #include "engine/bt/mmu.h"
 #include "engine/bt/t2.h"
 
+#include "base/util.h"
+
 #define PTE_P   1ull
 #define PTE_W   2ull
 #define PTE_U   4ull
@@ -281,16 +283,16 @@ void mmu_note_exec(struct vcpu *v, uint64_t va)
 {
 	unsigned h = (unsigned)((va >> 12) ^ (va >> 24)) & 4095;
 
-	v->exec_filter[h >> 6] |= 1ull << (h & 63);
+	v->asid->exec_pages[h >> 6] |= 1ull << (h & 63);
 	if ((va & 0xfff) > PAGE_SIZE - 15)
 		mmu_note_exec(v, (va | 0xfff) + 1);
 }
 
-static bool exec_maybe(const struct vcpu *v, uint64_t va)
+static bool exec_maybe(const struct asid *a, uint64_t va)
 {
 	unsigned h = (unsigned)((va >> 12) ^ (va >> 24)) & 4095;
 
-	return v->exec_filter[h >> 6] >> (h & 63) & 1;
+	return a->exec_pages[h >> 6] >> (h & 63) & 1;
 }
 
 /* True if a data breakpoint may lie in the page: such pages stay out of the TLB. */
@@ -305,6 +307,22 @@ static bool watched(const struct vcpu *v, uint64_t va)
 			return true;
 	}
 	return false;
+}
+
+static void note_written(struct asid *a, enum tlb_mode m, uint64_t host_page)
+{
+	unsigned h = (unsigned)(host_page >> 12 ^ host_page >> (12 + PAGE_FILTER_BITS)) &
+		     ((1u << PAGE_FILTER_BITS) - 1);
+
+	a->written_pages[m][h >> 6] |= 1ull << (h & 63);
+}
+
+static bool written_maybe(const struct asid *a, enum tlb_mode m, uint64_t host_page)
+{
+	unsigned h = (unsigned)(host_page >> 12 ^ host_page >> (12 + PAGE_FILTER_BITS)) &
+		     ((1u << PAGE_FILTER_BITS) - 1);
+
+	return a->written_pages[m][h >> 6] >> (h & 63) & 1;
 }
 
 static void fill(struct vcpu *v, uint64_t va, unsigned acc, const struct walk *w, void *host_page,
@@ -327,7 +345,7 @@ static void fill(struct vcpu *v, uint64_t va, unsigned acc, const struct walk *w
 	}
 	if (e->addend != addend || ((e->tag_r ^ page) && (e->tag_w ^ page)))
 		tlb_entry_clear(e, i);
-	v->asid->tlb_used[mode] = true;
+	touch(&v->asid->tlb_touched[mode], i);
 	e->addend = addend;
 	e->page = (uint64_t)host_page;
 	if (watched(v, va)) {
@@ -336,10 +354,11 @@ static void fill(struct vcpu *v, uint64_t va, unsigned acc, const struct walk *w
 	}
 	if (allowed(v, a, w))
 		e->tag_r = page;
-	if (w->dirty && !(flags & MEM_PAGE_CODE) && allowed(v, a | ACC_W, w))
+	if (w->dirty && !(flags & MEM_PAGE_CODE) && allowed(v, a | ACC_W, w)) {
 		e->tag_w = page;
-	else if (e->tag_w == page)
-		e->tag_w = i ? 0 : PAGE_SIZE;
+		note_written(v->asid, mode, e->page);
+	} else if (e->tag_w == page)
+		e->tag_w = no_tag(i);
 }
 
 int mmu_host(struct vcpu *v, uint64_t va, unsigned acc, void **ret, uint64_t *pa, bool *code)
@@ -384,20 +403,36 @@ int mmu_host(struct vcpu *v, uint64_t va, unsigned acc, void **ret, uint64_t *pa
 
 /* ---- invalidation ---- */
 
-static void clear_table(struct tlb_entry *t)
+static void clear_tlb(struct asid *a, enum tlb_mode m)
 {
-	for (unsigned i = 0; i < TLB_SIZE; i++)
-		tlb_entry_clear(&t[i], i);
+	struct touched *t = &a->tlb_touched[m];
+
+	if (t->n > TOUCHED_MAX) {
+		for (unsigned i = 0; i < TLB_SIZE; i++)
+			tlb_entry_clear(&a->tlb[m][i], i);
+		for (unsigned i = 0; i < ARRAY_SIZE(a->written_pages[m]); i++)
+			a->written_pages[m][i] = 0;
+	} else {
+		for (unsigned k = 0; k < t->n; k++)
+			tlb_entry_clear(&a->tlb[m][t->index[k]], t->index[k]);
+	}
+	t->n = 0;
 }
 
 static void clear_jc(struct asid *a)
 {
+	if (!a->jc_touched[0].n && !a->jc_touched[1].n)
+		return;
+	for (unsigned i = 0; i < ARRAY_SIZE(a->exec_pages); i++)
+		a->exec_pages[i] = 0;
 	for (int m = 0; m < 2; m++) {
-		if (!a->jc_used[m])
-			continue;
-		for (unsigned i = 0; i < JC_SIZE; i++)
+		struct touched *t = &a->jc_touched[m];
+
+		for (unsigned i = 0; t->n > TOUCHED_MAX && i < JC_SIZE; i++)
 			jc_clear(&a->jc[m][i], i);
-		a->jc_used[m] = false;
+		for (unsigned k = 0; t->n <= TOUCHED_MAX && k < t->n; k++)
+			jc_clear(&a->jc[m][t->index[k]], t->index[k]);
+		t->n = 0;
 	}
 }
 
@@ -412,10 +447,7 @@ static void asid_clear(struct asid *a)
 {
 	clear_itlb(a);
 	for (int m = 0; m < TLB_MODES; m++)
-		if (a->tlb_used[m]) {
-			clear_table(a->tlb[m]);
-			a->tlb_used[m] = false;
-		}
+		clear_tlb(a, m);
 	clear_jc(a);
 }
 
@@ -430,7 +462,7 @@ static void drop_all(struct vcpu *v)
 			a->valid = false;
 	}
 	for (unsigned i = 0; i < 64; i++)
-		v->large_filter[i] = v->exec_filter[i] = 0;
+		v->large_filter[i] = 0;
 	v->global_gen++;
 	v->stats.flushes++;
 }
@@ -456,7 +488,26 @@ void mmu_flush_pcid(struct vcpu *v, uint16_t pcid)
 	t2_flush_pcid(v, pcid);
 }
 
-static void invlpg_slot(const struct vcpu *v, struct asid *a, uint64_t va)
+static void jc_forget(struct jc_entry *j, unsigned i, uint64_t page)
+{
+	/* Blocks that begin at the end of the page before may go on in this one. */
+	if (j->va + 15 - page < PAGE_SIZE + 15)
+		jc_clear(j, i);
+}
+
+static void jc_forget_page(struct asid *a, uint64_t page)
+{
+	for (int m = 0; m < 2; m++) {
+		const struct touched *t = &a->jc_touched[m];
+
+		for (unsigned i = 0; t->n > TOUCHED_MAX && i < JC_SIZE; i++)
+			jc_forget(&a->jc[m][i], i, page);
+		for (unsigned k = 0; t->n <= TOUCHED_MAX && k < t->n; k++)
+			jc_forget(&a->jc[m][t->index[k]], t->index[k], page);
+	}
+}
+
+static void invlpg_slot(struct asid *a, uint64_t va)
 {
 	unsigned i = tlb_index(va);
 	uint64_t page = va & PAGE_MASK;
@@ -470,14 +521,8 @@ static void invlpg_slot(const struct vcpu *v, struct asid *a, uint64_t va)
 	for (int m = 0; m < 2; m++)
 		if (a->itlb[m][i & (ITLB_SIZE - 1)].tag == page)
 			a->itlb[m][i & (ITLB_SIZE - 1)].tag = ~0ull;
-	if (!exec_maybe(v, va))
-		return;
-	for (int m = 0; m < 2; m++)
-		for (unsigned k = 0; k < JC_SIZE; k++)
-			/* Blocks that begin at the end of the page before may go on in this one. */
-			if (a->jc[m][k].va + 15 - page < PAGE_SIZE + 15) {
-				jc_clear(&a->jc[m][k], k);
-			}
+	if (exec_maybe(a, va))
+		jc_forget_page(a, page);
 }
 
 void mmu_invlpg(struct vcpu *v, uint64_t va)
@@ -489,7 +534,7 @@ void mmu_invlpg(struct vcpu *v, uint64_t va)
 	}
 	for (int i = 0; i < PCID_SLOTS; i++)
 		if (v->asids[i].valid)
-			invlpg_slot(v, &v->asids[i], va);
+			invlpg_slot(&v->asids[i], va);
 }
 
 void mmu_invlpg_pcid(struct vcpu *v, uint16_t pcid, uint64_t va)
@@ -501,7 +546,7 @@ void mmu_invlpg_pcid(struct vcpu *v, uint16_t pcid, uint64_t va)
 	}
 	for (int i = 0; i < PCID_SLOTS; i++)
 		if (v->asids[i].valid && v->asids[i].pcid == pcid)
-			invlpg_slot(v, &v->asids[i], va);
+			invlpg_slot(&v->asids[i], va);
 }
 
 void mmu_select(struct vcpu *v, bool flush)
@@ -547,19 +592,29 @@ void mmu_set_mode(struct vcpu *v)
 		v->jc_base = v->empty_jc;
 }
 
+/* Looks through a table for one page; what passes by shows which write tags are left. */
+static void protect_in_table(struct asid *a, enum tlb_mode m, uint64_t host_page)
+{
+	struct tlb_entry *t = a->tlb[m];
+
+	for (unsigned i = 0; i < ARRAY_SIZE(a->written_pages[m]); i++)
+		a->written_pages[m][i] = 0;
+	for (unsigned i = 0; i < TLB_SIZE; i++) {
+		if (t[i].tag_w == no_tag(i))
+			continue;
+		if (t[i].page == host_page)
+			t[i].tag_w = no_tag(i);
+		else
+			note_written(a, m, t[i].page);
+	}
+}
+
 void mmu_protect_page(struct vcpu *v, const void *host)
 {
-	for (int s = 0; s < PCID_SLOTS; s++) {
-		if (!v->asids[s].valid)
-			continue;
-		for (int m = 0; m < TLB_MODES; m++) {
-			struct tlb_entry *t = v->asids[s].tlb[m];
-
-			for (unsigned i = 0; i < TLB_SIZE; i++)
-				if (t[i].page == (uint64_t)host)
-					t[i].tag_w = i ? 0 : PAGE_SIZE;
-		}
-	}
+	for (int s = 0; s < PCID_SLOTS; s++)
+		for (int m = 0; m < TLB_MODES; m++)
+			if (v->asids[s].valid && written_maybe(&v->asids[s], m, (uint64_t)host))
+				protect_in_table(&v->asids[s], m, (uint64_t)host);
 }
 
 void mmu_flush_jc(struct vcpu *v)

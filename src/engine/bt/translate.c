@@ -121,6 +121,12 @@ uint32_t tr_insn_kills(const struct tr *t, const struct insn *in)
 	return (in->flags_written | (t->v->lockstep ? 0 : in->flags_undefined)) & ~in->flags_read;
 }
 
+/* The instruction at an offset in the block's page. */
+static int decode_at(const struct tr *t, unsigned off, struct insn *in)
+{
+	return decode_cached(t->v->cache->decoder, t->page + off, PAGE_SIZE - off, t->mode, in);
+}
+
 /* Which flags the code at va (same page) may read before writing them. Its bytes become a dependency. */
 static uint32_t live_at(struct tr *t, uint64_t va)
 {
@@ -133,8 +139,7 @@ static uint32_t live_at(struct tr *t, uint64_t va)
 	for (int k = 0; k < 6; k++) {
 		unsigned off = va & 0xfff, last;
 
-		if (((va ^ t->b->va) & PAGE_MASK) ||
-		    insn_decode(t->page + off, PAGE_SIZE - off, t->mode, false, &in) != DECODE_OK)
+		if (((va ^ t->b->va) & PAGE_MASK) || decode_at(t, off, &in) != DECODE_OK)
 			break;
 		last = off + in.len - 1;
 		for (unsigned g = off / 128; g <= last / 128; g++)
@@ -204,7 +209,7 @@ static bool decode_across(struct tr *t, uint64_t va, struct insn *in)
 	}
 	memcpy(buf, t->page + (va & 0xfff), n);
 	memcpy(buf + n, host, 15 - n);
-	if (insn_decode(buf, 15, t->mode, false, in) != DECODE_OK)
+	if (decode_cached(t->v->cache->decoder, buf, 15, t->mode, in) != DECODE_OK)
 		return false;
 	t->b->page2 = host;
 	last = in->len - n - 1;
@@ -228,12 +233,11 @@ static void collect(struct tr *t)
 
 		if ((va ^ t->b->va) & PAGE_MASK)
 			break;
-		r = insn_decode(t->page + off, PAGE_SIZE - off, t->mode, false, in);
+		r = decode_at(t, off, in);
 		if (r == DECODE_MORE && decode_across(t, va, in))
 			r = DECODE_OK;
 		if (r != DECODE_OK)
 			break;
-		insn_restrict(in, t->v->model);
 		last = off + in->len - 1;
 		for (unsigned g = off / 128; g <= last / 128 && g < 32; g++)
 			t->b->granules |= 1u << g;
@@ -318,44 +322,66 @@ static void emit_cold(struct tr *t)
 	}
 }
 
-struct block *translate(struct vcpu *v, uint64_t va, uint64_t pa, const uint8_t *p, uint32_t flags)
+/* One instruction; false: the interpreter must do it. */
+static bool translate_insn(struct tr *t, const struct insn *in)
 {
-	struct bt_cache *c = v->cache;
-	struct tr *t = calloc(1, sizeof *t);
-	struct block *b;
-	uint32_t generation;
-	uint64_t end;
+	bool ok;
 
-	if (!t)
-		return NULL;
-	cache_watch(v, p - (va & 0xfff));
-	cache_make_room(v);
-	b = cache_alloc(c, sizeof *b);
-	b->pa = pa;
-	b->va = va;
-	b->flags = flags;
-	t->v = v;
-	t->b = b;
-	t->flags = flags;
-	t->mode = (flags & BLOCK_32) ? 4 : 8;
-	t->page = p - (va & 0xfff);
-	t->va = va;
-	generation = c->generation;
-	collect(t);
-	if (t->waited) {
-		/* What was decoded before the wait may be stale, b's place another's: the next try need not
-		 * wait. */
-		if (generation == c->generation)
-			c->meta_used = (size_t)((uint8_t *)b - c->meta);
-		free(t);
-		return NULL;
+	if (in->cls == INSN_NOP)
+		return true;
+	if (!tr_in_reach(t, in) ||
+	    (in->has_mem && (in->addrsize == 2 || (t->mode == 4 && in->seg == SEG_CS && in->mem_write) ||
+			     (in->seg >= SEG_FS && (t->flags & BLOCK_NULL_FSGS)))))
+		ok = false;
+	else if (tr_is_bit_string(in))
+		ok = tr_bit_string(t, in);
+	else if ((ok = tr_can_copy(t, in)))
+		tr_copy_insn(t, in);
+	else
+		ok = in->cls == INSN_SPECIAL && tr_special(t, in);
+	if (!ok && in->cls == INSN_SPECIAL && !t->ended && special_in_c(in) && !t->v->lockstep) {
+		tr_exit_special(t, in);
+		ok = true;
 	}
-	b->exits = cache_alloc(c, sizeof *b->exits * MAX_EXITS);
-	t->e = (struct emit){ .p = c->rw + c->used, .end = c->rw + c->size, .exec_delta = c->rx - c->rw };
-	t->pic = flags & BLOCK_USER;
-	b->code = emit_here(&t->e);
-	b->entry_jc = emit_here(&t->e);
-	if (flags & BLOCK_USER) {
+	return ok;
+}
+
+/* The block's hot part. False: its very first instruction must be interpreted, there is nothing to keep. */
+static bool emit_hot(struct tr *t)
+{
+	struct block *b = t->b;
+
+	for (; t->i < t->n && !t->ended; t->i++) {
+		struct insn *in = &t->in[t->i];
+		struct insn_map *m = &t->map[t->i];
+
+		if (t->n_cold + 4 > MAX_COLD || t->n_exits + 2 > MAX_EXITS)
+			break;
+		m->in_host = false;
+		if (!translate_insn(t, in)) {
+			if (t->i)
+				tr_exit_interp(t);
+			break;
+		}
+		b->vector |= in->unit != UNIT_INT;
+		m->host_end = (uint16_t)((uint8_t *)emit_here(&t->e) - b->code);
+		m->guest_off = (uint16_t)(t->va - b->va);
+		t->va = tr_pc_mask(t, t->va + in->len);
+	}
+	if (!t->i)
+		return false;
+	b->guest_len = (uint16_t)(t->va - b->va);
+	if (!t->ended)
+		tr_exit_to(t, t->va);
+	return true;
+}
+
+static void emit_entries(struct tr *t)
+{
+	struct block *b = t->b;
+
+	b->code = b->entry_jc = emit_here(&t->e);
+	if (t->pic) {
 		emit_mov(&t->e, T1, T0);
 		emit_bytes(&t->e, "\x49\x81\xe6", 3); /* and r14, imm32 */
 		emit4(&t->e, 0xfffff000u);
@@ -366,63 +392,17 @@ struct block *translate(struct vcpu *v, uint64_t va, uint64_t pa, const uint8_t 
 		tr_load_flags(t);
 	b->entry_h = emit_here(&t->e);
 	t->where = IN_HOST;
-	for (t->i = 0; t->i < t->n && !t->ended; t->i++) {
-		struct insn *in = &t->in[t->i];
-		bool ok = true;
+}
 
-		if (t->n_cold + 4 > MAX_COLD || t->n_exits + 2 > MAX_EXITS) {
-			tr_exit_to(t, t->va);
-			break;
-		}
-		if (in->cls == INSN_NOP)
-			;
-		else if (!tr_in_reach(t, in) ||
-			 (in->has_mem &&
-			  (in->addrsize == 2 || (t->mode == 4 && in->seg == SEG_CS && in->mem_write) ||
-			   (in->seg >= SEG_FS && (flags & BLOCK_NULL_FSGS)))))
-			ok = false;
-		else if (tr_is_bit_string(in))
-			ok = tr_bit_string(t, in);
-		else if (tr_can_copy(t, in))
-			tr_copy_insn(t, in);
-		else
-			ok = in->cls == INSN_SPECIAL && tr_special(t, in);
-		if (!ok && in->cls == INSN_SPECIAL && !t->ended && special_in_c(in) && !v->lockstep) {
-			tr_exit_special(t, in);
-			ok = true;
-		}
-		if (!ok) {
-			if (t->i == 0) {
-				/* Nothing to translate: remember nothing, interpret. */
-				c->meta_used = (size_t)((uint8_t *)b - c->meta);
-				free(t);
-				return NULL;
-			}
-			tr_exit_interp(t);
-			break;
-		}
-		b->vector |= in->unit != UNIT_INT;
-		t->map[t->i].host_end = (uint16_t)((uint8_t *)emit_here(&t->e) - b->code);
-		t->map[t->i].guest_off = (uint16_t)(t->va - va);
-		t->va = tr_pc_mask(t, t->va + in->len);
-	}
-	if (!t->i) {
-		c->meta_used = (size_t)((uint8_t *)b - c->meta);
-		free(t);
-		return NULL;
-	}
-	end = t->va;
-	if (!t->ended)
-		tr_exit_to(t, end);
-	emit_cold(t);
-	b->guest_len = (uint16_t)(end - va);
-	b->n_insns = (uint16_t)t->i;
-	b->n_exits = (uint16_t)t->n_exits;
+/* Copies what belongs to the finished block to where it stays. */
+static void keep_records(struct tr *t)
+{
+	struct bt_cache *c = t->v->cache;
+	struct block *b = t->b;
+
+	/* emit_cold has written the exits' addresses into the code: right behind the block. */
+	cache_alloc(c, sizeof *b->exits * t->n_exits);
 	memcpy(b->exits, t->exits, sizeof *b->exits * t->n_exits);
-	for (unsigned k = 0; k < t->n_exits; k++)
-		b->exits[k].from = b;
-	c->meta_used = (size_t)((uint8_t *)(b->exits + t->n_exits) - c->meta);
-	c->meta_used = align_up(c->meta_used, 16);
 	b->map = cache_alloc(c, sizeof *b->map * t->i);
 	memcpy(b->map, t->map, sizeof *b->map * t->i);
 	if (t->special_patch) {
@@ -431,11 +411,58 @@ struct block *translate(struct vcpu *v, uint64_t va, uint64_t pa, const uint8_t 
 		*sp = t->special;
 		memcpy(t->special_patch, &sp, 8);
 	}
+	b->n_insns = (uint16_t)t->i;
+	b->n_exits = (uint16_t)t->n_exits;
 	b->code_size = (uint32_t)((uint8_t *)emit_here(&t->e) - b->code);
 	c->used = align_up((uint64_t)(t->e.p - c->rw), 16);
-	free(t);
-	cache_add(v, b, (void *)(p - (va & 0xfff)));
-	return b;
+}
+
+struct block *translate(struct vcpu *v, uint64_t va, uint64_t pa, const uint8_t *p, uint32_t flags)
+{
+	struct bt_cache *c = v->cache;
+	struct tr *t = c->tr;
+	uint32_t generation;
+	size_t meta_used;
+
+	memset(t, 0, offsetof(struct tr, in));
+	t->v = v;
+	t->flags = flags;
+	t->mode = (flags & BLOCK_32) ? 4 : 8;
+	t->pic = flags & BLOCK_USER;
+	t->page = p - (va & 0xfff);
+	t->va = va;
+	cache_watch(v, t->page);
+	cache_make_room(v);
+	meta_used = c->meta_used;
+	t->b = cache_alloc(c, sizeof *t->b);
+	t->b->pa = pa;
+	t->b->va = va;
+	t->b->flags = flags;
+	t->b->exits = (struct block_exit *)(c->meta + c->meta_used);
+	generation = c->generation;
+	collect(t);
+	if (t->waited) {
+		/* What was decoded before the wait may be stale, b's place another's: the next try need not
+		 * wait. */
+		if (generation == c->generation)
+			c->meta_used = meta_used;
+		return NULL;
+	}
+	t->e = (struct emit){ .p = c->rw + c->used, .end = c->rw + c->size, .exec_delta = c->rx - c->rw };
+	emit_entries(t);
+	if (!emit_hot(t)) {
+		c->meta_used = meta_used;
+		return NULL;
+	}
+	emit_cold(t);
+	keep_records(t);
+	cache_add(v, t->b, (void *)t->page);
+	return t->b;
+}
+
+struct tr *translate_new(void)
+{
+	return malloc(sizeof(struct tr));
 }
 
 /* Stores a known exit reason and leaves. */

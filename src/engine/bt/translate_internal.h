@@ -48,19 +48,19 @@ struct tr {
 	bool pic;            /* position-independent: see the essay */
 	unsigned where;      /* enum where bits: where valid flags are */
 	uint32_t flags;      /* BLOCK_* */
-	struct insn in[MAX_INSNS];
-	uint32_t live[MAX_INSNS + 1]; /* flags needed before instruction i */
 	unsigned n, i;
-	struct cold cold[MAX_COLD];
 	unsigned n_cold;
-	struct block_exit exits[MAX_EXITS];
-	uint64_t exit_rip[MAX_EXITS];
 	unsigned n_exits;
-	struct insn_map map[MAX_INSNS];
-	struct special special;
 	uint8_t *special_patch; /* where its address goes; NULL: none */
 	bool ended;
 	bool waited; /* decoding had to wait for other vCPUs: the block must not be made */
+	/* What is above is zeroed for each block, the rest is written before it is read. */
+	struct insn in[MAX_INSNS];
+	uint32_t live[MAX_INSNS + 1]; /* flags needed before instruction i */
+	struct insn_map map[MAX_INSNS];
+	struct block_exit exits[MAX_EXITS];
+	struct special special;
+	struct cold cold[MAX_COLD];
 };
 
 /* A memory operand in terms of the guest. */

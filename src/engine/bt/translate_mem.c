@@ -83,12 +83,15 @@ static uint8_t *emit_rel32(struct tr *t)
 void tr_exit_jump(struct tr *t, uint64_t va)
 {
 	struct cold *c = add_cold(t, COLD_EXIT);
-	struct block_exit *x = &t->exits[t->n_exits];
 
-	x->patch = c->patch = emit_rel32(t);
-	x->target = va;
-	x->flags_in_mem = !(t->where & IN_HOST);
-	x->same_page = ((va ^ t->b->va) & PAGE_MASK) == 0;
+	c->patch = emit_rel32(t);
+	t->exits[t->n_exits] = (struct block_exit){
+		.patch = c->patch,
+		.target = va,
+		.from = t->b,
+		.flags_in_mem = !(t->where & IN_HOST),
+		.same_page = ((va ^ t->b->va) & PAGE_MASK) == 0,
+	};
 	c->rip = va;
 	c->exit = t->n_exits++;
 	c->save_flags = !(t->where & IN_MEM);

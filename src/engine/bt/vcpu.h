@@ -48,7 +48,7 @@ struct itlb_entry {
 enum tlb_mode { TLB_U, TLB_K, TLB_KAC, TLB_MODES };
 
 /* One entry of the jump cache: guest linear PC to host code (flags-in-memory entry). */
-#define JC_BITS 12
+#define JC_BITS 14
 #define JC_SIZE (1u << JC_BITS)
 struct jc_entry {
 	uint64_t va;
@@ -70,13 +70,37 @@ static inline void jc_clear(struct jc_entry *e, unsigned i)
 	e->code = NULL;
 }
 
+/*
+ * The entries of a table that were filled since it was last emptied, so that
+ * emptying one that was hardly used costs little. n over the array's size: any
+ * may have been.
+ */
+#define TOUCHED_MAX 254
+struct touched {
+	uint32_t n;
+	uint16_t index[TOUCHED_MAX];
+};
+
+static inline void touch(struct touched *t, unsigned index)
+{
+	if (t->n < TOUCHED_MAX)
+		t->index[t->n] = (uint16_t)index;
+	if (t->n <= TOUCHED_MAX)
+		t->n++;
+}
+
 /* Everything cached for one PCID. */
-#define PCID_SLOTS 8
+#define PCID_SLOTS       8
+#define PAGE_FILTER_BITS 15
 struct asid {
 	struct tlb_entry tlb[TLB_MODES][TLB_SIZE];
 	struct itlb_entry itlb[2][ITLB_SIZE]; /* [CPL 3?] */
 	struct jc_entry jc[2][JC_SIZE];
-	bool tlb_used[TLB_MODES], jc_used[2]; /* not empty: worth clearing */
+	struct touched tlb_touched[TLB_MODES], jc_touched[2];
+	/* Hash sets of the host pages that have (or had) a write tag in the table, see mmu_protect_page; and
+	 * of the guest pages that the jump caches have (or had) entries for. */
+	uint64_t written_pages[TLB_MODES][(1 << PAGE_FILTER_BITS) / 64];
+	uint64_t exec_pages[64];
 	uint64_t last_used;
 	uint16_t pcid;
 	bool valid;
@@ -139,7 +163,6 @@ struct vcpu {
 	uint64_t asid_clock;
 	uint64_t pdpte[4];         /* PAE page-directory pointers, loaded with CR3 */
 	uint64_t large_filter[64]; /* hash set of 2 MiB regions with entries that came from large pages */
-	uint64_t exec_filter[64];  /* likewise of pages that the jump cache has entries for */
 	struct exception exc;
 	uint64_t insn_rip;  /* start of the instruction being interpreted */
 	uint64_t cr4_valid; /* bits that the CPU model allows */
