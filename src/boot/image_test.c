@@ -279,7 +279,7 @@ static void damaged_files_are_refused(void **state)
 			expect_refused(f, elf, i, i < 64 ? "truncated" : "");
 	}
 	le_put(elf + 18, EM_ARM, 2);
-	expect_refused(f, elf, 1024, "not for 64-bit x86");
+	expect_refused(f, elf, 1024, "not for x86");
 	make_elf(elf, false);
 	le_put(elf + 24, 0x400000, 8);
 	expect_refused(f, elf, 1024, "not a kernel");

@@ -42,7 +42,7 @@
 #define L7C_AVX512 (BIT(1) | BIT(6) | BIT(11) | BIT(12) | BIT(14))
 /* Leaf 7 EDX: FSRM, VP2INTERSECT; ours: ARCH_CAPABILITIES */
 #define L7D_HOST   (BIT(4) | BIT(8))
-#define L7D_OURS   BIT(29)
+#define L7D_OURS   (BIT(26) | BIT(29))
 #define L7D_AVX512 BIT(8)
 /* Leaf 7.1 EAX: AVX-VNNI, AVX512-BF16 */
 #define L71A_HOST (BIT(4) | BIT(5))

@@ -75,6 +75,10 @@ int t2_init(struct vcpu *v)
 	t->max_mappings -= t->max_mappings / 16;
 	if (v->vm->stress.vma_cap)
 		t->max_mappings = v->vm->stress.vma_cap;
+	/* An instruction may need eight pages at once: they must fit, whatever comes with each. */
+	t->window = 32;
+	while (t->window > 1 && t->window * 12 > t->max_mappings)
+		t->window /= 2;
 	t->always = v->vm->stress.direct;
 	t->flip = v->vm->stress.tier_flip;
 	v->t2 = t;

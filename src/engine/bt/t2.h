@@ -84,7 +84,8 @@ struct t2 {
 	uint64_t promote_ticks, long_ticks, demote_ticks, switch_ticks, pin_ticks, map_ticks; /* see t2.c */
 	uint64_t *written; /* bit per RAM page: some map of this vCPU has it writable */
 	uint32_t max_mappings;
-	uint8_t *image; /* last XSAVE image exchanged with `image_of` */
+	uint32_t window; /* pages looked at around a fault: a power of two */
+	uint8_t *image;  /* last XSAVE image exchanged with `image_of` */
 	const struct stub *image_of;
 };
 

@@ -40,7 +40,6 @@
 
 #define REGION_SHIFT 21
 #define REGION_PAGES 512u
-#define WINDOW       32u /* pages looked at around a fault */
 /* Below it the host lets nobody map (vm.mmap_min_addr). */
 #define LOWEST_VA 0x10000ull
 
@@ -480,8 +479,9 @@ static bool map_large(struct vcpu *v, struct t2_map *m, struct t2_region *r)
 static bool map_window(struct vcpu *v, struct t2_map *m, struct t2_region *r, unsigned at)
 {
 	struct run run = { 0 };
+	unsigned window = v->t2->window, first = at & ~(window - 1);
 
-	for (unsigned i = at & ~(WINDOW - 1); i < (at | (WINDOW - 1)) + 1; i++) {
+	for (unsigned i = first; i < first + window; i++) {
 		uint64_t e = __atomic_load_n(&r->pt[i], __ATOMIC_RELAXED), all = combined(v, r, e);
 
 		if (i != at && (bit_test(r->mapped, i) || !(e & PTE_A)))
@@ -569,7 +569,7 @@ enum t2_fault t2_map_fault(struct vcpu *v, struct t2_space *s, uint64_t va, uint
 			page_forget(r, i);
 		}
 	}
-	if (m->mappings + WINDOW > t->max_mappings && !unmap_all(t, m))
+	if (m->mappings + t->window > t->max_mappings && !unmap_all(t, m))
 		return T2_BROKEN;
 	r = region_get(v, s, va);
 	if (!r)
