@@ -70,7 +70,8 @@ struct stub_host {
 
 struct stub {
 	pid_t pid;
-	int cpu; /* that it is bound to; -1: none */
+	int cpu;         /* that it is bound to; -1: none */
+	uint64_t cpu_ns; /* stub_cpu_ns when it last stopped */
 };
 
 enum stub_stop {
@@ -117,8 +118,11 @@ void stub_kick(pid_t pid);
 int stub_xstate_get(const struct stub_host *h, const struct stub *s, void *image);
 int stub_xstate_set(const struct stub_host *h, const struct stub *s, const void *image);
 
-/* The least time, in TSC ticks, that a stub's stop and resumption take. */
-uint64_t stub_round_trip(struct stub_host *h);
+/* Processor time that the stub has used, in ns. Unlike elapsed time it does not count others' turns. */
+uint64_t stub_cpu_ns(const struct stub *s);
+/* The least time that a stub's stop and resumption take in all, in TSC ticks, and the least of it that counts
+ * as the stub's own, in ns. */
+void stub_round_trip(struct stub_host *h, uint64_t *ticks, uint64_t *cpu_ns);
 
 /* Binds thread and stub to the processor where the thread is, and now and then lets the scheduler choose
  * another. now: TSC ticks; period: how long a choice holds. */

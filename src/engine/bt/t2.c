@@ -32,9 +32,9 @@
 #define MAX_MAPS 48 /* stubs per vCPU */
 
 /* In microseconds of TSC time. */
-#define PROMOTE_AFTER 2000 /* T1 time in long stretches of user code that a root must have spent */
-#define SWITCH_GUESS  10   /* what a switch costs, before it is measured */
-#define DEMOTE_STOPS  1    /* a stub whose stops are less than so many switches apart is no gain */
+#define PROMOTE_AFTER 2000  /* T1 time in long stretches of user code that a root must have spent */
+#define SWITCH_GUESS  10    /* what a switch costs, before it is measured */
+#define DEMOTE_STOPS  1 / 2 /* a stub whose stops are less than so many switches apart is no gain */
 #define PIN_PERIOD    100000
 #define MAX_BACKOFF   8
 #define STOPS_WINDOW  64
@@ -90,6 +90,7 @@ static bool start(struct vcpu *v)
 {
 	struct t2 *t = v->t2;
 	struct error err = { 0 };
+	uint64_t cost;
 
 	if (t->started || t->failed)
 		return t->started;
@@ -108,7 +109,8 @@ static bool start(struct vcpu *v)
 	}
 	/* T1 takes longer by at least as much for a stretch that takes as long as a switch: then T2 is gain.
 	 */
-	t->switch_ticks = t->long_ticks = stub_round_trip(&t->host) * 3 / 2;
+	stub_round_trip(&t->host, &cost, &t->stop_ns);
+	t->switch_ticks = t->long_ticks = cost * 3 / 2;
 	t->demote_ticks = DEMOTE_STOPS * t->switch_ticks;
 	t->started = true;
 	return true;
@@ -497,6 +499,16 @@ static enum t2_verdict stopped_dead(struct vcpu *v, struct t2_space *s)
 	return T2_DONE;
 }
 
+/* TSC ticks that guest code in the stub has run since it last stopped. */
+static uint64_t used_ticks(const struct vcpu *v, struct t2_map *m)
+{
+	uint64_t now = stub_cpu_ns(&m->stub), ns = now - m->stub.cpu_ns;
+
+	m->stub.cpu_ns = now;
+	ns = ns > v->t2->stop_ns ? ns - v->t2->stop_ns : 0;
+	return ns * v->model->tsc_khz / 1000000;
+}
+
 /* Runs the stub until it stops once. *again: go on in it. */
 static enum t2_verdict run_once(struct vcpu *v, struct t2_space *s, bool *again)
 {
@@ -506,7 +518,7 @@ static enum t2_verdict run_once(struct vcpu *v, struct t2_space *s, bool *again)
 	struct user_regs_struct regs;
 	struct stub_event ev;
 	int64_t begin, spent;
-	uint64_t rip;
+	uint64_t rip, used;
 
 	*again = false;
 	stub_pin(&t->host, &m->stub, ticks(), (int64_t)t->pin_ticks);
@@ -525,6 +537,8 @@ static enum t2_verdict run_once(struct vcpu *v, struct t2_space *s, bool *again)
 	stub_run(&m->stub, &regs, &v->t2_pid, (const volatile uint32_t *)&v->kick, &ev);
 	spent = ticks() - begin;
 	t->direct = true;
+	used = used_ticks(v, m);
+	t->direct_ticks += used;
 	v->stats.t2_ns += spent;
 	v->stats.t2_stops++;
 	if (ev.stop == STUB_DEAD || stub_xstate_get(&t->host, &m->stub, v->st.xsave))
@@ -534,7 +548,7 @@ static enum t2_verdict run_once(struct vcpu *v, struct t2_space *s, bool *again)
 	memcpy(t->image, v->st.xsave, t->host.xsize);
 	t->image_of = &m->stub;
 	regs_in(v, &regs);
-	m->stop_ticks += (uint64_t)spent;
+	m->stop_ticks += used;
 	switch (ev.stop) {
 	case STUB_KICKED:
 		return T2_DONE;

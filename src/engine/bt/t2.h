@@ -73,19 +73,21 @@ struct t2 {
 	struct t2_space *space; /* of the current CR3 */
 	struct t2_space spaces[T2_SETS * T2_WAYS];
 	uint64_t clock;
-	uint64_t since;    /* TSC when the current stretch of user code began in T1 */
-	bool user;         /* in one */
-	bool direct;       /* part of it ran in a stub */
-	uint8_t cause;     /* of it */
-	bool hold;         /* until the kernel is entered user code stays in T1 */
-	bool always, flip; /* --stress: every stretch, or every other, in a stub */
+	uint64_t since;        /* TSC when the current stretch of user code began in T1 */
+	bool user;             /* in one */
+	bool direct;           /* part of it ran in a stub, ... */
+	uint64_t direct_ticks; /* ... for so much processor time */
+	uint8_t cause;         /* of it */
+	bool hold;             /* until the kernel is entered user code stays in T1 */
+	bool always, flip;     /* --stress: every stretch, or every other, in a stub */
 	bool started, failed;
 	unsigned n_maps;
 	uint64_t promote_ticks, long_ticks, demote_ticks, switch_ticks, pin_ticks, map_ticks; /* see t2.c */
 	uint64_t *written; /* bit per RAM page: some map of this vCPU has it writable */
 	uint32_t max_mappings;
-	uint32_t window; /* pages looked at around a fault: a power of two */
-	uint8_t *image;  /* last XSAVE image exchanged with `image_of` */
+	uint32_t window;  /* pages looked at around a fault: a power of two */
+	uint64_t stop_ns; /* processor time of a stub that goes into a stop */
+	uint8_t *image;   /* last XSAVE image exchanged with `image_of` */
 	const struct stub *image_of;
 };
 

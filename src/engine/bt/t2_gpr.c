@@ -56,10 +56,7 @@ static void account(struct t2 *t, struct t2_space *s)
 	uint64_t spent = __builtin_ia32_rdtsc() - t->since, length;
 	uint32_t *e = &s->expect[t->cause];
 
-	if (t->direct)
-		length = spent > t->switch_ticks ? spent - t->switch_ticks : 0;
-	else
-		length = spent / T1_SLOWER;
+	length = t->direct ? t->direct_ticks : spent / T1_SLOWER;
 	if (!s->on && spent >= t->long_ticks) {
 		s->long_ticks += spent;
 		s->look |= s->long_ticks >= t->promote_ticks << s->backoff;
@@ -80,6 +77,7 @@ void t2_mode(struct vcpu *v, bool user)
 	if (user) {
 		t->since = __builtin_ia32_rdtsc();
 		t->direct = false;
+		t->direct_ticks = 0;
 		/* After a fault there is also a page to map. */
 		if (t->always || t->flip) {
 			t->hold = t->flip && !t->hold;
