@@ -383,6 +383,22 @@ int stub_xstate_set(const struct stub_host *h, const struct stub *s, const void 
 	return ptrace(PTRACE_SETREGSET, s->pid, NT_X86_XSTATE, &iov) ? -1 : 0;
 }
 
+int stub_break(const struct stub *s, const uint64_t va[STUB_BREAKPOINTS])
+{
+	const size_t dr = offsetof(struct user, u_debugreg), dr7 = dr + 7 * sizeof(unsigned long);
+	unsigned long enable = 0;
+
+	if (ptrace(PTRACE_POKEUSER, s->pid, dr7, 0))
+		return -1;
+	for (unsigned i = 0; i < STUB_BREAKPOINTS; i++) {
+		if (ptrace(PTRACE_POKEUSER, s->pid, dr + i * sizeof(unsigned long), va[i]))
+			return -1;
+		if (va[i])
+			enable |= 1ul << (2 * i); /* local, execution, length 1: type and length bits are 0 */
+	}
+	return ptrace(PTRACE_POKEUSER, s->pid, dr7, enable) ? -1 : 0;
+}
+
 uint64_t stub_cpu_ns(const struct stub *s)
 {
 	/* The clock of another process: its inverted pid, and the scheduler's precise kind (2). */

@@ -118,6 +118,11 @@ void stub_kick(pid_t pid);
 int stub_xstate_get(const struct stub_host *h, const struct stub *s, void *image);
 int stub_xstate_set(const struct stub_host *h, const struct stub *s, const void *image);
 
+/* Makes the stub stop (STUB_SIGNAL, SIGTRAP, TRAP_HWBKPT) before it executes the instruction at va; 0: slot
+ * unused. 0 or -1: the host has none to give. */
+#define STUB_BREAKPOINTS 4
+int stub_break(const struct stub *s, const uint64_t va[STUB_BREAKPOINTS]);
+
 /* Processor time that the stub has used, in ns. Unlike elapsed time it does not count others' turns. */
 uint64_t stub_cpu_ns(const struct stub *s);
 /* The least time that a stub's stop and resumption take in all, in TSC ticks, and the least of it that counts

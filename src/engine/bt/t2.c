@@ -432,6 +432,9 @@ static enum t2_verdict stopped_trap(struct vcpu *v, const struct stub_event *ev)
 	static const uint8_t int3 = 0xcc, int1 = 0xf1, int_3[] = { 0xcd, 0x03 };
 	uint64_t rip = v->st.rip;
 
+	/* Before an instruction that must not run here (t2_map.c). */
+	if (ev->code == TRAP_HWBKPT)
+		return T2_T1;
 	if (ev->code == TRAP_TRACE || (v->st.rflags & FLAG_TF)) {
 		v->exc = (struct exception){ .vector = EXC_DB, .dr6 = 1u << 14, .present = true };
 		event_exception(v);
@@ -469,6 +472,8 @@ static enum t2_verdict stopped_fault(struct vcpu *v, struct t2_space *s, const s
 	if (ev->code != SEGV_MAPERR && ev->code != SEGV_ACCERR)
 		return T2_T1;
 	f = t2_map_fault(v, s, ev->addr, v->st.rip);
+	if (f == T2_NOT_HERE)
+		f = t2_map_unfit_stop(v, s, ev->addr);
 	s->map->map_ticks += (uint64_t)ticks() - begin;
 	switch (f) {
 	case T2_MAPPED:

@@ -12,11 +12,17 @@ struct t2_map {
 	struct stub stub;
 	struct t2_region **regions; /* hash by address */
 	unsigned n_regions, hash_size;
-	unsigned mappings;                /* at most so many in the host's count */
-	uint64_t pending[T2_MAX_PENDING]; /* pages to unmap before the stub runs */
-	unsigned n_pending;               /* more than fit: unmap everything */
-	uint64_t retry_va;                /* the last fault passed to the guest; 0: none */
-	uint16_t tls_sel;                 /* selector whose descriptor the stub has; 0: none */
+	unsigned mappings;                 /* at most so many in the host's count */
+	uint64_t pending[T2_MAX_PENDING];  /* pages to unmap before the stub runs */
+	unsigned n_pending;                /* more than fit: unmap everything */
+	uint64_t retry_va;                 /* the last fault passed to the guest; 0: none */
+	uint64_t breaks[STUB_BREAKPOINTS]; /* instructions that the stub stops at */
+	uint64_t guard;                    /* the page that is to become executable with breakpoints */
+	struct {
+		uint64_t page;
+		unsigned stops;
+	} shunned[8];     /* unfit pages that code wanted to run in, by hash */
+	uint16_t tls_sel; /* selector whose descriptor the stub has; 0: none */
 	uint64_t tls_base;
 	uint32_t tls_limit;
 	/* Policy: stops that the guest saw (system calls, faults), and time, since the last look. */
@@ -50,10 +56,15 @@ bool t2_map_unfit(const struct t2_map *m, uint64_t rip);
 /* The first present entry of the root's user half, or 0. */
 uint64_t t2_identity(struct vcpu *v, uint64_t root);
 
+/* Code wanted to run in an unfit page again: perhaps it is worth breakpoints. T2_MAPPED: now it can. */
+enum t2_fault t2_map_unfit_stop(struct vcpu *v, struct t2_space *s, uint64_t rip);
+
 /*
- * Does the page hold instructions that the processor executes at CPL 3 but with
+ * How many instructions are in the page that the processor executes at CPL 3 but with
  * an answer that is the host's (CPUID, RDPID, SGDT, LSL...)?  before: the page in front of it, or NULL.
+ * at: where the first few of them are.
  */
-bool t2_scan(const struct vcpu *v, const uint8_t *page, const uint8_t *before);
+unsigned t2_scan(const struct vcpu *v, const uint8_t *page, const uint8_t *before,
+		 uint16_t at[STUB_BREAKPOINTS]);
 
 #endif

@@ -391,6 +391,49 @@ static bool run_flush(struct t2 *t, struct t2_map *m, struct run *run)
 	return true;
 }
 
+/* ---- breakpoints on what must not run in a stub ---- */
+
+/* Frees the breakpoints of pages that are not executable (any more). */
+static void reclaim_breaks(struct t2_map *m)
+{
+	for (unsigned i = 0; i < STUB_BREAKPOINTS; i++) {
+		struct t2_region *r = m->breaks[i] ? region_find(m, m->breaks[i]) : NULL;
+
+		if (!r || !bit_test(r->executable, m->breaks[i] >> 12 & (REGION_PAGES - 1)))
+			m->breaks[i] = 0;
+	}
+}
+
+/*
+ * May the page at va be executable although it has n instructions, at at[], that
+ * must not run?  Yes if they have breakpoints, or if it is the one that these are
+ * wanted for and there are enough.
+ */
+static bool guarded(struct t2_map *m, uint64_t va, const uint16_t *at, unsigned n)
+{
+	uint64_t breaks[STUB_BREAKPOINTS];
+	unsigned have = 0;
+
+	for (unsigned i = 0; i < n && n <= STUB_BREAKPOINTS; i++)
+		for (unsigned k = 0; k < STUB_BREAKPOINTS; k++)
+			have += m->breaks[k] == va + at[i];
+	if (have == n)
+		return true;
+	if (m->guard != va || n > STUB_BREAKPOINTS)
+		return false;
+	reclaim_breaks(m);
+	memcpy(breaks, m->breaks, sizeof(breaks));
+	for (unsigned i = 0; i < STUB_BREAKPOINTS; i++)
+		if (n && !breaks[i])
+			breaks[i] = va + at[--n];
+	if (n || stub_break(&m->stub, breaks)) {
+		stub_break(&m->stub, m->breaks);
+		return false;
+	}
+	memcpy(m->breaks, breaks, sizeof(breaks));
+	return true;
+}
+
 /* The page before va as user code would see it, or NULL. */
 static const uint8_t *code_before(struct vcpu *v, uint64_t va)
 {
@@ -418,7 +461,10 @@ static bool map_page(struct vcpu *v, struct t2_map *m, struct t2_region *r, unsi
 	offset = (uint64_t)(host - (uint8_t *)mem_ram_base(v->mem));
 	bit_clear(r->unfit, i);
 	if (!(entry & PTE_NX)) {
-		if (t2_scan(v, host, code_before(v, va)))
+		uint16_t at[STUB_BREAKPOINTS];
+		unsigned n = t2_scan(v, host, code_before(v, va), at);
+
+		if (n && !guarded(m, va, at, n))
 			bit_set(r->unfit, i);
 		else
 			prot |= PROT_EXEC;
@@ -504,6 +550,33 @@ enum t2_fault t2_map_retry(struct vcpu *v, struct t2_space *s)
 	if (r && bit_test(r->mapped, va >> 12 & (REGION_PAGES - 1)))
 		return T2_MAPPED;
 	return t2_map_fault(v, s, va, v->st.rip);
+}
+
+/* So often must code have run into an unfit page before breakpoints are spent on it. */
+#define SHUNNED_STOPS 4
+
+enum t2_fault t2_map_unfit_stop(struct vcpu *v, struct t2_space *s, uint64_t rip)
+{
+	struct t2_map *m = s->map;
+	uint64_t page = rip & PAGE_MASK;
+	unsigned h = (unsigned)(page >> 12) % ARRAY_SIZE(m->shunned), i = page >> 12 & (REGION_PAGES - 1);
+	struct t2_region *r = region_find(m, page);
+	bool ok;
+
+	if (m->shunned[h].page != page) {
+		m->shunned[h].page = page;
+		m->shunned[h].stops = 0;
+	}
+	/* Try once; if there are too few breakpoints the page stays as it is. */
+	if (++m->shunned[h].stops != SHUNNED_STOPS || !r || !r->pt)
+		return T2_NOT_HERE;
+	m->guard = page;
+	page_forget(r, i);
+	ok = map_window(v, m, r, i) && !stub_flush(&v->t2->host, &m->stub);
+	m->guard = 0;
+	if (!ok)
+		return T2_BROKEN;
+	return bit_test(r->executable, i) ? T2_MAPPED : T2_NOT_HERE;
 }
 
 bool t2_map_unfit(const struct t2_map *m, uint64_t rip)

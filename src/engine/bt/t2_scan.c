@@ -12,9 +12,12 @@
  * Looking for bytes alone would find two-byte opcodes in many pages where they
  * are the middle of something else.  x86 code read from a wrong offset falls into
  * step within a few instructions, so a candidate counts if most of several
- * attempts to read the code before it arrive at it.  Code written after its page
+ * attempts to read the code before it arrive at it.  Compilers put hot functions
+ * beside a rare CPUID: a page with a few such instructions can be executed with
+ * breakpoints on them (t2_map.c).  Code written after its page
  * was mapped is not seen; the guest then gets the host's answer, nothing worse.
  */
+#include <limits.h>
 #include <string.h>
 #include <Zydis/Zydis.h>
 
@@ -64,8 +67,11 @@ static bool candidate(const struct vcpu *v, const uint8_t *p, unsigned left)
 	}
 }
 
-/* Does code that is read from `start` on have an opcode at `at`? size: of what is there in all. */
-static bool arrives(const ZydisDecoder *d, const uint8_t *page, unsigned start, unsigned at, unsigned size)
+/*
+ * Reads code from `start` on: where the instruction begins whose opcode is at
+ * `at`, or -1 if there is none.  size: of what is there in all.
+ */
+static int arrives(const ZydisDecoder *d, const uint8_t *page, unsigned start, unsigned at, unsigned size)
 {
 	while (start <= at) {
 		ZydisDecodedInstruction in;
@@ -75,51 +81,67 @@ static bool arrives(const ZydisDecoder *d, const uint8_t *page, unsigned start, 
 			continue;
 		}
 		if (start + in.raw.prefix_count == at)
-			return true;
+			return (int)start;
 		start += in.length;
 	}
-	return false;
+	return -1;
 }
 
-/* Is what begins at page + at an instruction, and not the middle of one? */
-static bool in_step(const ZydisDecoder *d, const uint8_t *page, unsigned at, const uint8_t *before)
+#define NOT_CODE INT_MIN
+
+/* Where the instruction begins whose opcode is at page + at (negative: in the page before), or NOT_CODE. */
+static int in_step(const ZydisDecoder *d, const uint8_t *page, unsigned at, const uint8_t *before)
 {
 	uint8_t text[2 * BACK + LONGEST];
-	unsigned hits = 0, size = PAGE_SIZE;
+	unsigned hits = 0, size = PAGE_SIZE, moved = 0;
+	int begins = NOT_CODE;
 
 	if (at < BACK && before) {
 		memcpy(text, before + PAGE_SIZE - BACK, BACK);
 		memcpy(text + BACK, page, BACK + LONGEST);
 		size = sizeof(text);
 		page = text;
-		at += BACK;
+		moved = BACK;
+		at += moved;
 	}
-	for (unsigned k = 0; k < ATTEMPTS; k++)
-		hits += arrives(d, page, at > BACK ? at - BACK + k : k, at, size);
-	return hits > ATTEMPTS / 2;
+	for (unsigned k = 0; k < ATTEMPTS; k++) {
+		int start = arrives(d, page, at > BACK ? at - BACK + k : k, at, size);
+
+		if (start >= 0) {
+			begins = start - (int)moved;
+			hits++;
+		}
+	}
+	return hits > ATTEMPTS / 2 ? begins : NOT_CODE;
 }
 
-bool t2_scan(const struct vcpu *v, const uint8_t *page, const uint8_t *before)
+unsigned t2_scan(const struct vcpu *v, const uint8_t *page, const uint8_t *before,
+		 uint16_t found[STUB_BREAKPOINTS])
 {
 	ZydisDecoder d;
 	const uint8_t *p = page, *end = page + PAGE_SIZE;
+	unsigned n = 0;
 	bool ready = false;
 
-	while ((p = memchr(p, 0x0f, (size_t)(end - p)))) {
+	for (; (p = memchr(p, 0x0f, (size_t)(end - p))); p++) {
 		unsigned at = (unsigned)(p - page);
+		int begins;
 
-		if (candidate(v, p, PAGE_SIZE - at)) {
-			if (!ready)
-				ZydisDecoderInit(&d,
-						 x86_code64(&v->st) ? ZYDIS_MACHINE_MODE_LONG_64
-								    : ZYDIS_MACHINE_MODE_LONG_COMPAT_32,
-						 x86_code64(&v->st) ? ZYDIS_STACK_WIDTH_64
-								    : ZYDIS_STACK_WIDTH_32);
-			ready = true;
-			if (in_step(&d, page, at, before))
-				return true;
-		}
-		p++;
+		if (!candidate(v, p, PAGE_SIZE - at))
+			continue;
+		if (!ready)
+			ZydisDecoderInit(&d,
+					 x86_code64(&v->st) ? ZYDIS_MACHINE_MODE_LONG_64
+							    : ZYDIS_MACHINE_MODE_LONG_COMPAT_32,
+					 x86_code64(&v->st) ? ZYDIS_STACK_WIDTH_64 : ZYDIS_STACK_WIDTH_32);
+		ready = true;
+		begins = in_step(&d, page, at, before);
+		if (begins == NOT_CODE)
+			continue;
+		if (begins >= 0 && n < STUB_BREAKPOINTS)
+			found[n++] = (uint16_t)begins;
+		else
+			n = STUB_BREAKPOINTS + 1; /* no way to stop at it from this page alone */
 	}
-	return false;
+	return n;
 }
