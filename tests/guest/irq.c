@@ -29,6 +29,25 @@ static void self_ipi(unsigned vector)
 	REG(0x300) = 0x40000 | vector;
 }
 
+/* Interrupts that arrive while STI runs, rather than wait for it, respect its shadow too. */
+static void shadow_race(void)
+{
+	uint64_t start = count[43], early = 0, behind;
+
+	REG(0x320) = 43 | 0x20000;
+	REG(0x380) = 500000;
+	for (uint64_t i = 0; i < 200000000 && count[43] < start + 200; i++) {
+		at = 0;
+		__asm__ volatile(
+		    "lea 1f(%%rip), %0; .rept 20; nop; .endr; sti; 1: nop; .rept 20; nop; .endr; cli"
+		    : "=r"(behind)::"memory");
+		early += at == behind;
+	}
+	REG(0x320) = 0x10000;
+	expect("interrupts all the while", count[43] >= start + 200, 1);
+	expect("none directly behind STI", early, 0);
+}
+
 static uint64_t rdtsc(void)
 {
 	uint32_t a, d;
@@ -88,4 +107,5 @@ void guest_main(void)
 	__asm__ volatile("lea 1f(%%rip), %0; mov %%ss, %%eax; sti; mov %%eax, %%ss; nop; 1: nop; cli"
 			 : "=r"(r)::"rax");
 	expect("taken after MOV SS's successor", n, 1);
+	shadow_race();
 }

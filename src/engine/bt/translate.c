@@ -164,7 +164,6 @@ static bool ends_block(const struct insn *in)
 	case ZYDIS_MNEMONIC_JMP:
 	case ZYDIS_MNEMONIC_CALL:
 	case ZYDIS_MNEMONIC_RET:
-	case ZYDIS_MNEMONIC_STI:
 		return true;
 	default:
 		/* What the translator certainly leaves to the interpreter. */
@@ -257,6 +256,9 @@ static void collect(struct tr *t)
 		struct insn *in = &t->in[i];
 
 		va -= in->len;
+		/* STI may leave to the interpreter, which is shown all flags. */
+		if (in->mnemonic == ZYDIS_MNEMONIC_STI)
+			t->live[i + 1] = FLAGS_ARITH;
 		live = t->live[i + 1];
 		if (in->cls == INSN_SPECIAL && in->imm_relative && !ends_block(in))
 			live |= live_at(t, va + in->len + (uint64_t)in->imm[0]);
@@ -371,7 +373,9 @@ static bool emit_hot(struct tr *t)
 	if (!t->i)
 		return false;
 	b->guest_len = (uint16_t)(t->va - b->va);
-	if (!t->ended)
+	if (!t->ended && t->in[t->i - 1].mnemonic == ZYDIS_MNEMONIC_STI)
+		tr_exit_sti(t);
+	else if (!t->ended)
 		tr_exit_to(t, t->va);
 	return true;
 }

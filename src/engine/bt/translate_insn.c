@@ -506,10 +506,16 @@ static void tr_pushf(struct tr *t)
 	push_host(t, PUSH_SCRATCH, 0);
 }
 
+/*
+ * The instruction after STI belongs to its shadow: neither an interrupt nor an
+ * NMI may come between the two, or a guest that halts with STI; HLT sleeps
+ * through what it waits for.  Kicks are seen at a block's exits, hence STI is
+ * in one block with the instruction after it; where it is the last,
+ * tr_exit_sti has that one interpreted.
+ */
 static bool tr_sti(struct tr *t, const struct insn *in)
 {
 	struct emit *e = &t->e;
-	uint64_t next = tr_pc_mask(t, t->va + in->len);
 	uint8_t *skip;
 
 	tr_spare_flags(t, t->live[t->i + 1]);
@@ -520,10 +526,9 @@ static bool tr_sti(struct tr *t, const struct insn *in)
 	emit1(e, 0x74); /* je over */
 	skip = e->p;
 	emit1(e, 0);
-	emit_mov_imm(e, T0, next);
+	tr_emit_pc(t, T0, tr_pc_mask(t, t->va + in->len));
 	emit_jmp(e, t->v->cache->stub_sti);
 	*skip = (uint8_t)(e->p - skip - 1);
-	tr_exit_to(t, next);
 	return true;
 }
 

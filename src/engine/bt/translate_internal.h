@@ -97,6 +97,7 @@ void tr_exit_indirect(struct tr *t);
 uint64_t tr_pc_mask(const struct tr *t, uint64_t pc);
 void tr_exit_special(struct tr *t, const struct insn *in);
 void tr_exit_interp(struct tr *t);
+void tr_exit_sti(struct tr *t);
 /* Host register that holds guest register r, or EMIT_NO_REG for R13..R15. */
 unsigned tr_host_reg(unsigned r);
 bool tr_fits32(int64_t x);

@@ -137,6 +137,15 @@ void tr_exit_special(struct tr *t, const struct insn *in)
 	t->ended = true;
 }
 
+/* Ends the block behind STI: the interpreter does one more instruction before anything may interrupt. */
+void tr_exit_sti(struct tr *t)
+{
+	tr_spare_flags(t, FLAGS_ARITH);
+	tr_emit_pc(t, T0, t->va);
+	emit_jmp(&t->e, t->v->cache->stub_sti);
+	t->ended = true;
+}
+
 /* Ends the block before the current instruction, which the interpreter does. */
 void tr_exit_interp(struct tr *t)
 {

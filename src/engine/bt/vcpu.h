@@ -123,7 +123,7 @@ enum t1_exit {
 	T1_EXIT_INTERP = 2, /* interpret the instruction at rip */
 	T1_EXIT_KICK = 3,   /* stop at rip */
 	T1_EXIT_DISPATCH = 4, /* state changed; look up rip anew */
-	T1_EXIT_STI = 5,      /* STI with an interrupt waiting: one more instruction, then take it */
+	T1_EXIT_STI = 5,      /* behind STI: one more instruction before an event */
 };
 
 /* Old contents of guest memory, so that lockstep can take back what the interpreter wrote. */
