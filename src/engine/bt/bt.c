@@ -135,6 +135,7 @@ static int bt_vm_new(struct mem *m, unsigned nr_vcpus, const struct engine_optio
 		     struct error *err)
 {
 	struct engine_vm *vm = calloc(1, sizeof *vm);
+	cpu_set_t cpus;
 	struct mem_notifier n = { .code_written = code_written, .layout_changed = layout_changed };
 
 	if (!vm)
@@ -151,6 +152,8 @@ static int bt_vm_new(struct mem *m, unsigned nr_vcpus, const struct engine_optio
 	}
 	vm->mem = m;
 	mutex_init(&vm->lock, LOCK_RANK_ENGINE, "engine");
+	if (!sched_getaffinity(0, sizeof(cpus), &cpus))
+		vm->host_cpus = (unsigned)CPU_COUNT(&cpus);
 	vm->use_t1 = !(o && o->tier && !strcmp(o->tier, "interp"));
 	vm->use_t2 = !o || !o->tier || !strcmp(o->tier, "auto");
 	vm->lockstep = o && o->tier && !strcmp(o->tier, "lockstep");
@@ -300,16 +303,53 @@ static int bt_thread_init(struct vcpu *v, struct error *err)
 static void bt_kick(struct vcpu *v)
 {
 	if (atomic_exchange(&v->kick, 1) == 0 || v->in_t1) {
+		if (__atomic_load_n(&v->polling, __ATOMIC_SEQ_CST))
+			return;
 		if (v->tid && v != current_vcpu)
 			syscall(SYS_tgkill, getpid(), v->tid, KICK_SIGNAL);
 		syscall(SYS_futex, &v->kick, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
 	}
 }
 
+/*
+ * Going to sleep and being woken costs tens of microseconds where the host's
+ * processor sleeps deeply.  A guest that waits for a disk or the network often
+ * waits for less, so a processor to spare is used to look out for a while: for as
+ * long as that has been of use lately.
+ */
+#define POLL_FIRST_US 10
+#define POLL_MOST_US  100
+
+static bool poll_kick(struct vcpu *v)
+{
+	uint64_t end = __builtin_ia32_rdtsc() + v->poll_ticks;
+
+	if (!v->poll_ticks)
+		return false;
+	__atomic_store_n(&v->polling, 1, __ATOMIC_SEQ_CST);
+	while (!atomic_load_explicit(&v->kick, memory_order_relaxed) && __builtin_ia32_rdtsc() < end)
+		__builtin_ia32_pause();
+	/* Who kicks after this sends its signal; who did before is seen by the caller. */
+	__atomic_store_n(&v->polling, 0, __ATOMIC_SEQ_CST);
+	return atomic_load(&v->kick);
+}
+
 static void bt_wait(struct vcpu *v)
 {
+	uint64_t us = v->model->tsc_khz / 1000, begin, slept;
+
+	if (atomic_load(&v->kick) || poll_kick(v))
+		return;
+	begin = __builtin_ia32_rdtsc();
 	while (!atomic_load(&v->kick))
 		syscall(SYS_futex, &v->kick, FUTEX_WAIT_PRIVATE, 0, NULL, NULL, 0);
+	slept = __builtin_ia32_rdtsc() - begin;
+	if (slept > 2 * POLL_MOST_US * us || v->vm->nr_vcpus >= v->vm->host_cpus)
+		v->poll_ticks = 0;
+	else if (!v->poll_ticks)
+		v->poll_ticks = POLL_FIRST_US * us;
+	else if (v->poll_ticks < POLL_MOST_US * us)
+		v->poll_ticks *= 2;
 }
 
 static void bt_arm_timer(struct vcpu *v, int64_t host_ns)

@@ -27,6 +27,7 @@ struct engine_vm {
 	_Atomic uint16_t *code_mask; /* by RAM page: vCPUs with blocks from it; [lock] */
 	size_t code_mask_size;
 	unsigned nr_vcpus;
+	unsigned host_cpus; /* that this process may use */
 	struct vcpu *vcpus[BT_MAX_VCPUS];
 	bool use_t1, use_t2, lockstep;
 	struct stress stress;

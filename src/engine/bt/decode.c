@@ -27,6 +27,7 @@ static const uint16_t special_list[] = {
 	ZYDIS_MNEMONIC_SYSENTER,
 	ZYDIS_MNEMONIC_SYSEXIT,
 	ZYDIS_MNEMONIC_HLT,
+	ZYDIS_MNEMONIC_PAUSE,
 	/* stack */
 	ZYDIS_MNEMONIC_PUSH,
 	ZYDIS_MNEMONIC_POP,
@@ -189,7 +190,6 @@ static bool is_nop(const ZydisDecodedInstruction *z)
 {
 	switch (z->mnemonic) {
 	case ZYDIS_MNEMONIC_NOP:
-	case ZYDIS_MNEMONIC_PAUSE:
 	case ZYDIS_MNEMONIC_ENDBR32:
 	case ZYDIS_MNEMONIC_ENDBR64:
 	case ZYDIS_MNEMONIC_CLDEMOTE:

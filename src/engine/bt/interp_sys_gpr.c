@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* System instructions: control and debug registers, MSRs, descriptor tables, ports, system calls. */
+#include <sys/syscall.h>
+
+#include "engine/bt/bt.h"
 #include "engine/bt/interp_internal.h"
 #include "engine/bt/t2.h"
 
@@ -937,6 +940,20 @@ static int do_fsgsbase(struct vcpu *v, const struct insn *in, unsigned seg, bool
 	return 0;
 }
 
+/* Loops that wait for another processor say PAUSE. After so many the other may be waiting for this host
+ * processor. */
+#define PAUSES_PER_YIELD 64
+
+static int do_pause(struct vcpu *v)
+{
+	uint64_t nr = SYS_sched_yield;
+
+	__builtin_ia32_pause();
+	if (v->vm->nr_vcpus > 1 && ++v->pauses % PAUSES_PER_YIELD == 0)
+		__asm__ volatile("syscall" : "+a"(nr) : : "rcx", "r11", "memory");
+	return 0;
+}
+
 static int do_cli_sti(struct vcpu *v, bool sti)
 {
 	struct x86_state *s = &v->st;
@@ -1038,6 +1055,8 @@ int interp_system(struct vcpu *v, const struct insn *in)
 			s->rflags &= ~(uint64_t)FLAG_AC;
 		mode_changed(v);
 		return 0;
+	case ZYDIS_MNEMONIC_PAUSE:
+		return do_pause(v);
 	case ZYDIS_MNEMONIC_HLT:
 		if (privileged(v))
 			return -1;

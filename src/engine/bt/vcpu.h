@@ -184,6 +184,9 @@ struct vcpu {
 	timer_t timer;
 	bool has_timer;
 	struct t2 *t2;             /* NULL: no direct execution */
+	uint32_t pauses;           /* PAUSE instructions, for yielding */
+	uint8_t polling;           /* in bt_wait, looking at `kick`: needs no signal */
+	uint64_t poll_ticks;       /* how long it looks before it sleeps */
 	uint8_t t2_cause;          /* why the kernel was entered (enum t2_cause) */
 	volatile pid_t t2_pid;     /* the stub that runs guest code now; 0: none */
 	struct lockstep *lockstep; /* NULL unless that mode is on */
