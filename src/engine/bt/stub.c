@@ -271,8 +271,12 @@ int stub_host_init(struct stub_host *h, int ram_fd, struct error *err)
 
 static void end(pid_t pid)
 {
+	siginfo_t si;
 	int status;
 
+	/* One that has died by itself and been waited for: its number may be another's by now. */
+	if (waitid(P_PID, (id_t)pid, &si, WEXITED | WNOHANG | WNOWAIT | __WALL))
+		return;
 	kill(pid, SIGKILL);
 	while (waitpid(pid, &status, __WALL) < 0 && errno == EINTR)
 		;

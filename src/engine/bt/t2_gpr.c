@@ -78,13 +78,13 @@ void t2_mode(struct vcpu *v, bool user)
 		t->since = __builtin_ia32_rdtsc();
 		t->direct = false;
 		t->direct_ticks = 0;
-		/* After a fault there is also a page to map. */
 		if (t->always || t->flip) {
 			t->hold = t->flip && !t->hold;
 			if (t->space)
 				t->space->look = true;
 			return;
 		}
+		/* After a fault there is also a page to map. */
 		t->hold = t->space && t->space->on &&
 			  t->space->expect[t->cause] < t->long_ticks << (t->cause == T2_CAUSE_FAULT);
 		return;
@@ -104,12 +104,6 @@ static void note(struct t2_space *s, uint64_t va)
 		s->invals[s->n_invals++] = va;
 }
 
-void t2_invlpg(struct vcpu *v, uint64_t va)
-{
-	if (v->t2 && v->t2->space)
-		note(v->t2->space, va);
-}
-
 static void each(struct t2 *t, bool any, uint16_t pcid, bool one, uint64_t va)
 {
 	for (int i = 0; i < T2_SETS * T2_WAYS; i++) {
@@ -122,6 +116,17 @@ static void each(struct t2 *t, bool any, uint16_t pcid, bool one, uint64_t va)
 		else
 			s->stale = true;
 	}
+}
+
+void t2_invlpg(struct vcpu *v, uint64_t va)
+{
+	struct t2 *t = v->t2;
+
+	/* Global translations go from every PCID (SDM 3A 4.10.4.1). */
+	if (t && t->globals)
+		each(t, true, 0, true, va);
+	else if (t && t->space)
+		note(t->space, va);
 }
 
 void t2_flush_all(struct vcpu *v)

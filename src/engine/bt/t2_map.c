@@ -33,6 +33,7 @@
 #define PTE_A   0x20ull
 #define PTE_D   0x40ull
 #define PTE_PS  0x80ull
+#define PTE_G   0x100ull
 #define PTE_NX  (1ull << 63)
 #define PA_MASK 0x000ffffffffff000ull
 /* What an entry says about what is mapped through it. */
@@ -459,6 +460,7 @@ static bool map_page(struct vcpu *v, struct t2_map *m, struct t2_region *r, unsi
 	    (va >= STUB_GATE && va < STUB_GATE + STUB_GATE_SIZE))
 		return true;
 	offset = (uint64_t)(host - (uint8_t *)mem_ram_base(v->mem));
+	t->globals |= !!(entry & PTE_G);
 	bit_clear(r->unfit, i);
 	if (!(entry & PTE_NX)) {
 		uint16_t at[STUB_BREAKPOINTS];
