@@ -162,6 +162,21 @@ static void demote(struct vcpu *v, struct t2_space *s)
 	v->stats.t2_demotions++;
 }
 
+/*
+ * Most of what was mapped is not any more: another process has taken the tables
+ * over.  Nothing of what was learnt holds for it, and it may be short-lived.
+ */
+static void retire(struct vcpu *v, struct t2_space *s)
+{
+	s->on = false;
+	s->identity = 0;
+	s->backoff = 0;
+	memset(s->expect, 0, sizeof(s->expect));
+	s->map->pages = s->map->lost = 0;
+	count_afresh(v->t2, s);
+	v->stats.t2_demotions++;
+}
+
 /* The stub failed: without it. */
 static void give_up(struct vcpu *v, struct t2_space *s)
 {
@@ -606,6 +621,10 @@ enum t2_verdict t2_run(struct vcpu *v)
 			return T2_T1;
 		if ((s->stale || s->n_invals || s->map->n_pending) && !t2_map_sync(v, s)) {
 			give_up(v, s);
+			return T2_T1;
+		}
+		if (s->map->lost * 4 > s->map->pages && s->map->pages >= 8 && !stressed(v)) {
+			retire(v, s);
 			return T2_T1;
 		}
 		if (s->map->retry_va && t2_map_retry(v, s) == T2_BROKEN) {

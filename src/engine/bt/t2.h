@@ -80,7 +80,7 @@ struct t2 {
 	uint8_t cause;         /* of it */
 	bool hold;             /* until the kernel is entered user code stays in T1 */
 	bool always, flip;     /* --stress: every stretch, or every other, in a stub */
-	bool globals; /* a stub has, or had, a page from a global entry */
+	bool globals;          /* a stub has, or had, a page from a global entry */
 	bool started, failed;
 	unsigned n_maps;
 	uint64_t promote_ticks, long_ticks, demote_ticks, switch_ticks, pin_ticks, map_ticks; /* see t2.c */

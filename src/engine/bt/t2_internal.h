@@ -12,7 +12,8 @@ struct t2_map {
 	struct stub stub;
 	struct t2_region **regions; /* hash by address */
 	unsigned n_regions, hash_size;
-	unsigned mappings;                 /* at most so many in the host's count */
+	unsigned mappings;    /* at most so many in the host's count */
+	unsigned pages, lost; /* at the last look at all entries: that were mapped; that had changed */
 	uint64_t pending[T2_MAX_PENDING];  /* pages to unmap before the stub runs */
 	unsigned n_pending;                /* more than fit: unmap everything */
 	uint64_t retry_va;                 /* the last fault passed to the guest; 0: none */

@@ -238,6 +238,15 @@ static bool any(const uint64_t *map)
 	return x;
 }
 
+static unsigned population(const uint64_t *map)
+{
+	unsigned n = 0;
+
+	for (unsigned i = 0; i < REGION_PAGES / 64; i++)
+		n += (unsigned)__builtin_popcountll(map[i]);
+	return n;
+}
+
 /* Removes what does not stand any more. False: the stub is broken. *gone: nothing of the region is left. */
 static bool region_check(struct vcpu *v, struct t2_space *s, struct t2_region *r, bool *gone)
 {
@@ -253,8 +262,10 @@ static bool region_check(struct vcpu *v, struct t2_space *s, struct t2_region *r
 	/* A large page's dirty bit is in the last entry. */
 	if (same && !r->pt && any(r->writable) && !((up[2] ? up[2] : up[1]) & PTE_D))
 		same = false;
+	s->map->pages += population(r->mapped);
 	if (!same) {
 		*gone = true;
+		s->map->lost += population(r->mapped);
 		return unmap(t, s->map, r->va, 1ull << REGION_SHIFT);
 	}
 	memcpy(r->up, up, sizeof(up));
@@ -267,6 +278,7 @@ static bool region_check(struct vcpu *v, struct t2_space *s, struct t2_region *r
 			continue;
 		if (bit_test(r->mapped, i) && !entry_stands(r, i, now)) {
 			page_forget(r, i);
+			s->map->lost++;
 			if (!unmap(t, s->map, r->va + (uint64_t)i * PAGE_SIZE, PAGE_SIZE))
 				return false;
 		}
@@ -309,6 +321,7 @@ bool t2_map_sync(struct vcpu *v, struct t2_space *s)
 		if (!unmap(t, m, m->pending[i], PAGE_SIZE))
 			return false;
 	m->n_pending = 0;
+	m->pages = m->lost = 0;
 	if (s->stale) {
 		s->stale = false;
 		if (!check_all(v, s))
