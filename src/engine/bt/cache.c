@@ -166,14 +166,14 @@ bool cache_watch(struct vcpu *v, const uint8_t *host_page)
 	atomic_fetch_or(mask, (uint16_t)(1u << v->index));
 	fresh = !(__atomic_fetch_or(flags, MEM_PAGE_CODE, __ATOMIC_SEQ_CST) & MEM_PAGE_CODE);
 	mutex_unlock(&vm->lock);
-	if (!fresh)
-		return false;
-	/* Write tags of before go, here and elsewhere, before the page is read. */
+	/* Write tags of before go, here and elsewhere, before the page is read. Where another vCPU has asked
+	 * for that already, all must have answered it, too. */
 	mmu_protect_page(v, host_page);
 	t2_protect_page(v, host_page);
 	for (unsigned i = 0; i < vm->nr_vcpus; i++)
 		if (i != v->index && vm->vcpus[i]) {
-			bt_post(vm->vcpus[i], host_page, 0);
+			if (fresh)
+				bt_post(vm->vcpus[i], host_page, 0);
 			others |= 1u << i;
 		}
 	bt_sync(v, others);

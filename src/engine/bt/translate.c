@@ -435,8 +435,9 @@ struct block *translate(struct vcpu *v, uint64_t va, uint64_t pa, const uint8_t 
 	t->pic = flags & BLOCK_USER;
 	t->page = p - (va & 0xfff);
 	t->va = va;
-	cache_watch(v, t->page);
+	/* In this order: making room may forget all pages that are watched. */
 	cache_make_room(v);
+	cache_watch(v, t->page);
 	meta_used = c->meta_used;
 	t->b = cache_alloc(c, sizeof *t->b);
 	t->b->pa = pa;
