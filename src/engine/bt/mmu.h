@@ -17,6 +17,17 @@ enum {
 	ACC_PROBE = 16,   /* do not set A/D, do not fill the TLB */
 };
 
+/* Page-table entries (SDM 3A 4.5): what all levels have in common. */
+#define PTE_P   1ull
+#define PTE_W   2ull
+#define PTE_U   4ull
+#define PTE_A   0x20ull
+#define PTE_D   0x40ull
+#define PTE_PS  0x80ull
+#define PTE_G   0x100ull
+#define PTE_NX  (1ull << 63)
+#define PA_MASK 0x000ffffffffff000ull
+
 struct walk {
 	uint64_t pa;        /* guest-physical address of the byte */
 	uint64_t page_size; /* 4 KiB, 2 MiB, 4 MiB or 1 GiB; 4 KiB with paging off */

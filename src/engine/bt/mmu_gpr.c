@@ -24,16 +24,6 @@
 
 #include "base/util.h"
 
-#define PTE_P   1ull
-#define PTE_W   2ull
-#define PTE_U   4ull
-#define PTE_A   0x20ull
-#define PTE_D   0x40ull
-#define PTE_PS  0x80ull
-#define PTE_G   0x100ull
-#define PTE_NX  (1ull << 63)
-#define PA_MASK 0x000ffffffffff000ull
-
 static int page_fault(struct vcpu *v, uint64_t va, unsigned acc, uint32_t bits)
 {
 	uint32_t err = bits;

@@ -62,7 +62,7 @@ int t2_init(struct vcpu *v)
 		return -ENOMEM;
 	t->host.cpu = -1;
 	t->promote_ticks = PROMOTE_AFTER * us;
-	t->switch_ticks = t->long_ticks = SWITCH_GUESS * us;
+	t->long_ticks = SWITCH_GUESS * us;
 	t->map_ticks = MAP_WINDOW * us;
 	t->pin_ticks = PIN_PERIOD * us;
 	t->max_mappings = 65530;
@@ -110,8 +110,8 @@ static bool start(struct vcpu *v)
 	/* T1 takes longer by at least as much for a stretch that takes as long as a switch: then T2 is gain.
 	 */
 	stub_round_trip(&t->host, &cost, &t->stop_ns);
-	t->switch_ticks = t->long_ticks = cost * 3 / 2;
-	t->demote_ticks = DEMOTE_STOPS * t->switch_ticks;
+	t->long_ticks = cost * 3 / 2;
+	t->demote_ticks = DEMOTE_STOPS * t->long_ticks;
 	t->started = true;
 	return true;
 }
@@ -429,23 +429,24 @@ static void regs_in(struct vcpu *v, const struct user_regs_struct *r)
  * A trap leaves RIP after the instruction; T1 is to execute it: step back to its
  * start.  What stands there decides, so a wrong guess only costs time.
  */
-static void step_back(struct vcpu *v, const uint8_t *want, unsigned n)
+static bool step_back(struct vcpu *v, const uint8_t *want, unsigned n)
 {
 	uint8_t b[2];
 
 	if (lin_read(v, v->st.rip - n, b, n, ACC_USER | ACC_R | ACC_PROBE)) {
 		v->exc.present = false;
-		return;
+		return false;
 	}
-	if (!memcmp(b, want, n))
-		v->st.rip -= n;
+	if (memcmp(b, want, n))
+		return false;
+	v->st.rip -= n;
+	return true;
 }
 
 /* SIGTRAP: INT3, INT1, or a single step that the program armed itself by POPF. */
 static enum t2_verdict stopped_trap(struct vcpu *v, const struct stub_event *ev)
 {
 	static const uint8_t int3 = 0xcc, int1 = 0xf1, int_3[] = { 0xcd, 0x03 };
-	uint64_t rip = v->st.rip;
 
 	/* Before an instruction that must not run here (t2_map.c). */
 	if (ev->code == TRAP_HWBKPT)
@@ -455,10 +456,7 @@ static enum t2_verdict stopped_trap(struct vcpu *v, const struct stub_event *ev)
 		event_exception(v);
 		return T2_DONE;
 	}
-	step_back(v, &int3, 1);
-	if (v->st.rip == rip)
-		step_back(v, &int1, 1);
-	if (v->st.rip == rip)
+	if (!step_back(v, &int3, 1) && !step_back(v, &int1, 1))
 		step_back(v, int_3, 2);
 	return T2_T1;
 }
@@ -538,7 +536,7 @@ static enum t2_verdict run_once(struct vcpu *v, struct t2_space *s, bool *again)
 	struct user_regs_struct regs;
 	struct stub_event ev;
 	int64_t begin, spent;
-	uint64_t rip, used;
+	uint64_t used;
 
 	*again = false;
 	stub_pin(&t->host, &m->stub, ticks(), (int64_t)t->pin_ticks);
@@ -574,9 +572,7 @@ static enum t2_verdict run_once(struct vcpu *v, struct t2_space *s, bool *again)
 		return T2_DONE;
 	case STUB_SYSCALL:
 		v->st.gpr[RAX] = regs.orig_rax;
-		rip = v->st.rip;
-		step_back(v, syscall_insn, 2);
-		if (v->st.rip == rip)
+		if (!step_back(v, syscall_insn, 2))
 			step_back(v, int80, 2);
 		break;
 	default:

@@ -83,7 +83,7 @@ struct t2 {
 	bool globals;          /* a stub has, or had, a page from a global entry */
 	bool started, failed;
 	unsigned n_maps;
-	uint64_t promote_ticks, long_ticks, demote_ticks, switch_ticks, pin_ticks, map_ticks; /* see t2.c */
+	uint64_t promote_ticks, long_ticks, demote_ticks, pin_ticks, map_ticks; /* see t2.c */
 	uint64_t *written; /* bit per RAM page: some map of this vCPU has it writable */
 	uint32_t max_mappings;
 	uint32_t window;  /* pages looked at around a fault: a power of two */

@@ -11,7 +11,7 @@
 struct t2_map {
 	struct stub stub;
 	struct t2_region **regions; /* hash by address */
-	unsigned n_regions, hash_size;
+	unsigned hash_size;
 	unsigned mappings;    /* at most so many in the host's count */
 	unsigned pages, lost; /* at the last look at all entries: that were mapped; that had changed */
 	uint64_t pending[T2_MAX_PENDING];  /* pages to unmap before the stub runs */

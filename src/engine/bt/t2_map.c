@@ -27,15 +27,6 @@
 #include "engine/bt/interp_internal.h"
 #include "engine/bt/mmu.h"
 
-#define PTE_P   1ull
-#define PTE_W   2ull
-#define PTE_U   4ull
-#define PTE_A   0x20ull
-#define PTE_D   0x40ull
-#define PTE_PS  0x80ull
-#define PTE_G   0x100ull
-#define PTE_NX  (1ull << 63)
-#define PA_MASK 0x000ffffffffff000ull
 /* What an entry says about what is mapped through it. */
 #define PTE_MEANING (PTE_P | PTE_W | PTE_U | PTE_PS | PTE_NX | PA_MASK)
 
@@ -132,7 +123,7 @@ static void forget_all(struct t2_map *m)
 			m->regions[i] = r->next;
 			free(r);
 		}
-	m->n_regions = m->mappings = 0;
+	m->mappings = 0;
 	m->n_pending = 0;
 }
 
@@ -176,7 +167,6 @@ static struct t2_region *region_get(struct vcpu *v, struct t2_space *s, uint64_t
 	r->va = va & ~0ull << REGION_SHIFT;
 	r->next = m->regions[h];
 	m->regions[h] = r;
-	m->n_regions++;
 	return r;
 }
 
@@ -229,15 +219,6 @@ static void page_forget(struct t2_region *r, unsigned i)
 	bit_clear(r->unfit, i);
 }
 
-static bool any(const uint64_t *map)
-{
-	uint64_t x = 0;
-
-	for (unsigned i = 0; i < REGION_PAGES / 64; i++)
-		x |= map[i];
-	return x;
-}
-
 static unsigned population(const uint64_t *map)
 {
 	unsigned n = 0;
@@ -260,7 +241,7 @@ static bool region_check(struct vcpu *v, struct t2_space *s, struct t2_region *r
 	for (int i = 0; i < 3 && same; i++)
 		same = !((up[i] ^ r->up[i]) & PTE_MEANING);
 	/* A large page's dirty bit is in the last entry. */
-	if (same && !r->pt && any(r->writable) && !((up[2] ? up[2] : up[1]) & PTE_D))
+	if (same && !r->pt && population(r->writable) && !((up[2] ? up[2] : up[1]) & PTE_D))
 		same = false;
 	s->map->pages += population(r->mapped);
 	if (!same) {
@@ -300,7 +281,6 @@ static bool check_all(struct vcpu *v, struct t2_space *s)
 			if (gone) {
 				*p = r->next;
 				free(r);
-				m->n_regions--;
 			} else {
 				p = &r->next;
 			}
@@ -331,10 +311,11 @@ bool t2_map_sync(struct vcpu *v, struct t2_space *s)
 			struct t2_region *r = region_find(m, s->invals[i]);
 			bool gone;
 
-			/* The emptied region stays: its entries are looked at again when a page is mapped. */
 			if (r && !region_check(v, s, r, &gone))
 				return false;
 			if (r && gone) {
+				/* A whole table went: look at all, which also takes the region off the list.
+				 */
 				s->stale = true;
 				return t2_map_sync(v, s);
 			}
@@ -474,7 +455,7 @@ static bool map_page(struct vcpu *v, struct t2_map *m, struct t2_region *r, unsi
 		return true;
 	offset = (uint64_t)(host - (uint8_t *)mem_ram_base(v->mem));
 	t->globals |= !!(entry & PTE_G);
-	bit_clear(r->unfit, i);
+	page_forget(r, i);
 	if (!(entry & PTE_NX)) {
 		uint16_t at[STUB_BREAKPOINTS];
 		unsigned n = t2_scan(v, host, code_before(v, va), at);
@@ -488,16 +469,11 @@ static bool map_page(struct vcpu *v, struct t2_map *m, struct t2_region *r, unsi
 	    !(__atomic_load_n(mem_page_flags(v->mem, host), __ATOMIC_SEQ_CST) & MEM_PAGE_CODE)) {
 		prot |= PROT_WRITE;
 		bit_set(t->written, offset / PAGE_SIZE);
+		bit_set(r->writable, i);
 	}
 	bit_set(r->mapped, i);
-	if (prot & PROT_WRITE)
-		bit_set(r->writable, i);
-	else
-		bit_clear(r->writable, i);
 	if (prot & PROT_EXEC)
 		bit_set(r->executable, i);
-	else
-		bit_clear(r->executable, i);
 	if (run->len && run->va + run->len == va && run->offset + run->len == offset && run->prot == prot) {
 		run->len += PAGE_SIZE;
 		return true;
