@@ -63,10 +63,32 @@ struct io_region {
 	void *opaque;
 	bool unlocked;
 	uint8_t max_size; /* 0: 8 (MMIO) or 4 (ports) */
+	/*
+	 * Memory regions only. block: the region is memory, not a device: from block_offset on, `size` bytes
+	 * (page-aligned, all three) of the block are seen there, and code runs there as from RAM. Reads never
+	 * come to `read`; writes go to the block or, if it is readonly, to `write` (or nowhere if that is
+	 * NULL). over_ram: hides RAM; such a region lies below 1 MiB.
+	 */
+	struct mem_block *block;
+	uint64_t block_offset;
+	bool readonly, over_ram;
 	/* private to mem */
 	bool mapped;
 	struct io_region *next;
 };
+/*
+ * Memory beside RAM: ROM, video memory. It lies in the same mapping and file as RAM, so the engine treats it
+ * alike. size: a multiple of 4 KiB; all blocks together at most MEM_BLOCKS_MAX. Zeroed; given back by
+ * mem_free. Before vCPUs run. 0 or -errno.
+ */
+#define MEM_BLOCKS_MAX (128ull << 20)
+struct mem_block;
+int mem_block_new(struct mem *m, const char *name, uint64_t size, struct mem_block **ret, struct error *err);
+/* What it holds. Who writes here tells mem_block_written if the guest could run code from it. */
+uint8_t *mem_block_ptr(struct mem_block *b);
+uint64_t mem_block_size(const struct mem_block *b);
+void mem_block_written(struct mem_block *b, uint64_t offset, uint64_t len);
+
 /* Maps/unmaps a region (caller keeps ownership). Later-mapped regions hide earlier ones; RAM hides them all.
  * [io lock, or before vCPUs run] */
 void mem_map_mmio(struct mem *m, struct io_region *r);
