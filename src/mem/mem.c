@@ -51,18 +51,36 @@ static int make_memfd(uint64_t size)
 /* Maps the RAM aligned for huge pages, with an inaccessible guard around it. */
 static int map_ram(struct mem *m)
 {
-	m->reserved_size = m->ram_size + 2 * HUGE_SIZE;
+	m->reserved_size = m->map_size + 2 * HUGE_SIZE;
 	void *p = mmap(NULL, m->reserved_size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (p == MAP_FAILED)
 		return -errno;
 	m->reserved = p;
 	uint8_t *ram = (uint8_t *)align_up((uintptr_t)p + PAGE_SIZE, HUGE_SIZE);
-	p = mmap(ram, m->ram_size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED | MAP_NORESERVE, m->fd, 0);
+	p = mmap(ram, m->map_size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED | MAP_NORESERVE, m->fd, 0);
 	if (p == MAP_FAILED)
 		return -errno;
 	m->ram = ram;
 	madvise(ram, m->ram_size, MADV_HUGEPAGE); /* best effort: shmem huge pages may be off */
 	return 0;
+}
+
+/* What each page below 1 MiB is: RAM, unless a region lies over it. */
+static void update_low(struct mem *m)
+{
+	for (unsigned p = 0; p < LOW_PAGES; p++) {
+		uint64_t gpa = p * PAGE_SIZE, is = gpa < m->low_size ? gpa : LOW_NONE;
+		for (const struct io_region *r = m->mmio.regions; r; r = r->next) {
+			if (!r->over_ram || gpa < r->base || gpa - r->base >= r->size)
+				continue;
+			is = LOW_NONE;
+			if (r->block)
+				is = (r->block->offset + r->block_offset + gpa - r->base) |
+				     (r->readonly ? LOW_READONLY : 0);
+			break;
+		}
+		atomic_store_explicit(&m->low[p], is, memory_order_relaxed);
+	}
 }
 
 int mem_new(uint64_t ram_size, struct mutex *io_lock, struct mem **ret, struct error *err)
@@ -78,12 +96,16 @@ int mem_new(uint64_t ram_size, struct mutex *io_lock, struct mem **ret, struct e
 	m->io_lock = io_lock;
 	m->ram_size = ram_size;
 	m->low_size = min_u64(ram_size, MEM_LOW_MAX);
+	m->map_size = ram_size + MEM_BLOCKS_MAX;
+	m->ram_block = (struct mem_block){ .mem = m, .name = "ram", .size = ram_size };
 	m->mmio.max_size = 8;
 	m->pio.max_size = 4;
-	m->fd = make_memfd(ram_size);
+	atomic_init(&m->a20_mask, UINT64_MAX);
+	update_low(m);
+	m->fd = make_memfd(m->map_size);
 	int r = m->fd < 0 ? m->fd : map_ram(m);
 	if (!r) {
-		void *flags = mmap(NULL, ram_size / PAGE_SIZE, PROT_READ | PROT_WRITE,
+		void *flags = mmap(NULL, mem_nr_pages(m), PROT_READ | PROT_WRITE,
 				   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 		if (flags == MAP_FAILED)
 			r = -errno;
@@ -104,14 +126,56 @@ void mem_free(struct mem *m)
 	if (!m)
 		return;
 	if (m->flags)
-		munmap(m->flags, m->ram_size / PAGE_SIZE);
+		munmap(m->flags, mem_nr_pages(m));
 	if (m->reserved)
 		munmap(m->reserved, m->reserved_size);
 	if (m->fd >= 0)
 		close(m->fd);
 	free(atomic_load(&m->mmio.snap));
 	free(atomic_load(&m->pio.snap));
+	while (m->blocks) {
+		struct mem_block *b = m->blocks;
+		m->blocks = b->next;
+		free(b);
+	}
 	free(m);
+}
+
+int mem_block_new(struct mem *m, const char *name, uint64_t size, struct mem_block **ret, struct error *err)
+{
+	if (!size || size % PAGE_SIZE || size > MEM_BLOCKS_MAX - m->blocks_used)
+		return error_set(
+		    err, ENOSPC,
+		    "%s: %llu bytes of memory beside RAM are not possible; %llu are left, in pages", name,
+		    (unsigned long long)size, (unsigned long long)(MEM_BLOCKS_MAX - m->blocks_used));
+	struct mem_block *b = calloc(1, sizeof(*b));
+	if (!b)
+		return error_set(err, ENOMEM, "no memory for %s; free some and try again", name);
+	*b = (struct mem_block){ m, m->blocks, name, m->ram_size + m->blocks_used, size };
+	m->blocks = b;
+	m->blocks_used += size;
+	*ret = b;
+	return 0;
+}
+
+uint8_t *mem_block_ptr(struct mem_block *b)
+{
+	return b->mem->ram + b->offset;
+}
+
+uint64_t mem_block_size(const struct mem_block *b)
+{
+	return b->size;
+}
+
+struct mem_block *mem_ram_as_block(struct mem *m)
+{
+	return &m->ram_block;
+}
+
+uint64_t mem_nr_pages(const struct mem *m)
+{
+	return m->map_size / PAGE_SIZE;
 }
 
 uint64_t mem_ram_size(const struct mem *m)
@@ -187,7 +251,8 @@ static void copy_out(void *dst, const void *src, uint64_t len)
 
 int mem_read(struct mem *m, gpa_t gpa, void *buf, uint64_t len)
 {
-	uint64_t off = mem_ram_offset(m, gpa.v, len);
+	bool readonly;
+	uint64_t off = mem_offset(m, gpa.v, len, &readonly);
 	if (off == UINT64_MAX)
 		return -EFAULT;
 	copy_in(buf, m->ram + off, len);
@@ -208,16 +273,16 @@ static void written(struct mem *m, uint64_t off, uint64_t len)
 		if ((flags & MEM_PAGE_CODE) && m->notifier.code_written) {
 			uint64_t first = max_u64(off, page * PAGE_SIZE);
 			uint64_t end = min_u64(off + len, (page + 1) * PAGE_SIZE);
-			m->notifier.code_written(m->notifier.opaque, mem_ptr_to_gpa(m, m->ram + first),
-						 end - first);
+			m->notifier.code_written(m->notifier.opaque, m->ram + first, end - first);
 		}
 	}
 }
 
 int mem_write(struct mem *m, gpa_t gpa, const void *buf, uint64_t len)
 {
-	uint64_t off = mem_ram_offset(m, gpa.v, len);
-	if (off == UINT64_MAX)
+	bool readonly;
+	uint64_t off = mem_offset(m, gpa.v, len, &readonly);
+	if (off == UINT64_MAX || readonly)
 		return -EFAULT;
 	copy_out(m->ram + off, buf, len);
 	written(m, off, len);
@@ -231,22 +296,13 @@ void mem_written(struct mem *m, gpa_t gpa, uint64_t len)
 		written(m, off, len);
 }
 
-/* ---- regions ---- */
-
-static const struct interval *find_interval(const struct snapshot *s, uint64_t addr)
+void mem_block_written(struct mem_block *b, uint64_t offset, uint64_t len)
 {
-	unsigned lo = 0, hi = s ? s->nr : 0;
-	while (lo < hi) {
-		unsigned mid = (lo + hi) / 2;
-		if (addr < s->at[mid].first)
-			hi = mid;
-		else if (addr > s->at[mid].last)
-			lo = mid + 1;
-		else
-			return &s->at[mid];
-	}
-	return NULL;
+	if (offset < b->size && len <= b->size - offset)
+		written(b->mem, b->offset + offset, len);
 }
+
+/* ---- regions ---- */
 
 static int compare_u64(const void *a, const void *b)
 {
@@ -301,7 +357,7 @@ static struct snapshot *build_snapshot(const struct space *s)
 	return snap;
 }
 
-static bool publish(struct mem *m, struct space *s)
+static bool publish(struct space *s)
 {
 	struct snapshot *fresh = build_snapshot(s);
 	if (!fresh)
@@ -310,9 +366,29 @@ static bool publish(struct mem *m, struct space *s)
 	while (atomic_load(&s->readers))
 		sched_yield();
 	free(old);
+	return true;
+}
+
+static void layout_changed(struct mem *m)
+{
 	if (m->notifier.layout_changed)
 		m->notifier.layout_changed(m->notifier.opaque);
-	return true;
+}
+
+/* A region came or went; those that are or hide memory matter to the engine. */
+static void memory_moved(struct mem *m, const struct io_region *r)
+{
+	if (r->over_ram)
+		update_low(m);
+	if (r->over_ram || r->block)
+		layout_changed(m);
+}
+
+void mem_set_a20(struct mem *m, bool on)
+{
+	uint64_t mask = on ? UINT64_MAX : ~(uint64_t)MIB(1);
+	if (atomic_exchange(&m->a20_mask, mask) != mask)
+		layout_changed(m);
 }
 
 static void unlink_region(struct space *s, struct io_region *r)
@@ -336,8 +412,9 @@ static void map_region(struct mem *m, struct space *s, struct io_region *r)
 	r->next = s->regions;
 	s->regions = r;
 	r->mapped = true;
-	if (!publish(m, s))
+	if (!publish(s))
 		unlink_region(s, r); /* no memory: the guest finds nothing there */
+	memory_moved(m, r);
 }
 
 static void unmap_region(struct mem *m, struct space *s, struct io_region *r)
@@ -345,14 +422,17 @@ static void unmap_region(struct mem *m, struct space *s, struct io_region *r)
 	if (!r->mapped)
 		return;
 	unlink_region(s, r);
-	if (publish(m, s))
+	if (publish(s)) {
+		memory_moved(m, r);
 		return;
+	}
 	/* No memory for a new array: take the region out of the old one in place; r stays valid for readers.
 	 */
 	struct snapshot *snap = atomic_load(&s->snap);
 	for (unsigned i = 0; i < snap->nr; i++)
 		if (snap->at[i].r == r)
 			__atomic_store_n(&snap->at[i].r, NULL, __ATOMIC_RELEASE);
+	memory_moved(m, r);
 }
 
 void mem_map_mmio(struct mem *m, struct io_region *r)
@@ -387,7 +467,7 @@ struct target {
 static struct target find_target(struct space *s, uint64_t addr)
 {
 	struct target t = { .found = false };
-	const struct interval *i = find_interval(atomic_load(&s->snap), addr);
+	const struct interval *i = mem_find_interval(atomic_load(&s->snap), addr);
 	struct io_region *r = i ? __atomic_load_n(&i->r, __ATOMIC_ACQUIRE) : NULL;
 	if (r) {
 		t.r = *r;
@@ -469,15 +549,18 @@ static void space_write(struct mem *m, struct space *s, uint64_t addr, uint64_t 
 	}
 }
 
-/* Bytes of [gpa, gpa+size) that are RAM go there: RAM hides every region. */
-static bool touches_ram(const struct mem *m, uint64_t gpa, unsigned size)
+/* Bytes of [gpa, gpa+size) that are memory go there. */
+static bool touches_memory(struct mem *m, uint64_t gpa, unsigned size, bool *readonly)
 {
-	return mem_is_ram(m, GPA(gpa)) || mem_is_ram(m, GPA(gpa + size - 1));
+	return mem_offset(m, gpa, 1, readonly) != UINT64_MAX ||
+	       mem_offset(m, gpa + size - 1, 1, readonly) != UINT64_MAX;
 }
 
 uint64_t mem_mmio_read(struct mem *m, gpa_t gpa, unsigned size)
 {
-	if (!touches_ram(m, gpa.v, size))
+	bool readonly;
+	gpa = GPA(mem_cpu_address(m, gpa.v));
+	if (!touches_memory(m, gpa.v, size, &readonly))
 		return space_read(m, &m->mmio, gpa.v, size);
 	uint64_t value = 0;
 	if (mem_read(m, gpa, &value, size) == 0)
@@ -493,7 +576,9 @@ uint64_t mem_mmio_read(struct mem *m, gpa_t gpa, unsigned size)
 
 void mem_mmio_write(struct mem *m, gpa_t gpa, uint64_t value, unsigned size)
 {
-	if (!touches_ram(m, gpa.v, size)) {
+	bool readonly;
+	gpa = GPA(mem_cpu_address(m, gpa.v));
+	if (!touches_memory(m, gpa.v, size, &readonly) || readonly) {
 		space_write(m, &m->mmio, gpa.v, value, size);
 		return;
 	}

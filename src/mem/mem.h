@@ -4,8 +4,10 @@
  *
  * RAM is one memfd, mapped once in this process; guest-physical RAM is a few
  * ranges that lie at offsets in it (below the 32-bit PCI hole, and above
- * 4 GiB).  What is not RAM is MMIO, dispatched to the region registered for it;
- * reads of nothing give all ones, writes vanish, as on a PC bus.
+ * 4 GiB).  After RAM lie blocks: ROM and video memory, which regions show
+ * somewhere in the address space.  What is not memory is MMIO, dispatched to the
+ * region registered for it; reads of nothing give all ones, writes vanish, as on
+ * a PC bus.
  *
  * Three kinds of access:
  *  - The engine turns guest pages into host pointers itself (mem_ram_ptr) and
@@ -43,6 +45,7 @@ uint64_t mem_ram_size(const struct mem *m);
 uint64_t mem_low_ram_size(const struct mem *m);  /* bytes of RAM below 4 GiB */
 uint64_t mem_high_ram_size(const struct mem *m); /* bytes of RAM from 4 GiB up */
 int mem_ram_fd(const struct mem *m);             /* the memfd, for other processes to map */
+uint64_t mem_nr_pages(const struct mem *m);      /* of the mapping: RAM and blocks */
 
 /* ---- MMIO and ports ---- */
 
@@ -89,7 +92,14 @@ uint8_t *mem_block_ptr(struct mem_block *b);
 uint64_t mem_block_size(const struct mem_block *b);
 void mem_block_written(struct mem_block *b, uint64_t offset, uint64_t len);
 
-/* Maps/unmaps a region (caller keeps ownership). Later-mapped regions hide earlier ones; RAM hides them all.
+/* RAM itself as a block, for regions that show it in other ways (read-only); block_offset is an offset in
+ * RAM. */
+struct mem_block *mem_ram_as_block(struct mem *m);
+/* The A20 gate: while it is off, bit 20 of the processors' addresses is 0. It begins on. [io] */
+void mem_set_a20(struct mem *m, bool on);
+
+/* Maps/unmaps a region (caller keeps ownership). Later-mapped regions hide earlier ones; RAM hides them all
+ * but those with over_ram.
  * [io lock, or before vCPUs run] */
 void mem_map_mmio(struct mem *m, struct io_region *r);
 void mem_unmap_mmio(struct mem *m, struct io_region *r);
@@ -122,21 +132,34 @@ enum {
 	MEM_PAGE_CODE = 1,  /* some vCPU has translated code from this page */
 	MEM_PAGE_DIRTY = 2, /* written since the dirty log was last read */
 };
-/* The flag byte of the RAM page that holds host pointer p (from mem_ram_ptr). Update atomically. */
+/*
+ * What a processor finds at an address (A20 is looked at): a pointer to memory of any kind, RAM or block, if
+ * [gpa, gpa+len) is contiguous there; NULL: devices. readonly: writes must go by mem_mmio_write.
+ */
+void *mem_cpu_ptr(struct mem *m, gpa_t gpa, uint64_t len, bool *readonly);
+/* Is p, which mem_cpu_ptr gave, in a block, not in RAM? */
+bool mem_in_block(const struct mem *m, const void *p);
+/* The flag byte of the page that holds host pointer p (from mem_ram_ptr or mem_cpu_ptr). Update atomically.
+ */
 uint8_t *mem_page_flags(struct mem *m, const void *p);
-/* Base and length of the RAM mapping, and the guest-physical address of a host pointer within it. */
+/* Base of the mapping, a page's number in it, and a name for a host pointer within it that nothing else in
+ * the VM has: the guest-physical address for RAM, something above all RAM for blocks. */
 void *mem_ram_base(struct mem *m);
+uint64_t mem_page_number(const struct mem *m, const void *p);
 gpa_t mem_ptr_to_gpa(struct mem *m, const void *p);
 
-/* Told of writes (by devices) to pages with MEM_PAGE_CODE, and of moved regions. */
+/*
+ * Told of writes (by devices) to pages with MEM_PAGE_CODE, which host points at (none crosses a page), and
+ * when memory appeared, vanished or changed its kind at some address.
+ */
 struct mem_notifier {
-	void (*code_written)(void *opaque, gpa_t gpa, uint64_t len);
+	void (*code_written)(void *opaque, void *host, uint64_t len);
 	void (*layout_changed)(void *opaque);
 	void *opaque;
 };
 void mem_set_notifier(struct mem *m, const struct mem_notifier *n);
 
-/* True if [gpa, gpa+1) is RAM. */
+/* True if [gpa, gpa+1) is writable RAM. */
 bool mem_is_ram(const struct mem *m, gpa_t gpa);
 
 #endif

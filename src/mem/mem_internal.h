@@ -19,6 +19,18 @@ struct snapshot {
 	struct interval at[];
 };
 
+struct mem_block {
+	struct mem *mem;
+	struct mem_block *next;
+	const char *name;
+	uint64_t offset, size; /* in the mapping */
+};
+
+/* What is below 1 MiB, page by page: an offset in the mapping, and: */
+#define LOW_PAGES    256u
+#define LOW_NONE     1u /* no memory: devices or nothing */
+#define LOW_READONLY 2u
+
 struct space {
 	struct io_region *regions; /* latest first; [io lock] */
 	_Atomic(struct snapshot *) snap;
@@ -29,6 +41,11 @@ struct space {
 struct mem {
 	struct mutex *io_lock;
 	uint64_t ram_size, low_size;
+	uint64_t map_size; /* RAM and after it the blocks */
+	_Atomic uint64_t low[LOW_PAGES];
+	_Atomic uint64_t a20_mask; /* what the processors' addresses are ANDed with */
+	struct mem_block ram_block, *blocks;
+	uint64_t blocks_used; /* bytes after RAM */
 	int fd;
 	uint8_t *ram;
 	void *reserved; /* the address range that holds ram, guards included */
@@ -38,7 +55,12 @@ struct mem {
 	struct mem_notifier notifier;
 };
 
-/* The offset in the mapping of [gpa, gpa+len), or UINT64_MAX if that is not all RAM in one piece. */
+/* The offset in the mapping of [gpa, gpa+len), or UINT64_MAX if that is not all writable RAM in one piece. */
 uint64_t mem_ram_offset(const struct mem *m, uint64_t gpa, uint64_t len);
+/* The same for memory of any kind. */
+uint64_t mem_offset(struct mem *m, uint64_t gpa, uint64_t len, bool *readonly);
+/* An address as it leaves a processor: behind the A20 gate. */
+uint64_t mem_cpu_address(const struct mem *m, uint64_t pa);
+const struct interval *mem_find_interval(const struct snapshot *s, uint64_t addr);
 
 #endif

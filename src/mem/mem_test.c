@@ -93,10 +93,10 @@ static void copies_are_all_or_nothing(void **state)
 	assert_int_equal(mem_write(f->m, GPA(0), buf, 0), 0);
 }
 
-static void code_written(void *opaque, gpa_t gpa, uint64_t len)
+static void code_written(void *opaque, void *host, uint64_t len)
 {
 	struct fixture *f = opaque;
-	f->code_gpa = gpa;
+	f->code_gpa = mem_ptr_to_gpa(f->m, host);
 	f->code_len += len;
 }
 
@@ -274,6 +274,110 @@ static void moving_bar_is_safe(void **state)
 		pthread_join(t[i], NULL);
 }
 
+static void layout_changed(void *opaque)
+{
+	++*(int *)opaque;
+}
+
+static void keep_write(void *opaque, uint64_t offset, uint64_t value, unsigned size)
+{
+	((uint64_t *)opaque)[0] = offset;
+	((uint64_t *)opaque)[1] = value;
+	((uint64_t *)opaque)[2] = size;
+}
+
+static void blocks_are_memory(void **state)
+{
+	struct fixture *f = *state;
+	struct mem_block *rom;
+	struct error err;
+	bool readonly;
+	int changes = 0;
+	uint64_t wrote[3] = { 0 };
+	assert_int_equal(mem_block_new(f->m, "rom", 100, &rom, &err), -ENOSPC);
+	assert_int_equal(mem_block_new(f->m, "rom", MEM_BLOCKS_MAX + PAGE_SIZE, &rom, &err), -ENOSPC);
+	assert_int_equal(mem_block_new(f->m, "rom", 4 * PAGE_SIZE, &rom, &err), 0);
+	assert_int_equal(mem_block_size(rom), 4 * PAGE_SIZE);
+	memcpy(mem_block_ptr(rom) + 2 * PAGE_SIZE, "romcode!", 8);
+	mem_set_notifier(f->m,
+			 &(struct mem_notifier){ .layout_changed = layout_changed, .opaque = &changes });
+
+	struct io_region high = { .base = 0xffffe000,
+				  .size = 2 * PAGE_SIZE,
+				  .block = rom,
+				  .block_offset = 2 * PAGE_SIZE,
+				  .readonly = true,
+				  .write = keep_write,
+				  .opaque = wrote };
+	mem_map_mmio(f->m, &high);
+	assert_int_equal(changes, 1);
+	uint8_t *p = mem_cpu_ptr(f->m, GPA(0xffffe000), 2 * PAGE_SIZE, &readonly);
+	assert_ptr_equal(p, mem_block_ptr(rom) + 2 * PAGE_SIZE);
+	assert_true(readonly);
+	assert_true(mem_in_block(f->m, p));
+	assert_null(mem_cpu_ptr(f->m, GPA(0xfffff000), PAGE_SIZE + 1, &readonly));
+	assert_null(mem_ram_ptr(f->m, GPA(0xffffe000), 1));
+	assert_int_equal(mem_mmio_read(f->m, GPA(0xffffe000), 4), 0x636d6f72);
+	mem_mmio_write(f->m, GPA(0xffffe008), 0x1234, 2);
+	assert_int_equal(wrote[0], 8);
+	assert_int_equal(wrote[1], 0x1234);
+	assert_memory_equal(p, "romcode!", 9);
+	assert_int_equal(mem_write(f->m, GPA(0xffffe000), "x", 1), -EFAULT);
+	char back[9] = "";
+	assert_int_equal(mem_read(f->m, GPA(0xffffe000), back, 8), 0);
+	assert_string_equal(back, "romcode!");
+	/* A block's pages have names and flags of their own. */
+	assert_true(mem_ptr_to_gpa(f->m, p).v >= GIB(4) + mem_high_ram_size(f->m));
+	*mem_page_flags(f->m, p) |= MEM_PAGE_CODE;
+	mem_unmap_mmio(f->m, &high);
+	assert_int_equal(changes, 2);
+	assert_int_equal(mem_mmio_read(f->m, GPA(0xffffe000), 4), 0xffffffff);
+
+	/* Over RAM below 1 MiB: ROM, its read-only shadow, a device. */
+	struct io_region shadow = {
+		.base = 0xf0000, .size = 4 * PAGE_SIZE, .block = rom, .readonly = true, .over_ram = true
+	};
+	assert_int_equal(mem_write(f->m, GPA(0xf2000), "ram", 3), 0);
+	mem_map_mmio(f->m, &shadow);
+	assert_int_equal(mem_mmio_read(f->m, GPA(0xf2000), 4), 0x636d6f72);
+	assert_null(mem_ram_ptr(f->m, GPA(0xf2000), 1));
+	assert_null(mem_ram_ptr(f->m, GPA(0xef000), 2 * PAGE_SIZE));
+	assert_non_null(mem_ram_ptr(f->m, GPA(0xef000), PAGE_SIZE));
+	mem_unmap_mmio(f->m, &shadow);
+	shadow.block = mem_ram_as_block(f->m);
+	shadow.block_offset = 0xf0000;
+	mem_map_mmio(f->m, &shadow);
+	p = mem_cpu_ptr(f->m, GPA(0xf2000), 3, &readonly);
+	assert_memory_equal(p, "ram", 3);
+	assert_true(readonly);
+	assert_false(mem_in_block(f->m, p));
+	mem_mmio_write(f->m, GPA(0xf2000), 0, 4);
+	assert_memory_equal(p, "ram", 3);
+	mem_unmap_mmio(f->m, &shadow);
+	struct io_region window = {
+		.base = 0xa0000, .size = 0x20000, .over_ram = true, .read = const_read, .opaque = (void *)42
+	};
+	mem_map_mmio(f->m, &window);
+	assert_int_equal(mem_mmio_read(f->m, GPA(0xb8000), 1), 42);
+	assert_int_equal(mem_write(f->m, GPA(0x9ffff), "xy", 2), -EFAULT);
+	mem_unmap_mmio(f->m, &window);
+	assert_int_equal(mem_write(f->m, GPA(0x9ffff), "xy", 2), 0);
+	mem_set_notifier(f->m, &(struct mem_notifier){ 0 });
+}
+
+static void a20_gate(void **state)
+{
+	struct fixture *f = *state;
+	bool readonly;
+	assert_int_equal(mem_write(f->m, GPA(0x10), "low", 3), 0);
+	mem_set_a20(f->m, false);
+	assert_memory_equal(mem_cpu_ptr(f->m, GPA(MIB(1) + 0x10), 3, &readonly), "low", 3);
+	mem_mmio_write(f->m, GPA(MIB(1) + 0x10), 'L', 1);
+	mem_set_a20(f->m, true);
+	assert_memory_equal(mem_ram_ptr(f->m, GPA(0x10), 3), "Low", 3);
+	assert_memory_equal(mem_cpu_ptr(f->m, GPA(MIB(1) + 0x10), 3, &readonly), "\0\0\0", 3);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -285,6 +389,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(later_regions_hide_earlier, setup, teardown),
 		cmocka_unit_test_setup_teardown(ram_hides_regions, setup, teardown),
 		cmocka_unit_test_setup_teardown(pio_dispatch, setup, teardown),
+		cmocka_unit_test_setup_teardown(blocks_are_memory, setup, teardown),
+		cmocka_unit_test_setup_teardown(a20_gate, setup, teardown),
 		cmocka_unit_test_setup_teardown(moving_bar_is_safe, setup, teardown),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,16 +1,104 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* From guest-physical address to RAM and back. Translated code comes here, so: general-regs-only. */
+/*
+ * From guest-physical address to memory and back. Translated code comes here, so: general-regs-only.
+ *
+ * Nearly every address is RAM above 1 MiB and found by two comparisons.  Below
+ * that, where firmware's ROM, its shadow and the VGA window come and go, a table
+ * says for each page what is there.  Blocks elsewhere (ROM below 4 GiB, video
+ * memory in a BAR) are found among the regions.
+ */
 #include "mem/mem_internal.h"
+
+#define LOW_END ((uint64_t)LOW_PAGES * PAGE_SIZE)
+
+/* Below 1 MiB: pages that follow each other in the mapping too, and are all of one kind. */
+static uint64_t low_offset(const struct mem *m, uint64_t gpa, uint64_t len, bool *readonly)
+{
+	uint64_t first = gpa / PAGE_SIZE, last = (gpa + len - 1) / PAGE_SIZE;
+	uint64_t e = atomic_load_explicit(&m->low[first], memory_order_relaxed);
+
+	if (e & LOW_NONE)
+		return UINT64_MAX;
+	for (uint64_t p = first + 1; p <= last; p++) {
+		uint64_t is =
+		    p < LOW_PAGES ? atomic_load_explicit(&m->low[p], memory_order_relaxed) : p * PAGE_SIZE;
+
+		if (is != e + (p - first) * PAGE_SIZE)
+			return UINT64_MAX;
+		if (p == LOW_PAGES) /* RAM from there on */
+			break;
+	}
+	*readonly = e & LOW_READONLY;
+	return (e & PAGE_MASK) + (gpa & (PAGE_SIZE - 1));
+}
+
+static bool in_low(uint64_t gpa, uint64_t len)
+{
+	return gpa < LOW_END && len && len <= UINT64_MAX - gpa;
+}
 
 uint64_t mem_ram_offset(const struct mem *m, uint64_t gpa, uint64_t len)
 {
 	uint64_t high = m->ram_size - m->low_size;
 
-	if (gpa < m->low_size)
-		return len <= m->low_size - gpa ? gpa : UINT64_MAX;
+	if (gpa < m->low_size) {
+		if (len > m->low_size - gpa)
+			return UINT64_MAX;
+		if (in_low(gpa, len)) {
+			bool readonly;
+			uint64_t off = low_offset(m, gpa, len, &readonly);
+
+			return off == UINT64_MAX || readonly ? UINT64_MAX : off;
+		}
+		return gpa;
+	}
 	if (gpa >= HIGH_BASE && gpa - HIGH_BASE < high && len <= high - (gpa - HIGH_BASE))
 		return m->low_size + (gpa - HIGH_BASE);
 	return UINT64_MAX;
+}
+
+/* A block seen somewhere above 1 MiB. */
+static uint64_t block_offset(struct mem *m, uint64_t gpa, uint64_t len, bool *readonly)
+{
+	uint64_t off = UINT64_MAX;
+
+	atomic_fetch_add(&m->mmio.readers, 1);
+	const struct interval *i = mem_find_interval(atomic_load(&m->mmio.snap), gpa);
+	const struct io_region *r = i ? __atomic_load_n(&i->r, __ATOMIC_ACQUIRE) : NULL;
+	if (r && r->block && len && len - 1 <= i->last - gpa) {
+		off = r->block->offset + r->block_offset + (gpa - r->base);
+		*readonly = r->readonly;
+	}
+	atomic_fetch_sub(&m->mmio.readers, 1);
+	return off;
+}
+
+uint64_t mem_offset(struct mem *m, uint64_t gpa, uint64_t len, bool *readonly)
+{
+	uint64_t off;
+
+	*readonly = false;
+	if (in_low(gpa, len) && len <= m->low_size && gpa <= m->low_size - len)
+		return low_offset(m, gpa, len, readonly);
+	off = mem_ram_offset(m, gpa, len);
+	return off != UINT64_MAX ? off : block_offset(m, gpa, len, readonly);
+}
+
+const struct interval *mem_find_interval(const struct snapshot *s, uint64_t addr)
+{
+	unsigned lo = 0, hi = s ? s->nr : 0;
+
+	while (lo < hi) {
+		unsigned mid = (lo + hi) / 2;
+
+		if (addr < s->at[mid].first)
+			hi = mid;
+		else if (addr > s->at[mid].last)
+			lo = mid + 1;
+		else
+			return &s->at[mid];
+	}
+	return NULL;
 }
 
 bool mem_is_ram(const struct mem *m, gpa_t gpa)
@@ -25,9 +113,31 @@ void *mem_ram_ptr(struct mem *m, gpa_t gpa, uint64_t len)
 	return off == UINT64_MAX ? NULL : m->ram + off;
 }
 
+uint64_t mem_cpu_address(const struct mem *m, uint64_t pa)
+{
+	return pa & atomic_load_explicit(&m->a20_mask, memory_order_relaxed);
+}
+
+void *mem_cpu_ptr(struct mem *m, gpa_t gpa, uint64_t len, bool *readonly)
+{
+	uint64_t off = mem_offset(m, mem_cpu_address(m, gpa.v), len, readonly);
+
+	return off == UINT64_MAX ? NULL : m->ram + off;
+}
+
+uint64_t mem_page_number(const struct mem *m, const void *p)
+{
+	return (uint64_t)((const uint8_t *)p - m->ram) / PAGE_SIZE;
+}
+
+bool mem_in_block(const struct mem *m, const void *p)
+{
+	return (uint64_t)((const uint8_t *)p - m->ram) >= m->ram_size;
+}
+
 uint8_t *mem_page_flags(struct mem *m, const void *p)
 {
-	return &m->flags[(uint64_t)((const uint8_t *)p - m->ram) / PAGE_SIZE];
+	return &m->flags[mem_page_number(m, p)];
 }
 
 gpa_t mem_ptr_to_gpa(struct mem *m, const void *p)

@@ -112,23 +112,24 @@ static void install_signals(void)
 
 /* ---- creation ---- */
 
-static void code_written(void *opaque, gpa_t gpa, uint64_t len)
+static void code_written(void *opaque, void *host, uint64_t len)
 {
 	struct engine_vm *vm = opaque;
-	void *p = mem_ram_ptr(vm->mem, gpa, 1);
 
 	/* A device wrote: every vCPU forgets what it translated from there. */
 	for (unsigned i = 0; i < vm->nr_vcpus; i++)
 		if (vm->vcpus[i])
-			bt_post(vm->vcpus[i], p, len);
+			bt_post(vm->vcpus[i], host, len);
 }
 
 static void layout_changed(void *opaque)
 {
 	struct engine_vm *vm = opaque;
 
-	/* Only RAM has TLB entries and RAM does not move, so there is nothing to forget. */
-	(void)vm;
+	/* Code is kept by what memory it lies in, so that stays; where memory is seen does not. */
+	for (unsigned i = 0; i < vm->nr_vcpus; i++)
+		if (vm->vcpus[i])
+			bt_post(vm->vcpus[i], NULL, 0);
 }
 
 static int bt_vm_new(struct mem *m, unsigned nr_vcpus, const struct engine_option *o, struct engine_vm **ret,
@@ -159,7 +160,7 @@ static int bt_vm_new(struct mem *m, unsigned nr_vcpus, const struct engine_optio
 	vm->lockstep = o && o->tier && !strcmp(o->tier, "lockstep");
 	vm->code_cache_size = o && o->code_cache_size ? o->code_cache_size : MIB(64);
 	n.opaque = vm;
-	vm->code_mask_size = mem_ram_size(m) / PAGE_SIZE * sizeof *vm->code_mask;
+	vm->code_mask_size = mem_nr_pages(m) * sizeof *vm->code_mask;
 	vm->code_mask = mmap(NULL, vm->code_mask_size, PROT_READ | PROT_WRITE,
 			     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (vm->code_mask == MAP_FAILED) {
@@ -386,7 +387,9 @@ static void serve_requests(struct vcpu *v)
 		t2_protect_all(v);
 	}
 	for (uint32_t i = 0; i < n && n <= ARRAY_SIZE(list); i++) {
-		if (list[i].len) {
+		if (!list[i].host) {
+			mmu_flush_all(v);
+		} else if (list[i].len) {
 			t1_invalidate(v, list[i].host, list[i].len);
 		} else {
 			mmu_protect_page(v, list[i].host);
@@ -537,7 +540,7 @@ void bt_code_written(struct vcpu *v, const void *host, uint64_t len)
 		return;
 	t1_invalidate(v, host, len);
 	/* Others must have forgotten the old code before this vCPU goes on and tells them of the new. */
-	first = (uint64_t)((const uint8_t *)host - (uint8_t *)mem_ram_base(v->mem)) / PAGE_SIZE;
+	first = mem_page_number(v->mem, host);
 	last = first + ((((uint64_t)host & 0xfff) + len - 1) / PAGE_SIZE);
 	for (uint64_t p = first; p <= last; p++)
 		mask |= atomic_load(&vm->code_mask[p]);

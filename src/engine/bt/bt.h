@@ -36,7 +36,8 @@ struct engine_vm {
 
 /* Waits for the vCPUs in mask (bits by index) to serve what was posted to them; serves v's own meanwhile. */
 void bt_sync(struct vcpu *v, uint32_t mask);
-/* Posts: drop blocks from [host, host+len); len 0: drop write tags of host's page. Kicks. Any thread. */
+/* Posts: drop blocks from [host, host+len); len 0: drop write tags of host's page; host NULL: the memory
+ * layout changed. Kicks. Any thread. */
 void bt_post(struct vcpu *to, const void *host, uint64_t len);
 
 #endif

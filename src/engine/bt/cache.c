@@ -148,7 +148,7 @@ void cache_make_room(struct vcpu *v)
 
 static _Atomic uint16_t *code_mask(struct vcpu *v, const uint8_t *host_page)
 {
-	return &v->vm->code_mask[(uint64_t)(host_page - (uint8_t *)mem_ram_base(v->mem)) / PAGE_SIZE];
+	return &v->vm->code_mask[mem_page_number(v->mem, host_page)];
 }
 
 bool cache_watch(struct vcpu *v, const uint8_t *host_page)

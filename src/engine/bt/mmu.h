@@ -39,7 +39,7 @@ int mmu_walk(struct vcpu *v, uint64_t va, unsigned acc, struct walk *w);
 
 /*
  * Host pointer for [va, va+size), which must lie in one page; fills the TLB.
- * 0 and *ret; 0 and *ret == NULL with *pa set where the page is not RAM (MMIO);
+ * 0 and *ret; 0 and *ret == NULL with *pa set where the page is not memory (MMIO), or for ACC_W not writable;
  * or -1 with v->exc.  For ACC_W the page's translated code has NOT been
  * invalidated: the caller calls mmu_code_write after writing if *code.
  */

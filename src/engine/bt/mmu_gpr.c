@@ -10,7 +10,7 @@
  *  2. tag_w: writable in this mode, D set, no translated code in the page
  *     (MEM_PAGE_CODE clear), no watchpoint on it.
  *  3. An itlb entry: executable in this mode.
- *  4. Only RAM has entries; MMIO always takes the slow path.
+ *  4. Only memory has entries; MMIO, and writing to ROM, always take the slow path.
  *  5. Debug breakpoints on data keep their pages out of the table.
  *
  * Every fault is raised from a fresh walk: guests upgrade permissions without
@@ -42,20 +42,28 @@ static int page_fault(struct vcpu *v, uint64_t va, unsigned acc, uint32_t bits)
 
 static uint64_t *pte_ptr64(struct vcpu *v, uint64_t pa)
 {
-	return mem_ram_ptr(v->mem, GPA(pa), 8);
+	bool readonly;
+
+	return mem_cpu_ptr(v->mem, GPA(pa), 8, &readonly);
+}
+
+/* Firmware may have tables in ROM, where the bits cannot be set: the walk goes on without. */
+static bool in_rom(struct vcpu *v, const void *p)
+{
+	return mem_in_block(v->mem, p);
 }
 
 /* Sets bits in a table entry unless it changed meanwhile; false: walk again. */
-static bool pte_set64(uint64_t *p, uint64_t old, uint64_t bits)
+static bool pte_set64(struct vcpu *v, uint64_t *p, uint64_t old, uint64_t bits)
 {
-	if ((old & bits) == bits)
+	if ((old & bits) == bits || in_rom(v, p))
 		return true;
 	return __atomic_compare_exchange_n(p, &old, old | bits, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
 }
 
-static bool pte_set32(uint32_t *p, uint32_t old, uint32_t bits)
+static bool pte_set32(struct vcpu *v, uint32_t *p, uint32_t old, uint32_t bits)
 {
-	if ((old & bits) == bits)
+	if ((old & bits) == bits || in_rom(v, p))
 		return true;
 	return __atomic_compare_exchange_n(p, &old, old | bits, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
 }
@@ -143,7 +151,7 @@ retry:
 
 			if (i == n - 1 && (acc & ACC_W))
 				bits |= PTE_D;
-			if (!pte_set64(ptr[i], val[i], bits))
+			if (!pte_set64(v, ptr[i], val[i], bits))
 				goto retry;
 		}
 	}
@@ -156,9 +164,10 @@ static int walk32(struct vcpu *v, uint64_t va, unsigned acc, struct walk *w)
 {
 	struct x86_state *s = &v->st;
 	uint32_t *pde, *pte = NULL, d, t = 0;
+	bool readonly;
 
 retry:
-	pde = mem_ram_ptr(v->mem, GPA((s->cr3 & 0xfffff000u) + ((va >> 22) & 1023) * 4), 4);
+	pde = mem_cpu_ptr(v->mem, GPA((s->cr3 & 0xfffff000u) + ((va >> 22) & 1023) * 4), 4, &readonly);
 	if (!pde)
 		return page_fault(v, va, acc, PF_P | PF_RSVD);
 	d = __atomic_load_n(pde, __ATOMIC_RELAXED);
@@ -176,13 +185,13 @@ retry:
 		w->global = (d & PTE_G) && (s->cr4 & CR4_PGE);
 		if (!allowed(v, acc, w))
 			return page_fault(v, va, acc, PF_P);
-		if (!(acc & ACC_PROBE) && !pte_set32(pde, d, PTE_A | ((acc & ACC_W) ? PTE_D : 0)))
+		if (!(acc & ACC_PROBE) && !pte_set32(v, pde, d, PTE_A | ((acc & ACC_W) ? PTE_D : 0)))
 			goto retry;
 		w->dirty = (acc & ACC_W) || (d & PTE_D);
 		w->pa = base | (va & 0x3fffff);
 		return 0;
 	}
-	pte = mem_ram_ptr(v->mem, GPA((d & 0xfffff000u) + ((va >> 12) & 1023) * 4), 4);
+	pte = mem_cpu_ptr(v->mem, GPA((d & 0xfffff000u) + ((va >> 12) & 1023) * 4), 4, &readonly);
 	if (!pte)
 		return page_fault(v, va, acc, PF_P | PF_RSVD);
 	t = __atomic_load_n(pte, __ATOMIC_RELAXED);
@@ -195,9 +204,9 @@ retry:
 	if (!allowed(v, acc, w))
 		return page_fault(v, va, acc, PF_P);
 	if (!(acc & ACC_PROBE)) {
-		if (!pte_set32(pde, d, PTE_A))
+		if (!pte_set32(v, pde, d, PTE_A))
 			goto retry;
-		if (!pte_set32(pte, t, PTE_A | ((acc & ACC_W) ? PTE_D : 0)))
+		if (!pte_set32(v, pte, t, PTE_A | ((acc & ACC_W) ? PTE_D : 0)))
 			goto retry;
 	}
 	w->dirty = (acc & ACC_W) || (t & PTE_D);
@@ -360,6 +369,7 @@ int mmu_host(struct vcpu *v, uint64_t va, unsigned acc, void **ret, uint64_t *pa
 	uint64_t tag = (acc & ACC_W) ? e->tag_w : e->tag_r;
 	uint8_t *host;
 	uint8_t flags;
+	bool readonly;
 
 	if (acc & ACC_X) {
 		struct itlb_entry *x = &v->asid->itlb[!!(acc & ACC_USER)][(va >> 12) & (ITLB_SIZE - 1)];
@@ -378,11 +388,12 @@ int mmu_host(struct vcpu *v, uint64_t va, unsigned acc, void **ret, uint64_t *pa
 		return -1;
 	*pa = w.pa;
 	*code = false;
-	host = mem_ram_ptr(v->mem, GPA(w.pa & PAGE_MASK), PAGE_SIZE);
-	if (!host) {
+	host = mem_cpu_ptr(v->mem, GPA(w.pa & PAGE_MASK), PAGE_SIZE, &readonly);
+	if (!host || (readonly && (acc & ACC_W))) {
 		*ret = NULL;
 		return 0;
 	}
+	w.dirty &= !readonly;
 	flags = __atomic_load_n(mem_page_flags(v->mem, host), __ATOMIC_RELAXED);
 	if (!(acc & (ACC_IMPLICIT | ACC_PROBE)))
 		fill(v, va, acc, &w, host, flags);

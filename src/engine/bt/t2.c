@@ -94,7 +94,7 @@ static bool start(struct vcpu *v)
 
 	if (t->started || t->failed)
 		return t->started;
-	t->written = calloc(mem_ram_size(v->mem) / PAGE_SIZE / 64 + 1, sizeof(uint64_t));
+	t->written = calloc(mem_nr_pages(v->mem) / 64 + 1, sizeof(uint64_t));
 	t->image = t->written ? aligned_alloc(64, X86_XSAVE_MAX) : NULL;
 	if (!t->image || stub_host_init(&t->host, mem_ram_fd(v->mem), &err)) {
 		log_warn("no direct execution, programs run slower: %s",

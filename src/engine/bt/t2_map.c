@@ -348,7 +348,7 @@ static void protect_in(struct t2_map *m, uint64_t gpa)
 void t2_protect_page(struct vcpu *v, const void *host)
 {
 	struct t2 *t = v->t2;
-	uint64_t page = (uint64_t)((const uint8_t *)host - (uint8_t *)mem_ram_base(v->mem)) / PAGE_SIZE;
+	uint64_t page = mem_page_number(v->mem, host);
 
 	if (!t || !t->started || !bit_test(t->written, page))
 		return;
