@@ -7,9 +7,15 @@
  *
  * Everything is written with explicit offsets from the specification's tables,
  * so a field's place can be checked against it.
+ *
+ * Addresses in the tables are offsets in the area at first; a list says which
+ * fields are such addresses, and which bytes are checksums of what.  For direct
+ * boot the list is applied here.  Firmware allocates the memory itself, so it
+ * gets the list as linker commands in the form that SeaBIOS and OVMF know.
  */
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/util.h"
@@ -20,16 +26,25 @@
 
 #define IOAPIC_ADDR 0xfec00000u
 #define LAPIC_ADDR  0xfee00000u
+#define RSDP_SIZE   ACPI_RSDP_SIZE
 #define PCI_SLOTS   32
 #define PIRQ_GSI    16 /* PIRQ line n is GSI 16 + n in APIC mode */
 
 /* The PIC pins of the four PIRQ lines as pci_assign_resources routes them. */
 static const uint8_t pirq_pic[4] = { 10, 11, 10, 11 };
 
-/* The bytes of all tables, and where the next one goes. */
+#define MAX_FIXUPS 32
+
+/* The bytes of all tables, where the next one goes, and what is to be done to them where they end up. */
 struct area {
 	uint8_t buf[ACPI_AREA_SIZE];
 	size_t len;
+	unsigned nr_fixups;
+	struct fixup {
+		/* A pointer of `size` bytes at `at`; or, size 0, a checksum at `at` over len bytes from
+		 * start. */
+		uint32_t at, size, start, len;
+	} fixups[MAX_FIXUPS];
 };
 
 static void put(uint8_t *p, uint64_t v, unsigned size)
@@ -55,7 +70,21 @@ static uint8_t *begin_table(struct area *a, size_t align)
 
 static uint32_t address_of(const struct area *a, const uint8_t *p)
 {
-	return ACPI_AREA + (uint32_t)(p - a->buf);
+	return (uint32_t)(p - a->buf);
+}
+
+/* A field that holds the address of something in the area. */
+static void put_pointer(struct area *a, uint8_t *p, uint32_t target, unsigned size)
+{
+	put(p, target, size);
+	a->fixups[a->nr_fixups++] = (struct fixup){ .at = address_of(a, p), .size = size };
+}
+
+static void put_checksum(struct area *a, uint8_t *p, const uint8_t *start, size_t len)
+{
+	*p = 0;
+	a->fixups[a->nr_fixups++] =
+	    (struct fixup){ .at = address_of(a, p), .start = address_of(a, start), .len = (uint32_t)len };
 }
 
 /* The header that all tables but RSDP and FACS share (§5.2.6), and the checksum; n: bytes in all. */
@@ -69,8 +98,7 @@ static uint32_t end_table(struct area *a, uint8_t *t, const char *signature, uin
 	put(t + 24, 1, 4);
 	memcpy(t + 28, "SILL", 4);
 	put(t + 32, 1, 4);
-	t[9] = 0;
-	t[9] = checksum(t, n);
+	put_checksum(a, t + 9, t, n);
 	a->len += n;
 	return address_of(a, t);
 }
@@ -258,11 +286,11 @@ static void put_gas(uint8_t *p, uint16_t port, uint8_t bits, uint8_t access)
 }
 
 /* §5.2.9, revision 3 */
-static uint32_t build_fadt(struct area *a, uint32_t facs, uint32_t dsdt)
+static uint32_t build_fadt(struct area *a, const struct acpi_config *c, uint32_t facs, uint32_t dsdt)
 {
 	uint8_t *t = begin_table(a, 16);
-	put(t + 36, facs, 4);
-	put(t + 40, dsdt, 4);
+	put_pointer(a, t + 36, facs, 4);
+	put_pointer(a, t + 40, dsdt, 4);
 	put(t + 46, ACPI_SCI_IRQ, 2); /* SMI_CMD stays 0: always in ACPI mode */
 	put(t + 56, ACPI_PM1_EVT, 4);
 	put(t + 64, ACPI_PM1_CNT, 4);
@@ -272,17 +300,18 @@ static uint32_t build_fadt(struct area *a, uint32_t facs, uint32_t dsdt)
 	t[91] = 4; /* PM_TMR_LEN */
 	t[92] = ACPI_GPE0_LEN;
 	put(t + 80, ACPI_GPE0, 4);
-	put(t + 96, 0x0fff, 2);      /* P_LVL2_LAT: no C2 */
-	put(t + 98, 0x0fff, 2);      /* P_LVL3_LAT: no C3 */
-	t[108] = 0x32;               /* century byte in CMOS */
-	put(t + 109, 1 | 1 << 2, 2); /* legacy devices; no 8042 (bit 1 clear), no VGA */
+	put(t + 96, 0x0fff, 2); /* P_LVL2_LAT: no C2 */
+	put(t + 98, 0x0fff, 2); /* P_LVL3_LAT: no C3 */
+	t[108] = 0x32;          /* century byte in CMOS */
+	/* Legacy devices; is there an 8042, no VGA? */
+	put(t + 109, 1 | (c->i8042 ? 1 << 1 : 0) | (c->vga ? 0 : 1 << 2), 2);
 	/* WBINVD, C1 on all processors, no sleep button; the power button is fixed hardware; reset register.
 	 */
 	put(t + 112, 1 << 0 | 1 << 2 | 1 << 5 | 1 << 6 | 1 << 10, 4);
 	put_gas(t + 116, ACPI_RESET_PORT, 8, 1);
 	t[128] = ACPI_RESET_VALUE;
-	put(t + 132, facs, 8);
-	put(t + 140, dsdt, 8);
+	put_pointer(a, t + 132, facs, 8);
+	put_pointer(a, t + 140, dsdt, 8);
 	put_gas(t + 148, ACPI_PM1_EVT, 32, 2);
 	put_gas(t + 172, ACPI_PM1_CNT, 16, 2);
 	put_gas(t + 208, ACPI_PM_TIMER, 32, 3);
@@ -334,37 +363,162 @@ static uint32_t build_root(struct area *a, const char *signature, const uint32_t
 {
 	uint8_t *t = begin_table(a, 16);
 	for (unsigned i = 0; i < nr; i++)
-		put(t + 36 + i * width, tables[i], width);
+		put_pointer(a, t + 36 + i * width, tables[i], width);
 	return end_table(a, t, signature, 1, 36 + nr * width);
 }
 
-int acpi_build(struct mem *m, const struct acpi_config *c, gpa_t *rsdp, struct error *err)
+/* All tables, the RSDP first. */
+static int build(struct area *a, const struct acpi_config *c, struct error *err)
 {
 	if (c->nr_cpus > 255)
 		return error_set(err, ENOSPC, "%u processors are too many; give at most 255", c->nr_cpus);
-	_cleanup_free_ struct area *a = calloc(1, sizeof(*a));
-	if (!a)
-		return error_set(err, ENOMEM, "no memory for the ACPI tables; free some and try again");
-
 	a->len = 64; /* the RSDP comes first, where guests look for it */
 	uint32_t facs = build_facs(a), dsdt = build_dsdt(a, c);
 	if (!dsdt)
 		return error_set(err, ENOSPC, "the ACPI tables do not fit; give the VM fewer processors");
-	uint32_t tables[2] = { build_fadt(a, facs, dsdt), build_madt(a, c->nr_cpus) };
+	uint32_t tables[2] = { build_fadt(a, c, facs, dsdt), build_madt(a, c->nr_cpus) };
 	uint32_t xsdt = build_root(a, "XSDT", tables, 2, 8), rsdt = build_root(a, "RSDT", tables, 2, 4);
 
 	uint8_t *r = a->buf; /* §5.2.5.3 */
 	memcpy(r, "RSD PTR ", 8);
 	memcpy(r + 9, "SILL  ", 6);
 	r[15] = 2;
-	put(r + 16, rsdt, 4);
-	put(r + 20, 36, 4);
-	put(r + 24, xsdt, 8);
-	r[8] = checksum(r, 20);
-	r[32] = checksum(r, 36);
+	put_pointer(a, r + 16, rsdt, 4);
+	put(r + 20, RSDP_SIZE, 4);
+	put_pointer(a, r + 24, xsdt, 8);
+	put_checksum(a, r + 8, r, 20);
+	put_checksum(a, r + 32, r, RSDP_SIZE);
+	return 0;
+}
+
+/* Pointers first: checksums are over them too. */
+static void apply_fixups(struct area *a, uint32_t base)
+{
+	for (unsigned i = 0; i < a->nr_fixups; i++) {
+		const struct fixup *f = &a->fixups[i];
+		if (f->size) {
+			uint32_t target;
+			memcpy(&target, a->buf + f->at, 4);
+			put(a->buf + f->at, (uint64_t)base + target, f->size);
+		}
+	}
+	for (unsigned i = 0; i < a->nr_fixups; i++) {
+		const struct fixup *f = &a->fixups[i];
+		if (!f->size)
+			a->buf[f->at] = checksum(a->buf + f->start, f->len);
+	}
+}
+
+int acpi_build(struct mem *m, const struct acpi_config *c, gpa_t *rsdp, struct error *err)
+{
+	_cleanup_free_ struct area *a = calloc(1, sizeof(*a));
+	if (!a)
+		return error_set(err, ENOMEM, "no memory for the ACPI tables; free some and try again");
+	int r = build(a, c, err);
+	if (r)
+		return r;
+	apply_fixups(a, ACPI_AREA);
 	if (mem_write(m, GPA(ACPI_AREA), a->buf, a->len) < 0)
 		return error_set(err, ENOMEM,
 				 "the ACPI tables need 1 MiB of memory; give the VM more (--memory)");
 	*rsdp = GPA(ACPI_AREA);
 	return 0;
+}
+
+/* ---- for firmware ---- */
+
+/*
+ * A linker command (QEMU's hw/acpi/bios-linker-loader.c defines the format): 128 bytes, little-endian; the
+ * RSDP is a file of its own, since it must lie below 1 MiB.
+ */
+#define COMMAND_SIZE 128
+#define NAME_SIZE    56
+enum { CMD_ALLOCATE = 1, CMD_ADD_POINTER = 2, CMD_ADD_CHECKSUM = 3 };
+enum { ZONE_HIGH = 1, ZONE_FSEG = 2 };
+
+static const char rsdp_file[] = ACPI_FILE_RSDP, tables_file[] = ACPI_FILE_TABLES;
+
+static const char *file_of(uint32_t at)
+{
+	return at < 64 ? rsdp_file : tables_file;
+}
+
+static uint32_t in_file(uint32_t at)
+{
+	return at < 64 ? at : at - 64;
+}
+
+static uint8_t *command(struct acpi_files *f, unsigned kind)
+{
+	uint8_t *p = f->loader + f->loader_len;
+	f->loader_len += COMMAND_SIZE;
+	put(p, kind, 4);
+	return p + 4;
+}
+
+static void cmd_allocate(struct acpi_files *f, const char *file, uint32_t align, uint8_t zone)
+{
+	uint8_t *p = command(f, CMD_ALLOCATE);
+	memcpy(p, file, strlen(file));
+	put(p + NAME_SIZE, align, 4);
+	p[NAME_SIZE + 4] = zone;
+}
+
+static void cmd_fixup(struct acpi_files *f, const struct fixup *x)
+{
+	const char *file = file_of(x->at);
+	if (x->size) {
+		uint8_t *p = command(f, CMD_ADD_POINTER);
+		memcpy(p, file, strlen(file));
+		memcpy(p + NAME_SIZE, tables_file, strlen(tables_file));
+		put(p + 2 * NAME_SIZE, in_file(x->at), 4);
+		p[2 * NAME_SIZE + 4] = (uint8_t)x->size;
+	} else {
+		uint8_t *p = command(f, CMD_ADD_CHECKSUM);
+		memcpy(p, file, strlen(file));
+		put(p + NAME_SIZE, in_file(x->at), 4);
+		put(p + NAME_SIZE + 4, in_file(x->start), 4);
+		put(p + NAME_SIZE + 8, x->len, 4);
+	}
+}
+
+int acpi_build_files(const struct acpi_config *c, struct acpi_files *ret, struct error *err)
+{
+	_cleanup_free_ struct area *a = calloc(1, sizeof(*a));
+	*ret = (struct acpi_files){ 0 };
+	ret->loader = calloc(MAX_FIXUPS + 2, COMMAND_SIZE);
+	int r = a && ret->loader
+		    ? build(a, c, err)
+		    : error_set(err, ENOMEM, "no memory for the ACPI tables; free some and try again");
+	ret->tables = r ? NULL : malloc(a->len);
+	if (!ret->tables) {
+		acpi_files_free(ret);
+		return r ? r
+			 : error_set(err, ENOMEM, "no memory for the ACPI tables; free some and try again");
+	}
+	cmd_allocate(ret, rsdp_file, 16, ZONE_FSEG);
+	cmd_allocate(ret, tables_file, 64, ZONE_HIGH);
+	/* Pointers are offsets in the file that they point into. */
+	for (unsigned i = 0; i < a->nr_fixups; i++) {
+		const struct fixup *f = &a->fixups[i];
+		uint32_t target;
+		memcpy(&target, a->buf + f->at, 4);
+		if (f->size)
+			put(a->buf + f->at, in_file(target), f->size);
+	}
+	for (int checksums = 0; checksums < 2; checksums++)
+		for (unsigned i = 0; i < a->nr_fixups; i++)
+			if ((a->fixups[i].size == 0) == (checksums == 1))
+				cmd_fixup(ret, &a->fixups[i]);
+	memcpy(ret->rsdp, a->buf, RSDP_SIZE);
+	ret->tables_len = a->len - 64;
+	memcpy(ret->tables, a->buf + 64, ret->tables_len);
+	return 0;
+}
+
+void acpi_files_free(struct acpi_files *f)
+{
+	free(f->tables);
+	free(f->loader);
+	*f = (struct acpi_files){ 0 };
 }

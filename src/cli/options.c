@@ -130,6 +130,58 @@ static int parse_serial(struct options *o, const char *value, struct error *err)
 			 value);
 }
 
+/* WHAT[,vars=FILE] */
+static int parse_firmware(struct options *o, const char *value, struct error *err)
+{
+	const char *vars = strstr(value, ",vars=");
+	size_t len = vars ? (size_t)(vars - value) : strlen(value);
+	if (!len || (vars && !vars[6]))
+		return error_set(err, EINVAL,
+				 "--firmware %s: names no file; give bios, uefi, uefi-secure or PATH, and "
+				 "perhaps ,vars=FILE",
+				 value);
+	o->firmware = strndup(value, len);
+	if (!o->firmware)
+		return error_set(err, ENOMEM, "no memory; free some and try again");
+	o->vm.firmware = o->firmware;
+	o->vm.firmware_vars = vars ? vars + 6 : NULL;
+	return 0;
+}
+
+/* disk|cdrom|floppy|network[,...][,menu] */
+static int parse_boot(struct options *o, const char *value, struct error *err)
+{
+	static const char *const kinds[] = { NULL, "disk", "cdrom", "floppy", "network" };
+	unsigned nr = 0;
+	memset(o->vm.boot, 0, sizeof(o->vm.boot));
+	for (const char *p = value;; p++) {
+		size_t n = strcspn(p, ",");
+		unsigned kind = 0;
+		for (unsigned i = 1; i < ARRAY_SIZE(kinds); i++)
+			if (strlen(kinds[i]) == n && !strncmp(p, kinds[i], n))
+				kind = i;
+		for (unsigned i = 0; i < nr; i++)
+			if (kind && o->vm.boot[i] == kind)
+				return error_set(err, EINVAL, "--boot %s: %s is there twice; name it once",
+						 value, kinds[kind]);
+		if (kind)
+			o->vm.boot[nr++] = (enum vm_boot)kind;
+		else if (n == 4 && !strncmp(p, "menu", n))
+			o->vm.boot_menu = true;
+		else
+			return error_set(
+			    err, EINVAL,
+			    "--boot %s: \"%.*s\" is nothing to boot from; use disk, cdrom, floppy and "
+			    "network, in the order in which to try them, and menu for a menu",
+			    value, (int)n, p);
+		p += n;
+		if (!*p)
+			break;
+	}
+	o->boot_given = true;
+	return 0;
+}
+
 static int parse_debug_exit(struct options *o, const char *value, struct error *err)
 {
 	char *end;
@@ -172,9 +224,12 @@ static const char *const cpus[] = { "host", "v2", "v3", NULL };
 
 /* clang-format off */
 static const struct option table[] = {
-	{ "kernel", "FILE", "Linux kernel: bzImage, or ELF vmlinux (required)", NULL, STRING(kernel), NULL, false },
+	{ "kernel", "FILE", "boot this kernel directly: bzImage, ELF vmlinux, Multiboot", NULL, STRING(kernel), NULL, false },
 	{ "initrd", "FILE", "initial RAM disk for it", NULL, STRING(initrd), NULL, false },
 	{ "append", "STRING", "kernel command line", NULL, STRING(cmdline), NULL, false },
+	{ "firmware", "bios|uefi|uefi-secure|PATH[,vars=FILE]", "start from firmware (default bios, without --kernel)", NULL, 0, parse_firmware, false },
+	{ "boot", "ORDER", "what firmware tries: disk,cdrom,floppy,network in any order; menu", NULL, 0, parse_boot, false },
+	{ "firmware-log", "FILE", "where firmware's debug messages go", NULL, STRING(firmware_log), NULL, false },
 	{ "memory", "SIZE", "memory, with suffix K, M or G (default 1G)", NULL, 0, parse_memory, false },
 	{ "cpus", "N", "virtual processors, 1 to 16 (default 1)", NULL, 0, parse_cpus, false },
 	{ "cpu", "MODEL", "what they look like: host, v2 or v3 (default host)", cpus, STRING(cpu), NULL, false },
@@ -243,14 +298,26 @@ static int check_together(const struct options *o, struct error *err)
 {
 	if (o->help)
 		return 0;
-	if (!o->vm.kernel)
-		return error_set(err, EINVAL, "no kernel to run; give --kernel FILE");
+	const struct vm_config *c = &o->vm;
+	if (c->kernel && c->firmware)
+		return error_set(err, EINVAL,
+				 "--kernel and --firmware: a VM starts from one of them; give one");
+	if (c->kernel && (o->boot_given || c->firmware_log))
+		return error_set(err, EINVAL,
+				 "--boot and --firmware-log are for firmware; leave them out with --kernel");
+	if (!c->kernel && (c->initrd || c->cmdline[0]))
+		return error_set(err, EINVAL,
+				 "--initrd and --append go with a kernel; give --kernel FILE too");
+	if (!c->kernel && !c->firmware && !c->nr_disks && !o->boot_given)
+		return error_set(err, EINVAL,
+				 "nothing to boot; give --disk FILE, or --kernel FILE, or --boot network");
 	return 0;
 }
 
 int options_parse(int argc, char *const *argv, struct options *ret, struct error *err)
 {
 	uint32_t seen = 0;
+	int r;
 	*ret = (struct options){
 		.vm = { .name = "vm",
 			.engine = "auto",
@@ -260,6 +327,7 @@ int options_parse(int argc, char *const *argv, struct options *ret, struct error
 			.memory = GIB(1),
 			.cmdline = "",
 			.net = true,
+			.boot = { VM_BOOT_DISK, VM_BOOT_CDROM, VM_BOOT_FLOPPY, VM_BOOT_NETWORK },
 			.serial = VM_SERIAL_STDIO },
 	};
 	for (int i = 0; i < argc; i++) {
@@ -289,11 +357,14 @@ int options_parse(int argc, char *const *argv, struct options *ret, struct error
 		if ((seen & bit) && !opt->repeatable)
 			return error_set(err, EINVAL, "--%s is given twice; give it once", opt->name);
 		seen |= bit;
-		int r = apply(opt, value, ret, err);
+		r = apply(opt, value, ret, err);
 		if (r)
 			return r;
 	}
-	return check_together(ret, err);
+	r = check_together(ret, err);
+	if (!r && !ret->vm.kernel && !ret->vm.firmware)
+		ret->vm.firmware = "bios";
+	return r;
 }
 
 void options_free(struct options *o)
@@ -301,4 +372,6 @@ void options_free(struct options *o)
 	for (unsigned i = 0; i < o->vm.nr_disks; i++)
 		free(o->vm.disks[i].path);
 	o->vm.nr_disks = 0;
+	free(o->firmware);
+	o->firmware = NULL;
 }

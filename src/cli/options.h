@@ -10,6 +10,8 @@
 
 struct options {
 	struct vm_config vm;
+	char *firmware; /* allocated: what vm.firmware points to */
+	bool boot_given;
 	bool stats;
 	bool help;
 };

@@ -13,7 +13,7 @@
 #include "base/util.h"
 #include "dev/pc/acpi_pm.h"
 #include "dev/pc/debug_exit.h"
-#include "dev/pc/fwcfg.h"
+#include "dev/pc/debugcon.h"
 #include "dev/pc/pvpanic.h"
 #include "dev/pc/serial.h"
 #include "dev/pc/sysctl.h"
@@ -74,8 +74,10 @@ static int describe(struct vm *vm, struct fwcfg *f, struct error *err)
 		r = fwcfg_add_item(f, FWCFG_MAX_CPUS, &cpus, sizeof(cpus), err);
 	if (!r)
 		r = fwcfg_add_item(f, FWCFG_RAM_SIZE, &ram, sizeof(ram), err);
-	if (!r)
+	if (!r && !vm->has_vga)
 		r = fwcfg_add_item(f, FWCFG_NOGRAPHIC, &yes, sizeof(yes), err);
+	if (!r && vm->firmware)
+		r = vm_firmware_describe(vm, f, err);
 	return r;
 }
 
@@ -87,9 +89,9 @@ static int add_isa(struct vm *vm, struct error *err)
 	struct rtc *rtc;
 	struct serial *serial;
 	struct sysctl *sysctl;
-	struct fwcfg *fwcfg;
 	struct pvpanic *pvpanic;
 	struct debug_exit *debug_exit;
+	struct debugcon *debugcon;
 	struct testdev *testdev;
 	int r = open_console(vm, err);
 	if (!r)
@@ -102,13 +104,15 @@ static int add_isa(struct vm *vm, struct error *err)
 	if (!r)
 		r = sysctl_new(b, &sysctl, err);
 	if (!r)
-		r = fwcfg_new(b, &fwcfg, err);
-	if (!r)
-		r = describe(vm, fwcfg, err);
+		r = fwcfg_new(b, &vm->fwcfg, err);
 	if (!r)
 		r = pvpanic_new(b, &pvpanic, err);
 	if (!r && vm->config->debug_exit)
 		r = debug_exit_new(b, vm->config->debug_exit, &debug_exit, err);
+	if (!r && vm->config->firmware_log)
+		r = chardev_file_new(vm->loop, vm->config->firmware_log, &vm->debugcon, err);
+	if (!r && vm->debugcon)
+		r = debugcon_new(b, vm->debugcon, &debugcon, err);
 	if (!r && vm->config->testdev)
 		r = testdev_new(b, vm->router, &testdev, err);
 	return r;
@@ -118,13 +122,16 @@ static int add_chipset(struct vm *vm, struct error *err)
 {
 	struct board *b = &vm->board;
 	struct acpi_pm *pm;
+	struct mem_block *rom = NULL;
 	int r = irq_router_new(b, &vm->router, err);
 	if (!r)
 		r = vm_cpus_new(vm, err);
 	if (!r)
 		r = pci_bus_new(b, vm->router, &vm->pci, err);
 	if (!r)
-		r = i440fx_new(vm->pci, err);
+		r = vm_firmware_add_rom(vm, &rom, err);
+	if (!r)
+		r = i440fx_new(vm->pci, vm->mem, rom, err);
 	if (!r)
 		r = piix3_new(vm->pci, err);
 	if (!r)
@@ -134,6 +141,17 @@ static int add_chipset(struct vm *vm, struct error *err)
 	if (!r)
 		r = kvmclock_new(b, vm->nr_cpus, vm->model.tsc_khz, &vm->kvmclock, err);
 	return r;
+}
+
+/* The path of something on the PCI function added last, for the boot order. */
+static void boot_path(struct vm *vm, enum vm_boot kind, const char *type, const char *rest)
+{
+	char path[128], fn[8] = "";
+	uint8_t devfn = pci_newest_devfn(vm->pci);
+	if (devfn & 7)
+		snprintf(fn, sizeof(fn), ",%x", devfn & 7);
+	snprintf(path, sizeof(path), "/pci@i0cf8/%s@%x%s%s", type, devfn >> 3, fn, rest);
+	vm_boot_path(vm, kind, path);
 }
 
 static int add_disk(struct vm *vm, unsigned i, struct error *err)
@@ -146,7 +164,11 @@ static int add_disk(struct vm *vm, unsigned i, struct error *err)
 		return r;
 	snprintf(serial, sizeof(serial), "sill-disk%u", i);
 	r = virtio_blk_new(&vm->board, vm->blocks[i], serial, 1, i, &v, err);
-	return r ? r : virtio_pci_new(vm->pci, PCI_DEVFN_ANY, v, CLASS_DISK, i, err);
+	if (!r)
+		r = virtio_pci_new(vm->pci, PCI_DEVFN_ANY, v, CLASS_DISK, i, err);
+	if (!r)
+		boot_path(vm, VM_BOOT_DISK, "scsi", "/disk@0,0");
+	return r;
 }
 
 static int add_net(struct vm *vm, struct error *err)
@@ -157,7 +179,11 @@ static int add_net(struct vm *vm, struct error *err)
 	int r = net_user_new(vm->loop, &vm->io_lock, &vm->config->net_user, &vm->net, err);
 	if (!r)
 		r = virtio_net_new(&vm->board, vm->net, mac, 0, &v, err);
-	return r ? r : virtio_pci_new(vm->pci, PCI_DEVFN_ANY, v, CLASS_NETWORK, VM_MAX_DISKS, err);
+	if (!r)
+		r = virtio_pci_new(vm->pci, PCI_DEVFN_ANY, v, CLASS_NETWORK, VM_MAX_DISKS, err);
+	if (!r)
+		boot_path(vm, VM_BOOT_NETWORK, "ethernet", "/ethernet-phy@0");
+	return r;
 }
 
 static int add_rng(struct vm *vm, struct error *err)
@@ -178,6 +204,8 @@ int vm_board_new(struct vm *vm, struct error *err)
 		r = add_net(vm, err);
 	if (!r)
 		r = add_rng(vm, err);
+	if (!r)
+		r = describe(vm, vm->fwcfg, err); /* when all is there */
 	return r;
 }
 
@@ -192,9 +220,10 @@ void vm_board_free(struct vm *vm)
 	for (unsigned i = 0; i < VM_MAX_DISKS; i++)
 		block_close(vm->blocks[i]);
 	chardev_free(vm->console);
+	chardev_free(vm->debugcon);
 	mutex_unlock(&vm->io_lock);
 	net_free(vm->net); /* without the lock: it waits for its thread */
 	vm->net = NULL;
-	vm->console = NULL;
+	vm->console = vm->debugcon = NULL;
 	memset(vm->blocks, 0, sizeof(vm->blocks));
 }

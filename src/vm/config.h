@@ -13,6 +13,10 @@
 #define VM_MIN_MEMORY (16ull << 20)
 #define VM_MAX_MEMORY (1ull << 40)
 
+/* What firmware tries, in its order. */
+enum vm_boot { VM_BOOT_NONE, VM_BOOT_DISK, VM_BOOT_CDROM, VM_BOOT_FLOPPY, VM_BOOT_NETWORK };
+#define VM_BOOT_KINDS 4
+
 struct vm_disk {
 	char *path; /* allocated */
 	bool readonly;
@@ -27,7 +31,12 @@ struct vm_config {
 	const char *cpu;                       /* "host", "v2", "v3" */
 	unsigned nr_cpus;                      /* 1..VM_MAX_CPUS */
 	uint64_t memory;                       /* bytes, a multiple of 1 MiB */
-	const char *kernel, *initrd, *cmdline; /* initrd may be NULL */
+	const char *kernel, *initrd, *cmdline; /* initrd may be NULL; kernel is, where there is firmware */
+	const char *firmware;                  /* "bios", "uefi", "uefi-secure", a path; NULL: direct boot */
+	const char *firmware_vars;             /* the variable store's file; NULL: the VM's own */
+	const char *firmware_log;         /* file for what firmware writes to the debug port; NULL: none */
+	enum vm_boot boot[VM_BOOT_KINDS]; /* VM_BOOT_NONE: no more */
+	bool boot_menu;
 	struct vm_disk disks[VM_MAX_DISKS];
 	unsigned nr_disks;
 	bool net; /* a network card, behind user-mode NAT */

@@ -327,7 +327,6 @@ void vm_cpus_reset(struct vm *vm)
 		struct x86_state *s = vm->ops->vcpu_state(c->vcpu);
 		atomic_store(&c->events, 0);
 		x86_state_reset(s);
-		boot_firmware_state(s, vm->model.phys_bits);
 		s->wait_sipi = i != 0;
 		vm->ops->vcpu_arm_timer(c->vcpu, INT64_MAX);
 		vm->ops->vcpu_state_changed(c->vcpu);

@@ -12,6 +12,7 @@
 #include "base/log.h"
 #include "base/util.h"
 #include "boot/acpi.h"
+#include "boot/firmware.h"
 #include "vm/vm_internal.h"
 
 static const struct engine_ops *const engines[] = { &engine_bt };
@@ -71,18 +72,18 @@ void vm_quit(struct vm *vm)
 
 /* ---- life ---- */
 
-/* Everything to its power-on state, and the kernel at its entry. While no vCPU runs. */
-static int start_guest(struct vm *vm, struct error *err)
+/* What firmware and boot loader would leave behind, and the kernel at its entry. */
+static int boot_directly(struct vm *vm, struct error *err)
 {
 	struct boot_config config = { .cmdline = vm->config->cmdline };
 	uint64_t high_end = GIB(4) + mem_high_ram_size(vm->mem);
+	for (unsigned i = 0; i < vm->nr_cpus; i++)
+		boot_firmware_state(vm->ops->vcpu_state(vm->cpus[i].vcpu), vm->model.phys_bits);
 	mutex_lock(&vm->io_lock);
-	board_reset(&vm->board);
 	int r = pci_assign_resources(vm->pci, err);
 	mutex_unlock(&vm->io_lock);
 	if (r)
 		return r;
-	vm_cpus_reset(vm);
 	struct acpi_config acpi = {
 		.nr_cpus = vm->nr_cpus,
 		.pci_mem_start = pci_window_start(vm->pci),
@@ -90,6 +91,8 @@ static int start_guest(struct vm *vm, struct error *err)
 		.pci_mem64_size = GIB(16),
 		.pvpanic = true,
 		.fw_cfg = true,
+		.i8042 = vm->has_i8042,
+		.vga = vm->has_vga,
 	};
 	if (acpi.pci_mem64_start + acpi.pci_mem64_size > 1ull << vm->model.phys_bits)
 		acpi.pci_mem64_size = 0;
@@ -99,6 +102,17 @@ static int start_guest(struct vm *vm, struct error *err)
 	if (!r)
 		vm->ops->vcpu_state_changed(vm->cpus[0].vcpu);
 	return r;
+}
+
+/* Everything to its power-on state, and the boot processor at firmware's or the kernel's entry. While no vCPU
+ * runs. */
+static int start_guest(struct vm *vm, struct error *err)
+{
+	mutex_lock(&vm->io_lock);
+	board_reset(&vm->board);
+	mutex_unlock(&vm->io_lock);
+	vm_cpus_reset(vm);
+	return vm->firmware ? 0 : boot_directly(vm, err);
 }
 
 /* Runs the loop until an event; returns it. */
@@ -194,7 +208,8 @@ static int assemble(struct vm *vm, struct error *err)
 	vm->ops = find_engine(c->engine);
 	if (!vm->ops)
 		return error_set(err, EINVAL, "--engine %s: not known; give auto or bt", c->engine);
-	int r = boot_image_open(c->kernel, c->initrd, &vm->image, err);
+	int r =
+	    c->firmware ? vm_firmware_open(vm, err) : boot_image_open(c->kernel, c->initrd, &vm->image, err);
 	if (!r)
 		r = cpu_model_new(c->cpu, c->nr_cpus, &vm->model, err);
 	if (!r)
@@ -252,6 +267,7 @@ void vm_free(struct vm *vm)
 	mem_free(vm->mem);
 	loop_free(vm->loop);
 	boot_image_free(vm->image);
+	firmware_free(vm->firmware);
 	pthread_cond_destroy(&vm->parked);
 	pthread_cond_destroy(&vm->resume);
 	mutex_destroy(&vm->io_lock);

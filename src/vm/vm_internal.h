@@ -13,6 +13,7 @@
 #include "dev/irq/irq.h"
 #include "dev/irq/lapic.h"
 #include "dev/kvmclock.h"
+#include "dev/pc/fwcfg.h"
 #include "dev/pci/pci.h"
 #include "engine/engine.h"
 #include "net/net.h"
@@ -54,10 +55,15 @@ struct vm {
 	struct irq_router *router;
 	struct pci_bus *pci;
 	struct kvmclock *kvmclock;
+	struct fwcfg *fwcfg;
 	struct chardev *console;
 	struct block *blocks[VM_MAX_DISKS];
 	struct net *net;
-	struct boot_image *image;
+	struct boot_image *image;  /* direct boot */
+	struct firmware *firmware; /* or firmware */
+	struct chardev *debugcon;  /* what that writes to its debug port; may be NULL */
+	bool has_i8042, has_vga;
+	char boot_paths[VM_BOOT_KINDS][512]; /* by rank in the boot order: paths, each with a newline */
 
 	struct vm_cpu *cpus; /* nr_cpus of them */
 	unsigned nr_cpus;
@@ -101,6 +107,13 @@ void vm_park(struct vm *vm);
 void vm_unpark(struct vm *vm);
 void vm_cpus_stop(struct vm *vm);
 void vm_kick_all(struct vm *vm);
+
+/* firmware.c: reads the image; puts it on the board (*ret: the ROM, NULL without firmware); fw_cfg's files */
+int vm_firmware_open(struct vm *vm, struct error *err);
+int vm_firmware_add_rom(struct vm *vm, struct mem_block **ret, struct error *err);
+int vm_firmware_describe(struct vm *vm, struct fwcfg *f, struct error *err);
+/* Says where firmware finds a device that it can boot from; those of one kind in the order of calls. */
+void vm_boot_path(struct vm *vm, enum vm_boot kind, const char *path);
 
 /* board.c; without the I/O lock, which backends take themselves */
 int vm_board_new(struct vm *vm, struct error *err);

@@ -214,6 +214,8 @@ int pci_bus_new(struct board *b, struct irq_router *router, struct pci_bus **ret
  * line, PIRQ routing and ELCR. Call after each board_reset. -ENOSPC if the window is too small.
  */
 int pci_assign_resources(struct pci_bus *bus, struct error *err);
+/* Where the function is that was added last. */
+uint8_t pci_newest_devfn(const struct pci_bus *bus);
 /* First address above RAM that BARs may use, and the last byte, for the ACPI _CRS. */
 uint64_t pci_window_start(const struct pci_bus *bus);
 #define PCI_WINDOW_LAST 0xfebfffffull
@@ -232,7 +234,8 @@ void pci_bus_config_write(struct pci_bus *bus, uint8_t devfn, unsigned offset, u
 
 /* The chipset's own functions: host bridge 8086:1237 at 00:00.0, ISA bridge 8086:7000 at 00:01.0, PM
  * 8086:7113 at 00:01.3. */
-int i440fx_new(struct pci_bus *bus, struct error *err);
+/* rom: the firmware, which is seen below 1 MiB until PAM registers say otherwise; NULL: there is none. */
+int i440fx_new(struct pci_bus *bus, struct mem *m, struct mem_block *rom, struct error *err);
 int piix3_new(struct pci_bus *bus, struct error *err);
 int piix4_pm_new(struct pci_bus *bus, struct error *err);
 

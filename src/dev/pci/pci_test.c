@@ -84,7 +84,7 @@ static int setup(void **state)
 		test_lapic_write(&t, 0xf0, 0x1ff);
 	t.current = 0;
 	assert_int_equal(pci_bus_new(&t.b, t.router, &bus, NULL), 0);
-	assert_int_equal(i440fx_new(bus, NULL), 0);
+	assert_int_equal(i440fx_new(bus, t.b.mem, NULL, NULL), 0);
 	assert_int_equal(piix3_new(bus, NULL), 0);
 	assert_int_equal(piix4_pm_new(bus, NULL), 0);
 	foo = foo_new(0);

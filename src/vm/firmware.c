@@ -1,0 +1,121 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What a machine that starts from firmware has and firmware asks for: ROM and
+ * flash at the top of the first 4 GiB, and the configuration device's files
+ * (memory map, ACPI tables, boot order, where the screen is).
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/util.h"
+#include "boot/acpi.h"
+#include "boot/firmware.h"
+#include "dev/pc/rom.h"
+#include "vm/vm_internal.h"
+
+int vm_firmware_open(struct vm *vm, struct error *err)
+{
+	const struct vm_config *c = vm->config;
+	return firmware_open(c->firmware, c->firmware_vars, c->name, &vm->firmware, err);
+}
+
+int vm_firmware_add_rom(struct vm *vm, struct mem_block **ret, struct error *err)
+{
+	struct board *b = &vm->board;
+	struct firmware *f = vm->firmware;
+	struct rom *rom;
+	struct flash *flash;
+	*ret = NULL;
+	if (!f)
+		return 0;
+	int r = rom_new(b, f->code, f->code_size, &rom, err);
+	if (!r && f->vars)
+		r = flash_new(b, GPA(GIB(4) - f->code_size - f->vars_size), f->vars, f->vars_size, f->vars_fd,
+			      f->vars_path, &flash, err);
+	if (!r)
+		*ret = rom_block(rom);
+	return r;
+}
+
+/* ---- files ---- */
+
+static int add_memory_map(struct vm *vm, struct fwcfg *f, struct error *err)
+{
+	struct __attribute__((packed)) {
+		uint64_t addr, size;
+		uint32_t type; /* 1: RAM */
+	} map[2] = { { 0, mem_low_ram_size(vm->mem), 1 }, { GIB(4), mem_high_ram_size(vm->mem), 1 } };
+	return fwcfg_add_file(f, "etc/e820", map, map[1].size ? sizeof(map) : sizeof(map[0]), err);
+}
+
+static int add_acpi(struct vm *vm, struct fwcfg *f, struct error *err)
+{
+	uint64_t high_end = align_up(GIB(4) + mem_high_ram_size(vm->mem), GIB(1));
+	uint64_t top = 1ull << vm->model.phys_bits;
+	struct acpi_config c = {
+		.nr_cpus = vm->nr_cpus,
+		/* Firmware puts windows where it likes above RAM. */
+		.pci_mem_start = align_up(mem_low_ram_size(vm->mem), MIB(1)),
+		.pci_mem64_start = high_end,
+		.pci_mem64_size = top > high_end ? top - high_end : 0,
+		.pvpanic = true,
+		.fw_cfg = true,
+		.i8042 = vm->has_i8042,
+		.vga = vm->has_vga,
+	};
+	struct acpi_files files;
+	int r = acpi_build_files(&c, &files, err);
+	if (r)
+		return r;
+	r = fwcfg_add_file(f, ACPI_FILE_RSDP, files.rsdp, sizeof(files.rsdp), err);
+	if (!r)
+		r = fwcfg_add_file(f, ACPI_FILE_TABLES, files.tables, files.tables_len, err);
+	if (!r)
+		r = fwcfg_add_file(f, ACPI_FILE_LOADER, files.loader, files.loader_len, err);
+	acpi_files_free(&files);
+	return r;
+}
+
+/* Appends one device's path in the notation of Open Firmware. */
+void vm_boot_path(struct vm *vm, enum vm_boot kind, const char *path)
+{
+	for (unsigned i = 0; i < VM_BOOT_KINDS; i++) {
+		if (vm->config->boot[i] != kind)
+			continue;
+		size_t n = strlen(vm->boot_paths[i]);
+		snprintf(vm->boot_paths[i] + n, sizeof(vm->boot_paths[i]) - n, "%s\n", path);
+	}
+}
+
+static int add_boot_order(struct vm *vm, struct fwcfg *f, struct error *err)
+{
+	char order[sizeof(vm->boot_paths) + 1] = "";
+	for (unsigned i = 0; i < VM_BOOT_KINDS; i++)
+		strcat(order, vm->boot_paths[i]);
+	int r = 0;
+	if (order[0])
+		r = fwcfg_add_file(f, "bootorder", order, strlen(order) + 1, err);
+	uint16_t menu = vm->config->boot_menu ? 1 : 0;
+	if (!r)
+		r = fwcfg_add_item(f, FWCFG_BOOT_MENU, &menu, sizeof(menu), err);
+	/* Time for a person to read "press ESC for boot menu" and do so. */
+	uint16_t wait_ms = menu ? 5000 : 0;
+	if (!r && menu)
+		r = fwcfg_add_file(f, "etc/boot-menu-wait", &wait_ms, sizeof(wait_ms), err);
+	return r;
+}
+
+int vm_firmware_describe(struct vm *vm, struct fwcfg *f, struct error *err)
+{
+	uint16_t com1 = 0x3f8;
+	int r = add_memory_map(vm, f, err);
+	if (!r)
+		r = add_acpi(vm, f, err);
+	if (!r)
+		r = add_boot_order(vm, f, err);
+	/* SeaBIOS without a screen speaks on the serial line. */
+	if (!r && !vm->has_vga)
+		r = fwcfg_add_file(f, "etc/sercon-port", &com1, sizeof(com1), err);
+	return r;
+}
