@@ -131,6 +131,7 @@ void mem_written(struct mem *m, gpa_t gpa, uint64_t len);
 enum {
 	MEM_PAGE_CODE = 1,  /* some vCPU has translated code from this page */
 	MEM_PAGE_DIRTY = 2, /* written since the dirty log was last read */
+	MEM_PAGE_MIXED = 4, /* the engine's: with MEM_PAGE_CODE, data is written between the code */
 };
 /*
  * What a processor finds at an address (A20 is looked at): a pointer to memory of any kind, RAM or block, if

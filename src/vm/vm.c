@@ -212,8 +212,10 @@ static int assemble(struct vm *vm, struct error *err)
 	    c->firmware ? vm_firmware_open(vm, err) : boot_image_open(c->kernel, c->initrd, &vm->image, err);
 	if (!r)
 		r = cpu_model_new(c->cpu, c->nr_cpus, &vm->model, err);
-	if (!r)
+	if (!r) {
+		cpu_model_fit_memory(&vm->model, c->memory);
 		r = check_memory(vm, err);
+	}
 	if (r)
 		return r;
 	kvmclock_cpuid(vm->model.kvm);

@@ -215,6 +215,23 @@ static void ext_leaves(struct cpu_model *m, enum level l)
 	}
 }
 
+static void set_phys_bits(struct cpu_model *m, unsigned bits)
+{
+	m->phys_bits = bits;
+	m->ext[8].eax = bits | 48 << 8;
+}
+
+void cpu_model_fit_memory(struct cpu_model *m, uint64_t memory)
+{
+	unsigned bits = 40;
+
+	/* As much again for the windows of devices. */
+	while (bits < m->phys_bits && memory >> (bits - 1))
+		bits++;
+	if (bits < m->phys_bits)
+		set_phys_bits(m, bits);
+}
+
 int cpu_model_new(const char *name, unsigned nr_vcpus, struct cpu_model *m, struct error *err)
 {
 	struct cpuid_regs h = host_leaf(0, 0);

@@ -27,6 +27,13 @@ struct cpu_model {
 /* name: "host", "v2", "v3". Masks what Sill does not offer (VMX/SVM, MWAIT, AMX, XSAVES, TSX, ...). */
 int cpu_model_new(const char *name, unsigned nr_vcpus, struct cpu_model *ret, struct error *err);
 
+/*
+ * Reduces the physical-address bits to what a machine with `memory` bytes of RAM has use for, 40 at least:
+ * firmware makes page tables for all addresses that there can be, and 46 bits are a quarter of a gigabyte of
+ * them.
+ */
+void cpu_model_fit_memory(struct cpu_model *m, uint64_t memory);
+
 /* What the guest sees of the running vCPU, needed for the leaves that depend on it. */
 struct cpuid_context {
 	uint32_t apic_id;

@@ -12,32 +12,9 @@
 #include "engine/bt/mmu.h"
 #include "engine/bt/t2.h"
 
-#define PAGES_SIZE   16384
 #define CODE_RESERVE 65536 /* no block is larger */
 #define META_RESERVE 65536
 #define POPULATE     (256u << 10)
-
-struct code_page {
-	const uint8_t *host;
-	struct block *first;  /* that begin here */
-	struct block *first2; /* that end here, having begun in another page */
-	uint32_t granules;
-	struct code_page *next;
-};
-
-static unsigned page_hash(const void *host)
-{
-	return (unsigned)(((uint64_t)host >> 12) * 0x9e3779b97f4a7c15ull >> 50);
-}
-
-static struct code_page **page_slot(struct bt_cache *c, const uint8_t *host)
-{
-	struct code_page **p = &c->pages[page_hash(host)];
-
-	while (*p && (*p)->host != host)
-		p = &(*p)->next;
-	return p;
-}
 
 static int map_arena(struct bt_cache *c, size_t size)
 {
@@ -76,7 +53,7 @@ int cache_init(struct vcpu *v, uint64_t size)
 	c->order = mmap(NULL, c->max_order * sizeof *c->order, PROT_READ | PROT_WRITE,
 			MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	c->hash = calloc(CACHE_HASH_SIZE, sizeof *c->hash);
-	c->pages = calloc(PAGES_SIZE, sizeof *c->pages);
+	c->pages = calloc(CACHE_PAGES, sizeof *c->pages);
 	c->empty_jc = calloc(JC_SIZE, sizeof *c->empty_jc);
 	c->tr = translate_new();
 	c->decoder = decode_cache_new(v->model);
@@ -157,6 +134,7 @@ bool cache_watch(struct vcpu *v, const uint8_t *host_page)
 	_Atomic uint16_t *mask = code_mask(v, host_page);
 	uint8_t *flags = mem_page_flags(v->mem, host_page);
 	uint32_t others = 0;
+	uint8_t was;
 	bool fresh;
 
 	/* Only this thread takes the bit away, and the page's flag stays as long as one is set. */
@@ -164,7 +142,9 @@ bool cache_watch(struct vcpu *v, const uint8_t *host_page)
 		return false;
 	mutex_lock(&vm->lock);
 	atomic_fetch_or(mask, (uint16_t)(1u << v->index));
-	fresh = !(__atomic_fetch_or(flags, MEM_PAGE_CODE, __ATOMIC_SEQ_CST) & MEM_PAGE_CODE);
+	was = __atomic_fetch_or(flags, MEM_PAGE_CODE, __ATOMIC_SEQ_CST);
+	/* Where another vCPU writes beside its code (cache_may_write), it has to look anew. */
+	fresh = !(was & MEM_PAGE_CODE) || (was & MEM_PAGE_MIXED);
 	mutex_unlock(&vm->lock);
 	/* Write tags of before go, here and elsewhere, before the page is read. Where another vCPU has asked
 	 * for that already, all must have answered it, too. */
@@ -188,14 +168,14 @@ static void unwatch(struct vcpu *v, const uint8_t *host_page)
 
 	mutex_lock(&v->vm->lock);
 	if ((atomic_fetch_and(mask, (uint16_t)~mine) & ~mine) == 0)
-		__atomic_and_fetch(mem_page_flags(v->mem, host_page), (uint8_t)~MEM_PAGE_CODE,
-				   __ATOMIC_SEQ_CST);
+		__atomic_and_fetch(mem_page_flags(v->mem, host_page),
+				   (uint8_t) ~(MEM_PAGE_CODE | MEM_PAGE_MIXED), __ATOMIC_SEQ_CST);
 	mutex_unlock(&v->vm->lock);
 }
 
 static struct code_page *page_record(struct bt_cache *c, const uint8_t *host_page)
 {
-	struct code_page **p = page_slot(c, host_page);
+	struct code_page **p = cache_page_slot(c, host_page);
 
 	if (!*p) {
 		*p = cache_alloc(c, sizeof **p);
@@ -277,11 +257,10 @@ static void kill_block(struct vcpu *v, struct block *b)
 
 static void invalidate_page(struct vcpu *v, const uint8_t *page, unsigned off, unsigned len)
 {
-	struct code_page **slot = page_slot(v->cache, page), *cp = *slot;
-	uint32_t first = off / 128, last = (off + len - 1) / 128;
-	uint32_t mask = (uint32_t)((last == 31 ? 0x100000000ull : 1ull << (last + 1)) - (1ull << first));
+	struct code_page **slot = cache_page_slot(v->cache, page), *cp = *slot;
+	uint64_t mask = cache_granules(off, len);
 	struct block **p;
-	uint32_t left = 0;
+	uint64_t left = 0;
 
 	if (!cp || !(cp->granules & mask))
 		return;
@@ -330,11 +309,11 @@ void cache_flush(struct vcpu *v)
 {
 	struct bt_cache *c = v->cache;
 
-	for (unsigned i = 0; i < PAGES_SIZE; i++)
+	for (unsigned i = 0; i < CACHE_PAGES; i++)
 		for (struct code_page *p = c->pages[i]; p; p = p->next)
 			unwatch(v, p->host);
 	memset(c->hash, 0, CACHE_HASH_SIZE * sizeof *c->hash);
-	memset(c->pages, 0, PAGES_SIZE * sizeof *c->pages);
+	memset(c->pages, 0, CACHE_PAGES * sizeof *c->pages);
 	c->used = c->start;
 	c->meta_used = 0;
 	c->n_order = 0;

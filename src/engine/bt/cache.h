@@ -39,6 +39,8 @@ enum {
 	BLOCK_NULL_FSGS = 1024, /* 32-bit code with FS or GS null: their use is the interpreter's */
 };
 
+#define GRANULE 64u /* bytes: the pieces of a page in which it is known what translations depend on */
+
 struct block;
 
 /* One direct way out of a block. */
@@ -79,11 +81,18 @@ struct block {
 	uint16_t n_insns, n_exits;
 	struct block_exit *exits, *in;
 	struct insn_map *map;
-	uint32_t granules, granules2; /* 128-byte pieces of the page, of page2, that it depends on */
+	uint64_t granules, granules2; /* pieces of the page, of page2, that it depends on */
 	struct block *page_next, *page2_next;
 };
 
-struct code_page;
+/* What is known of a page of guest code: [PAGE_HASH of its host address]. */
+struct code_page {
+	const uint8_t *host;
+	struct block *first;  /* that begin here */
+	struct block *first2; /* that end here, having begun in another page */
+	uint64_t granules;
+	struct code_page *next;
+};
 struct tr;
 
 struct bt_cache {
@@ -105,6 +114,19 @@ struct bt_cache {
 	uint8_t *stub_lookup, *stub_lookup_end, *stub_find, *stub_link, *stub_interp, *stub_sti;
 	uint32_t generation; /* counts whole flushes */
 };
+
+#define CACHE_PAGES 16384
+
+/* Where the record of a page is linked in (NULL there: none). */
+struct code_page **cache_page_slot(struct bt_cache *c, const uint8_t *host_page);
+/* The granules that [off, off+len) of a page touches; len > 0, all in the page. */
+uint64_t cache_granules(unsigned off, unsigned len);
+/*
+ * May the guest write [host, host+len), in one page from which code was translated, without anybody being
+ * told? Yes if no translation depends on these bytes: no other vCPU has any from the page, and this one's lie
+ * elsewhere in it. Good for one access: the answer changes with the next translation.
+ */
+bool cache_may_write(struct vcpu *v, const uint8_t *host, unsigned len);
 
 int cache_init(struct vcpu *v, uint64_t size);
 void cache_free(struct vcpu *v);

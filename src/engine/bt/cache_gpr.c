@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Finding and linking blocks, from within translated code: general-regs-only. */
+#include "engine/bt/bt.h"
 #include "engine/bt/cache.h"
 #include "engine/bt/mmu.h"
 #include "engine/bt/t1_internal.h"
@@ -35,6 +36,48 @@ struct block *cache_find(struct vcpu *v, uint64_t pa, uint64_t va, uint32_t flag
 		     !cache_valid(v, b, va)))
 		b = b->hash_next;
 	return b;
+}
+
+static unsigned page_hash(const void *host)
+{
+	return (unsigned)(((uint64_t)host >> 12) * 0x9e3779b97f4a7c15ull >> 50);
+}
+
+struct code_page **cache_page_slot(struct bt_cache *c, const uint8_t *host_page)
+{
+	struct code_page **p = &c->pages[page_hash(host_page)];
+
+	while (*p && (*p)->host != host_page)
+		p = &(*p)->next;
+	return p;
+}
+
+uint64_t cache_granules(unsigned off, unsigned len)
+{
+	unsigned first = off / GRANULE, last = (off + len - 1) / GRANULE;
+
+	return (last == 63 ? ~0ull : (1ull << (last + 1)) - 1) & ~((1ull << first) - 1);
+}
+
+bool cache_may_write(struct vcpu *v, const uint8_t *host, unsigned len)
+{
+	unsigned off = (uint64_t)host & 0xfff;
+	const uint8_t *page = host - off;
+	_Atomic uint16_t *mask = &v->vm->code_mask[mem_page_number(v->mem, page)];
+	uint16_t others = (uint16_t) ~(1u << v->index);
+	uint8_t *flags = mem_page_flags(v->mem, page);
+	const struct code_page *p;
+
+	if (!v->cache || (atomic_load_explicit(mask, memory_order_relaxed) & others))
+		return false;
+	p = *cache_page_slot(v->cache, page);
+	if (p && (p->granules & cache_granules(off, len)))
+		return false;
+	/* Another vCPU that translates from here now either sees this mark, and waits for our next safe
+	 * point, or we see its bit. */
+	if (!(__atomic_load_n(flags, __ATOMIC_RELAXED) & MEM_PAGE_MIXED))
+		__atomic_or_fetch(flags, MEM_PAGE_MIXED, __ATOMIC_SEQ_CST);
+	return !(atomic_load(mask) & others);
 }
 
 typedef int32_t __attribute__((aligned(1), may_alias)) unaligned_i32;

@@ -27,6 +27,7 @@
 
 _Static_assert(V_GPR == offsetof(struct vcpu, st.gpr), "t1_offsets.h");
 _Static_assert(V_XSAVE == offsetof(struct vcpu, st.xsave), "t1_offsets.h");
+_Static_assert(V_DIRECT_SKIP == offsetof(struct vcpu, direct_skip), "t1_offsets.h");
 _Static_assert(V_KICK == offsetof(struct vcpu, kick), "t1_offsets.h");
 _Static_assert(V_HOST_RSP == offsetof(struct vcpu, host_rsp), "t1_offsets.h");
 _Static_assert(V_IN_T1 == offsetof(struct vcpu, in_t1), "t1_offsets.h");

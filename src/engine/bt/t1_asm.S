@@ -116,6 +116,8 @@ t1_slow_thunk:
 	sub rsp, 8
 	call t1_slow_mem
 	add rsp, 8
+	mov rcx, [rsp + 8 + V_DIRECT_SKIP]
+	add [rsp], rcx
 	/* R13 is the verdict: nonzero leaves. A kick leaves too; one after this look is sent back to it. */
 	mov r13d, eax
 	.globl t1_slow_check, t1_slow_end

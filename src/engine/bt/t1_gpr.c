@@ -92,6 +92,50 @@ bool t1_mode_flags(struct vcpu *v, uint32_t *ret)
 	return true;
 }
 
+/* Sends one access to host memory that no TLB entry stands for. */
+static uint64_t go_direct(struct vcpu *v, uint64_t va, uint8_t *host)
+{
+	v->direct_offset = va & 0xfff;
+	v->direct.addend = (uint64_t)host - va;
+	v->direct.page = (uint64_t)host - v->direct_offset;
+	v->direct_skip = DIRECT_SKIP;
+	return 0;
+}
+
+/*
+ * An access across a page's end.  Where the pages are neighbours in the host too,
+ * it can be done as it is, unless it is atomic (hosts may forbid that).  Else a
+ * read gets a copy, which is no less atomic than the real thing; a write is the
+ * interpreter's, as is whatever faults.
+ */
+static uint64_t slow_crossing(struct vcpu *v, uint64_t va, unsigned size, unsigned acc, uint32_t info)
+{
+	unsigned first = PAGE_SIZE - (va & 0xfff);
+	bool code, code2;
+	void *host, *host2;
+	uint64_t pa;
+
+	if (!canonical(va + size) || (info & MISS_LOCKED) ||
+	    ((v->cur_flags & BLOCK_32) && va + size > 1ull << 32))
+		return 1;
+	if (mmu_host(v, va, acc, &host, &pa, &code) || mmu_host(v, va + first, acc, &host2, &pa, &code2)) {
+		v->exc.present = false;
+		return 1;
+	}
+	if (!host || !host2 || code || code2)
+		return 1;
+	if ((uint8_t *)host + first == (uint8_t *)host2)
+		return go_direct(v, va, host);
+	if (acc & ACC_W)
+		return 1;
+	/* The copy lies like the original within a cache line, for instructions that want alignment. */
+	uint8_t *copy = v->crossing + (va & 63);
+
+	for (unsigned i = 0; i < size; i++)
+		copy[i] = i < first ? ((uint8_t *)host)[i] : ((uint8_t *)host2)[i - first];
+	return go_direct(v, va, copy);
+}
+
 uint64_t t1_slow_mem(struct vcpu *v, uint64_t va, uint32_t info)
 {
 	unsigned size = info & 0xff, acc = mmu_acc(v) | ((info & 0x100) ? ACC_W : ACC_R);
@@ -99,16 +143,20 @@ uint64_t t1_slow_mem(struct vcpu *v, uint64_t va, uint32_t info)
 	void *host;
 	bool code;
 
-	/* Page crossings, non-canonical addresses, devices and faults are for t1_fault and the interpreter.
-	 */
+	/* Non-canonical addresses, devices and faults are for t1_fault and the interpreter. */
 	v->fault_info = 0;
-	if (!size || (va & 0xfff) + size > PAGE_SIZE || !canonical(va) || v->dr_watch || (info & 0x200))
+	v->direct_skip = 0;
+	if (!size || !canonical(va) || v->dr_watch || (info & MISS_MASKED))
 		return 1;
 	v->st.rflags = (v->st.rflags & ~(uint64_t)FLAG_AC) | (v->acflag ? FLAG_AC : 0);
+	if ((va & 0xfff) + size > PAGE_SIZE)
+		return slow_crossing(v, va, size, acc, info);
 	if (mmu_host(v, va, acc, &host, &pa, &code)) {
 		v->fault_info = 1;
 		return 1;
 	}
+	if (host && code && cache_may_write(v, host, size))
+		return go_direct(v, va, host);
 	return !host || code;
 }
 

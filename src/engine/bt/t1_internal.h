@@ -40,6 +40,10 @@ extern const char t1_enter_check[], t1_enter_end[], t1_exit[], t1_slow_thunk[], 
  * bit 8 a write, bit 9 a masked access, bits 31:16 the instruction's offset in its block. 0: the TLB
  * has the page now; else the interpreter must do the instruction.
  */
+/* t1_slow_mem must not fill the TLB on its own: with a mask, the access may not touch the page at all. */
+#define MISS_MASKED 0x200u
+#define MISS_LOCKED 0x400u /* an atomic access */
+#define DIRECT_SKIP 5u     /* a jump: what lies between the call to slow_mem and the direct way */
 uint64_t t1_slow_mem(struct vcpu *v, uint64_t va, uint32_t info);
 
 #endif

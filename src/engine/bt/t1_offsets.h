@@ -3,8 +3,9 @@
 #ifndef SILL_ENGINE_BT_T1_OFFSETS_H
 #define SILL_ENGINE_BT_T1_OFFSETS_H
 
-#define V_GPR         192
-#define V_XSAVE       960
+#define V_GPR         256
+#define V_XSAVE       1024
+#define V_DIRECT_SKIP 192
 #define V_KICK        160
 #define V_HOST_RSP    80
 #define V_IN_T1       91
@@ -13,7 +14,7 @@
 #define V_EXIT_REASON 64
 #define V_EXIT_ARG    72
 #define V_SCRATCH     24
-#define V_RIP         320
+#define V_RIP         384
 #define V_NEEDS_SYNC  92
 
 /* enum t1_exit */

@@ -142,8 +142,8 @@ static uint32_t live_at(struct tr *t, uint64_t va)
 		if (((va ^ t->b->va) & PAGE_MASK) || decode_at(t, off, &in) != DECODE_OK)
 			break;
 		last = off + in.len - 1;
-		for (unsigned g = off / 128; g <= last / 128; g++)
-			t->b->granules |= 1u << g;
+		for (unsigned g = off / GRANULE; g <= last / GRANULE && g < 64; g++)
+			t->b->granules |= 1ull << g;
 		live |= insn_reads(&in) & ~written;
 		written |= tr_insn_kills(t, &in);
 		if (written == FLAGS_ARITH)
@@ -212,8 +212,8 @@ static bool decode_across(struct tr *t, uint64_t va, struct insn *in)
 		return false;
 	t->b->page2 = host;
 	last = in->len - n - 1;
-	for (unsigned g = 0; g <= last / 128; g++)
-		t->b->granules2 |= 1u << g;
+	for (unsigned g = 0; g <= last / GRANULE; g++)
+		t->b->granules2 |= 1ull << g;
 	return true;
 }
 
@@ -238,8 +238,8 @@ static void collect(struct tr *t)
 		if (r != DECODE_OK)
 			break;
 		last = off + in->len - 1;
-		for (unsigned g = off / 128; g <= last / 128 && g < 32; g++)
-			t->b->granules |= 1u << g;
+		for (unsigned g = off / GRANULE; g <= last / GRANULE && g < 64; g++)
+			t->b->granules |= 1ull << g;
 		t->n++;
 		va += in->len;
 		if (ends_block(in) || t->b->page2)
@@ -290,6 +290,10 @@ static void emit_cold(struct tr *t)
 			emit_mov_imm(e, T1, x->info);
 			emit_call_mem(e, VCPU, OFF(slow_mem));
 			emit_jmp(e, x->retry);
+			/* t1_slow_thunk returns here if the access has a place that the TLB must not keep. */
+			emit_load(e, T0, VCPU, OFF(direct_offset));
+			emit_lea(e, 8, T1, VCPU, EMIT_NO_REG, 1, OFF(direct));
+			emit_jmp(e, x->after);
 			break;
 		case COLD_EXIT:
 			t->exits[x->exit].cold = here;

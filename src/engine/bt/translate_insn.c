@@ -104,6 +104,8 @@ bool tr_bit_string(struct tr *t, const struct insn *in)
 	emit1(e, (uint8_t)sh);
 	emit_lea(e, 8, T0, T0, T1, in->opsize, 0);
 	tr_check_address(t, start, in->opsize, write);
+	if (in->lock)
+		t->cold[t->n_cold - 1].info |= MISS_LOCKED;
 	emit_op_mem(e, 8, OP_ADD_LOAD, T0, T1, offsetof(struct tlb_entry, page));
 	m = (struct host_mem){ .base = T0, .index = EMIT_NO_REG, .scale = 1 };
 	if (h == EMIT_NO_REG)
@@ -142,6 +144,8 @@ void tr_copy_insn(struct tr *t, const struct insn *in)
 		free_reg = tr_check(t, &a, in->mem_size, in->mem_write, &m);
 		if (in->mem_masked)
 			t->cold[t->n_cold - 1].info |= MISS_MASKED;
+		if (in->lock || in->mnemonic == ZYDIS_MNEMONIC_XCHG)
+			t->cold[t->n_cold - 1].info |= MISS_LOCKED;
 	}
 	scratch[0] = (uint8_t)free_reg;
 	scratch[1] = T1;

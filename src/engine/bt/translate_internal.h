@@ -31,6 +31,7 @@ struct cold {
 	enum cold_kind kind;
 	uint8_t *patch;  /* rel32 in the hot part */
 	uint8_t *retry;  /* COLD_MISS: executable address to try again */
+	uint8_t *after;  /* COLD_MISS: executable address behind the check */
 	uint32_t info;   /* COLD_MISS: for t1_slow_mem */
 	int32_t tag;     /* COLD_MISS: offset of the tag in the entry, to undo the XOR */
 	uint64_t rip;    /* COLD_EXIT, COLD_INTERP */
@@ -73,9 +74,6 @@ struct ea {
 	bool absolute; /* disp is the whole linear offset */
 	bool pcrel;    /* and it is relative to RIP */
 };
-
-/* t1_slow_mem must not fill the TLB on its own: with a mask, the access may not touch the page at all. */
-#define MISS_MASKED 0x200u
 
 /* ---- flags, exits, memory (translate_mem.c) ---- */
 /* A code address into a host register; flags survive. */

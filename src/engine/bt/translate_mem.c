@@ -276,6 +276,7 @@ void tr_check_address(struct tr *t, uint8_t *start, unsigned size, bool write)
 	c = add_cold(t, COLD_MISS);
 	c->patch = emit_rel32(t);
 	c->retry = start;
+	c->after = emit_here(e);
 	c->info = miss_info(t, size, write);
 	c->tag = tag;
 }

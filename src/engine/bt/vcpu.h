@@ -156,6 +156,14 @@ struct vcpu {
 	_Atomic uint32_t kick;                        /* set by vcpu_kick, cleared by vcpu_run */
 	uint32_t irq_request;                         /* nonzero: look for interrupts when IF allows */
 	uint64_t tlb_ptr[TLB_MODES];                  /* tables of the current asid */
+	/*
+	 * Where an access that missed goes that the TLB must not keep (t1_slow_mem): in the form of an entry,
+	 * and the offset in the page. direct_skip: 0, or how far behind the return address of the call to
+	 * slow_mem the code is that goes there.
+	 */
+	uint64_t direct_skip, direct_offset;
+	struct tlb_entry direct;
+	uint64_t pad[2];
 	struct x86_state st;
 
 	/* --- warm --- */
@@ -198,7 +206,8 @@ struct vcpu {
 	uint32_t jc_flags[2];       /* mode flags of the blocks in the jump caches, by CPL 3 */
 	_Atomic uint32_t running;   /* inside vcpu_run: may execute guest code before its next safe point */
 	_Atomic uint32_t post_lock; /* spin flag for the two below */
-	uint32_t n_posted;          /* over the array's size: too many, drop everything */
+	uint8_t crossing[256] __attribute__((aligned(64))); /* what a read across a page's end found */
+	uint32_t n_posted; /* over the array's size: too many, drop everything */
 	struct posted {
 		const void *host;
 		uint64_t len; /* 0: take the page's write tags away; else drop blocks */

@@ -5,6 +5,7 @@
  * changes either; one that is not RAM goes to the device in naturally sized
  * pieces.
  */
+#include "engine/bt/cache.h"
 #include "engine/bt/interp_internal.h"
 
 static int seg_fault(struct vcpu *v, unsigned seg)
@@ -115,6 +116,9 @@ static int parts(struct vcpu *v, uint64_t lin, unsigned size, unsigned acc, stru
 		p[1].host = NULL;
 		p[1].code = false;
 	}
+	for (int i = 0; i < 2; i++)
+		if (p[i].code && p[i].host && cache_may_write(v, p[i].host, p[i].len))
+			p[i].code = false;
 	return 0;
 }
 
