@@ -205,8 +205,9 @@ static int add_devices(struct fuzz *f)
 	    fwcfg_add_file(fwcfg, "file", "0123456789", 10, NULL) < 0 ||
 	    pvpanic_new(&f->b, &pvpanic, NULL) < 0 || sysctl_new(&f->b, &sysctl, NULL) < 0)
 		return -1;
-	if (pci_bus_new(&f->b, f->router, &f->bus, NULL) < 0 || i440fx_new(f->bus, f->b.mem, NULL, NULL) < 0 ||
-	    piix3_new(f->bus, NULL) < 0 || piix4_pm_new(f->bus, NULL) < 0)
+	if (pci_bus_new(&f->b, f->router, &f->bus, NULL) < 0 ||
+	    i440fx_new(f->bus, f->b.mem, NULL, NULL) < 0 || piix3_new(f->bus, NULL) < 0 ||
+	    piix4_pm_new(f->bus, NULL) < 0)
 		return -1;
 	add_card(f);
 	return 0;
