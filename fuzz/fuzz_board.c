@@ -203,7 +203,7 @@ static int add_devices(struct fuzz *f)
 	    serial_new(&f->b, 0x3f8, isa(f, 4), &f->chr, 0, &serial, NULL) < 0 ||
 	    acpi_pm_new(&f->b, isa(f, 9), &f->pm, NULL) < 0 || fwcfg_new(&f->b, &fwcfg, NULL) < 0 ||
 	    fwcfg_add_file(fwcfg, "file", "0123456789", 10, NULL) < 0 ||
-	    pvpanic_new(&f->b, &pvpanic, NULL) < 0 || sysctl_new(&f->b, &sysctl, NULL) < 0)
+	    pvpanic_new(&f->b, &pvpanic, NULL) < 0 || sysctl_new(&f->b, true, &sysctl, NULL) < 0)
 		return -1;
 	if (pci_bus_new(&f->b, f->router, &f->bus, NULL) < 0 ||
 	    i440fx_new(f->bus, f->b.mem, NULL, NULL) < 0 || piix3_new(f->bus, NULL) < 0 ||

@@ -168,6 +168,12 @@ static const struct isa_device isa_devices[] = {
 	{ "SPKR", "PNP0800", { { 0x61, 1 } }, -1 },
 };
 
+/* With a keyboard controller */
+static const struct isa_device i8042_devices[] = {
+	{ "PS2K", "PNP0303", { { 0x60, 1 }, { 0x64, 1 } }, 1 },
+	{ "PS2M", "PNP0F13", { { 0 } }, 12 },
+};
+
 static void emit_isa(struct aml *a, const struct isa_device *d)
 {
 	aml_device(a, d->name);
@@ -248,6 +254,8 @@ static void emit_dsdt(struct aml *a, const struct acpi_config *c)
 	emit_motherboard(a);
 	for (size_t i = 0; i < ARRAY_SIZE(isa_devices); i++)
 		emit_isa(a, &isa_devices[i]);
+	for (size_t i = 0; c->i8042 && i < ARRAY_SIZE(i8042_devices); i++)
+		emit_isa(a, &i8042_devices[i]);
 	if (c->pvpanic)
 		emit_ports(a, "PEVT", "QEMU0001", 0x505, 1);
 	if (c->fw_cfg)

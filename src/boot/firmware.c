@@ -188,6 +188,30 @@ static int open_store(struct firmware *f, const struct known *k, const char *var
 	return read_image(f->vars_fd, f->vars_path, &f->vars, &f->vars_size, err);
 }
 
+/* ---- the VGA's ---- */
+
+int firmware_read_vga_bios(uint8_t **ret, size_t *ret_size, struct error *err)
+{
+	static const char path[] = "/usr/share/seabios/vgabios-stdvga.bin";
+	_cleanup_close_ int fd = open(path, O_RDONLY | O_CLOEXEC);
+	struct stat st;
+	if (fd < 0)
+		return error_set(err, errno, "%s: %s; install the package seabios", path, strerror(errno));
+	if (fstat(fd, &st) < 0 || st.st_size < 512 || st.st_size > 131072)
+		return error_set(err, EINVAL,
+				 "%s: no BIOS of a graphics card; install the package seabios anew", path);
+	size_t size = (size_t)st.st_size;
+	uint8_t *p = malloc(size);
+	int r = p ? read_all(fd, p, size) : -ENOMEM;
+	if (r) {
+		free(p);
+		return error_set(err, -r, "%s: cannot be read: %s", path, strerror(-r));
+	}
+	*ret = p;
+	*ret_size = size;
+	return 0;
+}
+
 /* ---- both ---- */
 
 int firmware_open(const char *what, const char *vars, const char *vm_name, struct firmware **ret,

@@ -36,6 +36,8 @@ struct firmware {
  */
 int firmware_open(const char *what, const char *vars, const char *vm_name, struct firmware **ret,
 		  struct error *err);
+/* The BIOS of our VGA (malloc'd). 0 or -errno with one sentence. */
+int firmware_read_vga_bios(uint8_t **ret, size_t *ret_size, struct error *err);
 void firmware_free(struct firmware *f);
 
 #endif

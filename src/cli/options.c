@@ -130,6 +130,54 @@ static int parse_serial(struct options *o, const char *value, struct error *err)
 			 value);
 }
 
+static int read_password(const char *path, char **ret, struct error *err)
+{
+	char line[64];
+	_cleanup_fclose_ FILE *f = fopen(path, "re");
+	if (!f || !fgets(line, sizeof(line), f))
+		return error_set(
+		    err, EINVAL,
+		    "--display: password-file=%s: %s; give a file with the password in its first "
+		    "line",
+		    path, f ? "empty" : strerror(errno));
+	line[strcspn(line, "\r\n")] = 0;
+	*ret = strdup(line);
+	return *ret ? 0 : error_set(err, ENOMEM, "no memory; free some and try again");
+}
+
+/* none|vnc=ADDR[,password=TEXT|,password-file=FILE] */
+static int parse_display(struct options *o, const char *value, struct error *err)
+{
+	if (!strcmp(value, "none"))
+		return 0;
+	size_t len = strcspn(value, ",");
+	if (strncmp(value, "vnc=", 4) != 0 || len == 4)
+		return error_set(err, EINVAL,
+				 "--display %s: not possible; give none, or vnc=ADDR:PORT, vnc=:PORT or "
+				 "vnc=unix:PATH, and perhaps ,password=TEXT or ,password-file=FILE",
+				 value);
+	const char *rest = value + len;
+	int r = 0;
+	if (!strncmp(rest, ",password=", 10) && rest[10])
+		o->vnc_password = strdup(rest + 10);
+	else if (!strncmp(rest, ",password-file=", 15) && rest[15])
+		r = read_password(rest + 15, &o->vnc_password, err);
+	else if (*rest)
+		r = error_set(
+		    err, EINVAL,
+		    "--display %s: \"%s\" is not an option; use password=TEXT or password-file=FILE", value,
+		    rest + 1);
+	if (r)
+		return r;
+	if (o->vnc_password && (!*o->vnc_password || strlen(o->vnc_password) > 8))
+		return error_set(err, EINVAL,
+				 "--display: a VNC password has 1 to 8 characters; give one of that length");
+	o->vnc = strndup(value + 4, len - 4);
+	o->vm.vnc = o->vnc;
+	o->vm.vnc_password = o->vnc_password;
+	return o->vnc ? 0 : error_set(err, ENOMEM, "no memory; free some and try again");
+}
+
 /* WHAT[,vars=FILE] */
 static int parse_firmware(struct options *o, const char *value, struct error *err)
 {
@@ -235,6 +283,7 @@ static const struct option table[] = {
 	{ "cpu", "MODEL", "what they look like: host, v2 or v3 (default host)", cpus, STRING(cpu), NULL, false },
 	{ "disk", "FILE[,readonly][,format=raw]", "disk image; repeat for more", NULL, 0, parse_disk, true },
 	{ "net", "user[,hostfwd=tcp:ADDR:PORT-:PORT]|none", "network (default user: NAT)", NULL, 0, parse_net, false },
+	{ "display", "none|vnc=ADDR:PORT[,password=TEXT]", "where the screen is shown (default none); also vnc=unix:PATH", NULL, 0, parse_display, false },
 	{ "serial", "stdio|none|file:PATH|unix:PATH", "where COM1 goes (default stdio)", NULL, 0, parse_serial, false },
 	{ "engine", "ENGINE", "what runs the processors: auto or bt (default auto)", engines, STRING(engine), NULL, false },
 	{ "tier", "TIER", "highest tier of the bt engine: auto, interp or t1", tiers, STRING(tier), NULL, false },
@@ -373,5 +422,7 @@ void options_free(struct options *o)
 		free(o->vm.disks[i].path);
 	o->vm.nr_disks = 0;
 	free(o->firmware);
-	o->firmware = NULL;
+	free(o->vnc);
+	free(o->vnc_password);
+	o->firmware = o->vnc = o->vnc_password = NULL;
 }

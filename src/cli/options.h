@@ -10,7 +10,8 @@
 
 struct options {
 	struct vm_config vm;
-	char *firmware; /* allocated: what vm.firmware points to */
+	char *firmware;           /* allocated: what vm.firmware points to */
+	char *vnc, *vnc_password; /* allocated, likewise */
 	bool boot_given;
 	bool stats;
 	bool help;

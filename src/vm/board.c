@@ -11,6 +11,9 @@
 #include <string.h>
 
 #include "base/util.h"
+#include "boot/firmware.h"
+#include "dev/display/vga.h"
+#include "dev/input/i8042.h"
 #include "dev/pc/acpi_pm.h"
 #include "dev/pc/debug_exit.h"
 #include "dev/pc/debugcon.h"
@@ -89,6 +92,7 @@ static int add_isa(struct vm *vm, struct error *err)
 	struct rtc *rtc;
 	struct serial *serial;
 	struct sysctl *sysctl;
+	struct i8042 *i8042;
 	struct pvpanic *pvpanic;
 	struct debug_exit *debug_exit;
 	struct debugcon *debugcon;
@@ -102,7 +106,10 @@ static int add_isa(struct vm *vm, struct error *err)
 		r = serial_new(b, COM1_BASE, irq_router_isa_line(vm->router, COM1_IRQ), vm->console, 0,
 			       &serial, err);
 	if (!r)
-		r = sysctl_new(b, &sysctl, err);
+		r = sysctl_new(b, vm->has_i8042, &sysctl, err);
+	if (!r && vm->has_i8042)
+		r = i8042_new(b, irq_router_isa_line(vm->router, 1), irq_router_isa_line(vm->router, 12),
+			      &vm->input, &i8042, err);
 	if (!r)
 		r = fwcfg_new(b, &vm->fwcfg, err);
 	if (!r)
@@ -171,6 +178,22 @@ static int add_disk(struct vm *vm, unsigned i, struct error *err)
 	return r;
 }
 
+/* The screen, and who shows it. */
+static int add_display(struct vm *vm, struct error *err)
+{
+	_cleanup_free_ uint8_t *rom = NULL;
+	size_t rom_size = 0;
+	struct vga *vga;
+	struct vnc_config vnc = { .address = vm->config->vnc, .password = vm->config->vnc_password };
+	/* A kernel that is booted directly drives the card itself. */
+	int r = vm->firmware ? firmware_read_vga_bios(&rom, &rom_size, err) : 0;
+	if (!r)
+		r = vga_new(&vm->board, vm->pci, rom, rom_size, &vm->display, &vga, err);
+	if (!r && vm->config->vnc)
+		r = vnc_new(vm->loop, &vnc, vm->config->name, &vm->display, &vm->input, &vm->vnc, err);
+	return r;
+}
+
 static int add_net(struct vm *vm, struct error *err)
 {
 	/* 52:54:00 is what virtual machines use; one card on a network of its own needs no unique address. */
@@ -195,9 +218,12 @@ static int add_rng(struct vm *vm, struct error *err)
 
 int vm_board_new(struct vm *vm, struct error *err)
 {
+	vm->has_vga = vm->has_i8042 = vm->firmware || vm->config->vnc;
 	int r = add_chipset(vm, err);
 	if (!r)
 		r = add_isa(vm, err);
+	if (!r && vm->has_vga)
+		r = add_display(vm, err);
 	for (unsigned i = 0; !r && i < vm->config->nr_disks; i++)
 		r = add_disk(vm, i, err);
 	if (!r && vm->config->net)
@@ -212,6 +238,8 @@ int vm_board_new(struct vm *vm, struct error *err)
 void vm_board_free(struct vm *vm)
 {
 	mutex_lock(&vm->io_lock);
+	vnc_free(vm->vnc);
+	vm->vnc = NULL;
 	/* Backends finish what is in flight while the devices that asked still exist. */
 	for (unsigned i = 0; i < VM_MAX_DISKS; i++)
 		if (vm->blocks[i])

@@ -39,7 +39,9 @@ struct vm_config {
 	bool boot_menu;
 	struct vm_disk disks[VM_MAX_DISKS];
 	unsigned nr_disks;
-	bool net; /* a network card, behind user-mode NAT */
+	const char *vnc;          /* address of the VNC server; NULL: none */
+	const char *vnc_password; /* NULL: none */
+	bool net;                 /* a network card, behind user-mode NAT */
 	struct net_user_config net_user;
 	uint16_t debug_exit; /* port of the debug exit device; 0: none */
 	bool testdev;        /* the test suites' device */

@@ -114,8 +114,8 @@ int vm_firmware_describe(struct vm *vm, struct fwcfg *f, struct error *err)
 		r = add_acpi(vm, f, err);
 	if (!r)
 		r = add_boot_order(vm, f, err);
-	/* SeaBIOS without a screen speaks on the serial line. */
-	if (!r && !vm->has_vga)
+	/* Where nobody sees the screen, SeaBIOS shows on the serial line what it writes there. */
+	if (!r && !vm->config->vnc)
 		r = fwcfg_add_file(f, "etc/sercon-port", &com1, sizeof(com1), err);
 	return r;
 }

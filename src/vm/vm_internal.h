@@ -17,6 +17,9 @@
 #include "dev/pci/pci.h"
 #include "engine/engine.h"
 #include "net/net.h"
+#include "ui/display.h"
+#include "ui/input.h"
+#include "ui/vnc.h"
 #include "vm/vm.h"
 
 /* What other vCPUs and devices want of a vCPU; bits of vm_cpu.events. */
@@ -63,6 +66,9 @@ struct vm {
 	struct firmware *firmware; /* or firmware */
 	struct chardev *debugcon;  /* what that writes to its debug port; may be NULL */
 	bool has_i8042, has_vga;
+	struct display display; /* pixels NULL: there is none */
+	struct input input;
+	struct vnc *vnc;
 	char boot_paths[VM_BOOT_KINDS][512]; /* by rank in the boot order: paths, each with a newline */
 
 	struct vm_cpu *cpus; /* nr_cpus of them */

@@ -32,7 +32,7 @@ static int setup(void **state)
 	assert_int_equal(acpi_pm_new(&t.b, (struct irq_line){ .set = line }, &pm, NULL), 0);
 	assert_int_equal(fwcfg_new(&t.b, &fw, NULL), 0);
 	assert_int_equal(pvpanic_new(&t.b, &pv, NULL), 0);
-	assert_int_equal(sysctl_new(&t.b, &sc, NULL), 0);
+	assert_int_equal(sysctl_new(&t.b, false, &sc, NULL), 0);
 	return 0;
 }
 

@@ -1,11 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * System control port A (92): bit 0's rise resets, bit 1 is the A20 gate, kept
- * and read back; A20 itself is always open.
+ * System control port A (92): bit 0's rise resets, bit 1 is the A20 gate.
  *
- * There is no keyboard controller; of its command port (64) only the pulse of
- * the reset line (fe) is there, since systems reboot that way.  Reading it floats
- * (ff), by which they see that there is nothing to talk to.
+ * In a machine without a keyboard controller, of its command port (64) only the
+ * pulse of the reset line (fe) is there, since systems reboot that way.  Reading it
+ * floats (ff), by which they see that there is nothing to talk to.
  */
 #include "dev/pc/sysctl.h"
 
@@ -42,6 +41,7 @@ static void a_write(void *opaque, uint64_t offset, uint64_t value, unsigned size
 	(void)offset;
 	(void)size;
 	s->port_a = value & (PORT_A_RESET | PORT_A_A20);
+	mem_set_a20(s->board->mem, value & PORT_A_A20);
 	if (rise)
 		board_ask(s->board, BOARD_RESET);
 }
@@ -58,11 +58,24 @@ static void kbc_write(void *opaque, uint64_t offset, uint64_t value, unsigned si
 
 static void sysctl_reset(struct device *d)
 {
-	((struct sysctl *)d)->port_a = PORT_A_A20;
+	struct sysctl *s = (struct sysctl *)d;
+
+	s->port_a = PORT_A_A20;
+	mem_set_a20(s->board->mem, true);
 }
 
 static const struct state_field sysctl_fields[] = { F_U8(struct sysctl, port_a), F_END };
-static const struct state_table sysctl_state = { "sysctl", 1, sysctl_fields, NULL };
+
+static int sysctl_loaded(void *obj, struct error *err)
+{
+	struct sysctl *s = obj;
+
+	(void)err;
+	mem_set_a20(s->board->mem, s->port_a & PORT_A_A20);
+	return 0;
+}
+
+static const struct state_table sysctl_state = { "sysctl", 1, sysctl_fields, sysctl_loaded };
 
 static void sysctl_free(struct device *d)
 {
@@ -75,7 +88,7 @@ static void sysctl_free(struct device *d)
 
 static const struct device_class sysctl_class = { "sysctl", sysctl_reset, &sysctl_state, sysctl_free };
 
-int sysctl_new(struct board *b, struct sysctl **ret, struct error *err)
+int sysctl_new(struct board *b, bool has_i8042, struct sysctl **ret, struct error *err)
 {
 	struct sysctl *s = calloc(1, sizeof(*s));
 
@@ -91,7 +104,8 @@ int sysctl_new(struct board *b, struct sysctl **ret, struct error *err)
 		.name = "port64", .base = KBC_COMMAND, .size = 1, .write = kbc_write, .opaque = s
 	};
 	mem_map_pio(b->mem, &s->a);
-	mem_map_pio(b->mem, &s->kbc);
+	if (!has_i8042)
+		mem_map_pio(b->mem, &s->kbc);
 	board_add(b, &s->dev, &sysctl_class, 0);
 	*ret = s;
 	return 0;

@@ -7,7 +7,7 @@
 
 struct sysctl;
 
-/* On the board's list. 0 or -errno. */
-int sysctl_new(struct board *b, struct sysctl **ret, struct error *err);
+/* has_i8042: another device has port 64. On the board's list. 0 or -errno. */
+int sysctl_new(struct board *b, bool has_i8042, struct sysctl **ret, struct error *err);
 
 #endif

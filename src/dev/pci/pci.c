@@ -143,8 +143,27 @@ static void bar_unmap(struct pci_device *d, unsigned nr)
 		mem_unmap_mmio(d->bus->board->mem, b->region);
 }
 
+/* The expansion ROM's BAR has an enable bit of its own (PCI 3.0 §6.2.5.2). */
+static void rom_update(struct pci_device *d)
+{
+	struct pci_bar *b = &d->rom;
+	uint32_t v = pci_config_get(d, PCI_ROM, 4);
+	uint64_t a = v & ~(uint32_t)(b->size - 1);
+
+	if (!b->used)
+		return;
+	bool want = (v & 1) && (command(d) & PCI_COMMAND_MEM) && a && a != (~(uint32_t)(b->size - 1));
+	if (want == b->region->mapped && (!want || b->region->base == a))
+		return;
+	mem_unmap_mmio(d->bus->board->mem, b->region);
+	b->region->base = a;
+	if (want)
+		mem_map_mmio(d->bus->board->mem, b->region);
+}
+
 static void bars_update(struct pci_device *d)
 {
+	rom_update(d);
 	for (unsigned i = 0; i < PCI_NR_BARS; i++) {
 		struct pci_bar *b = &d->bar[i];
 		bool want = b->used && bar_decoded(d, i);
@@ -179,11 +198,23 @@ int pci_add_bar(struct pci_device *d, unsigned nr, enum pci_bar_type type, uint6
 	region->base = 0;
 	d->bar[nr] = (struct pci_bar){ .used = true, .type = type, .size = size, .region = region };
 	uint32_t flags =
-	    (io ? BAR_IO : 0) | (wide ? BAR_MEM64 : 0) | (type == PCI_BAR_MEM64_PREFETCH ? BAR_PREFETCH : 0);
+	    (io ? BAR_IO : 0) | (wide ? BAR_MEM64 : 0) |
+	    (type == PCI_BAR_MEM64_PREFETCH || type == PCI_BAR_MEM32_PREFETCH ? BAR_PREFETCH : 0);
 	put(d->config, PCI_BAR0 + 4 * nr, flags, 4);
 	put(d->wmask, PCI_BAR0 + 4 * nr, ~(uint32_t)(size - 1) & ~(io ? 3u : 15u), 4);
 	if (wide)
 		put(d->wmask, PCI_BAR0 + 4 * nr + 4, UINT32_MAX, 4);
+	return 0;
+}
+
+int pci_add_rom(struct pci_device *d, uint64_t size, struct io_region *region)
+{
+	if (d->rom.used || size < 2048 || (size & (size - 1)) || size > 0x1000000)
+		return -EINVAL;
+	region->size = size;
+	region->base = 0;
+	d->rom = (struct pci_bar){ .used = true, .type = PCI_BAR_MEM32, .size = size, .region = region };
+	put(d->wmask, PCI_ROM, ~(uint32_t)(size - 1) | 1, 4);
 	return 0;
 }
 
@@ -551,6 +582,8 @@ void pci_device_fini(struct pci_device *d)
 {
 	if (!d->bus)
 		return;
+	if (d->rom.used)
+		mem_unmap_mmio(d->bus->board->mem, d->rom.region);
 	for (unsigned i = 0; i < PCI_NR_BARS; i++)
 		bar_unmap(d, i);
 	pci_intx_set(d, false);
@@ -653,6 +686,8 @@ int pci_assign_resources(struct pci_bus *bus, struct error *err)
 			d->config[PCI_INT_LINE] = route[pci_pirq(d->devfn, pin)];
 		d->config[PCI_COMMAND] |= PCI_COMMAND_IO | PCI_COMMAND_MEM;
 		refresh(d);
+		if (d->config_written)
+			d->config_written(d, PCI_COMMAND, 2);
 	}
 	for (unsigned p = 0; p < IRQ_PIRQ_COUNT; p++) {
 		irq_router_route_pirq(bus->router, p, route[p]);

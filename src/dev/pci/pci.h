@@ -94,7 +94,13 @@ struct pci_device;
 #define PCI_DEVFN(slot, fn)  ((uint8_t)((slot) << 3 | (fn)))
 #define PCI_DEVFN_ANY        (-1) /* the first free slot from 3 up, function 0 */
 
-enum pci_bar_type { PCI_BAR_IO, PCI_BAR_MEM32, PCI_BAR_MEM64, PCI_BAR_MEM64_PREFETCH };
+enum pci_bar_type {
+	PCI_BAR_IO,
+	PCI_BAR_MEM32,
+	PCI_BAR_MEM64,
+	PCI_BAR_MEM64_PREFETCH,
+	PCI_BAR_MEM32_PREFETCH
+};
 
 struct pci_ids {
 	uint16_t vendor, device;
@@ -117,7 +123,8 @@ struct pci_device {
 	struct pci_device *next; /* bus list */
 	uint8_t devfn;
 	struct pci_bar bar[PCI_NR_BARS];
-	uint8_t next_cap; /* where the next capability goes */
+	struct pci_bar rom; /* the expansion ROM's */
+	uint8_t next_cap;   /* where the next capability goes */
 
 	uint8_t config[256];  /* what the guest reads */
 	uint8_t wmask[256];   /* bits that the guest can write */
@@ -168,6 +175,8 @@ int pci_device_loaded(struct pci_device *d, struct error *err);
  */
 int pci_add_bar(struct pci_device *d, unsigned nr, enum pci_bar_type type, uint64_t size,
 		struct io_region *region);
+/* Adds an expansion ROM of size bytes (a power of two, >= 2048): region shows it where the ROM BAR says. */
+int pci_add_rom(struct pci_device *d, uint64_t size, struct io_region *region);
 /* True while the BAR is decoded; then *addr is its address. */
 bool pci_bar_mapped(const struct pci_device *d, unsigned nr, uint64_t *addr);
 
