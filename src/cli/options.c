@@ -59,7 +59,25 @@ static int parse_cpus(struct options *o, const char *value, struct error *err)
 	return 0;
 }
 
-/* FILE[,readonly][,format=raw]: what follows the first comma is options, so a FILE cannot contain one. */
+static bool is_word(const char *p, size_t n, const char *word)
+{
+	return strlen(word) == n && !strncmp(p, word, n);
+}
+
+static int parse_cdrom(struct options *o, const char *value, struct error *err)
+{
+	if (o->vm.nr_cds == VM_MAX_CDS)
+		return error_set(err, EINVAL, "--cdrom %s: too many; give at most %d discs", value,
+				 VM_MAX_CDS);
+	char *path = strdup(value);
+	if (!path)
+		return error_set(err, ENOMEM, "no memory; free some and try again");
+	o->vm.cds[o->vm.nr_cds++] = path;
+	return 0;
+}
+
+/* FILE[,readonly][,bus=BUS][,format=raw]: what follows the first comma is options, so a FILE cannot contain
+ * one. */
 static int parse_disk(struct options *o, const char *value, struct error *err)
 {
 	if (o->vm.nr_disks == VM_MAX_DISKS)
@@ -71,23 +89,29 @@ static int parse_disk(struct options *o, const char *value, struct error *err)
 		return error_set(err, EINVAL, "--disk %s: names no file; give FILE[,readonly][,format=raw]",
 				 value);
 	bool readonly = false;
+	enum vm_bus bus = VM_BUS_VIRTIO;
 	for (const char *p = value + len; *p;) {
 		p++;
 		size_t n = strcspn(p, ",");
-		if (n == 8 && !strncmp(p, "readonly", n))
+		if (is_word(p, n, "readonly"))
 			readonly = true;
-		else if (!(n == 10 && !strncmp(p, "format=raw", n)))
-			return error_set(
-			    err, EINVAL,
-			    "--disk %s: \"%.*s\" is not an option; use readonly and format=raw (a file "
-			    "name with a comma needs a link without)",
-			    value, (int)n, p);
+		else if (is_word(p, n, "bus=ide"))
+			bus = VM_BUS_IDE;
+		else if (is_word(p, n, "bus=virtio"))
+			bus = VM_BUS_VIRTIO;
+		else if (!is_word(p, n, "format=raw"))
+			return error_set(err, EINVAL,
+					 "--disk %s: \"%.*s\" is not an option; use readonly, bus=virtio, "
+					 "bus=ide and format=raw "
+					 "(a file name with a comma needs a link without)",
+					 value, (int)n, p);
 		p += n;
 	}
 	d->path = strndup(value, len);
 	if (!d->path)
 		return error_set(err, ENOMEM, "no memory; free some and try again");
 	d->readonly = readonly;
+	d->bus = bus;
 	o->vm.nr_disks++;
 	return 0;
 }
@@ -281,7 +305,8 @@ static const struct option table[] = {
 	{ "memory", "SIZE", "memory, with suffix K, M or G (default 1G)", NULL, 0, parse_memory, false },
 	{ "cpus", "N", "virtual processors, 1 to 16 (default 1)", NULL, 0, parse_cpus, false },
 	{ "cpu", "MODEL", "what they look like: host, v2 or v3 (default host)", cpus, STRING(cpu), NULL, false },
-	{ "disk", "FILE[,readonly][,format=raw]", "disk image; repeat for more", NULL, 0, parse_disk, true },
+	{ "disk", "FILE[,readonly][,bus=virtio|ide]", "disk image; repeat for more (default bus virtio)", NULL, 0, parse_disk, true },
+	{ "cdrom", "FILE", "disc image (ISO) in a CD-ROM drive; repeat for more", NULL, 0, parse_cdrom, true },
 	{ "net", "user[,hostfwd=tcp:ADDR:PORT-:PORT]|none", "network (default user: NAT)", NULL, 0, parse_net, false },
 	{ "display", "none|vnc=ADDR:PORT[,password=TEXT]", "where the screen is shown (default none); also vnc=unix:PATH", NULL, 0, parse_display, false },
 	{ "serial", "stdio|none|file:PATH|unix:PATH", "where COM1 goes (default stdio)", NULL, 0, parse_serial, false },
@@ -357,9 +382,10 @@ static int check_together(const struct options *o, struct error *err)
 	if (!c->kernel && (c->initrd || c->cmdline[0]))
 		return error_set(err, EINVAL,
 				 "--initrd and --append go with a kernel; give --kernel FILE too");
-	if (!c->kernel && !c->firmware && !c->nr_disks && !o->boot_given)
-		return error_set(err, EINVAL,
-				 "nothing to boot; give --disk FILE, or --kernel FILE, or --boot network");
+	if (!c->kernel && !c->firmware && !c->nr_disks && !c->nr_cds && !o->boot_given)
+		return error_set(
+		    err, EINVAL,
+		    "nothing to boot; give --disk FILE, --cdrom FILE, --kernel FILE or --boot network");
 	return 0;
 }
 
@@ -421,6 +447,9 @@ void options_free(struct options *o)
 	for (unsigned i = 0; i < o->vm.nr_disks; i++)
 		free(o->vm.disks[i].path);
 	o->vm.nr_disks = 0;
+	for (unsigned i = 0; i < o->vm.nr_cds; i++)
+		free(o->vm.cds[i]);
+	o->vm.nr_cds = 0;
 	free(o->firmware);
 	free(o->vnc);
 	free(o->vnc_password);

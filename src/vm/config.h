@@ -10,6 +10,7 @@
 
 #define VM_MAX_CPUS   16
 #define VM_MAX_DISKS  16
+#define VM_MAX_CDS    3
 #define VM_MIN_MEMORY (16ull << 20)
 #define VM_MAX_MEMORY (1ull << 40)
 
@@ -17,9 +18,12 @@
 enum vm_boot { VM_BOOT_NONE, VM_BOOT_DISK, VM_BOOT_CDROM, VM_BOOT_FLOPPY, VM_BOOT_NETWORK };
 #define VM_BOOT_KINDS 4
 
+enum vm_bus { VM_BUS_VIRTIO, VM_BUS_IDE };
+
 struct vm_disk {
 	char *path; /* allocated */
 	bool readonly;
+	enum vm_bus bus;
 };
 
 enum vm_serial { VM_SERIAL_STDIO, VM_SERIAL_NONE, VM_SERIAL_FILE, VM_SERIAL_UNIX };
@@ -39,6 +43,8 @@ struct vm_config {
 	bool boot_menu;
 	struct vm_disk disks[VM_MAX_DISKS];
 	unsigned nr_disks;
+	char *cds[VM_MAX_CDS]; /* allocated; discs in drives of their own */
+	unsigned nr_cds;
 	const char *vnc;          /* address of the VNC server; NULL: none */
 	const char *vnc_password; /* NULL: none */
 	bool net;                 /* a network card, behind user-mode NAT */

@@ -15,6 +15,7 @@
 #include "dev/kvmclock.h"
 #include "dev/pc/fwcfg.h"
 #include "dev/pci/pci.h"
+#include "dev/storage/ide.h"
 #include "engine/engine.h"
 #include "net/net.h"
 #include "ui/display.h"
@@ -61,6 +62,12 @@ struct vm {
 	struct fwcfg *fwcfg;
 	struct chardev *console;
 	struct block *blocks[VM_MAX_DISKS];
+	struct vm_cd {
+		struct ata_drive *drive; /* NULL: there is no such drive */
+		struct block *block;     /* NULL: it is empty */
+	} cds[VM_MAX_CDS];
+	struct ide *ide;
+	bool ide_used[4]; /* IDE_DRIVES */
 	struct net *net;
 	struct boot_image *image;  /* direct boot */
 	struct firmware *firmware; /* or firmware */
@@ -122,6 +129,8 @@ int vm_firmware_describe(struct vm *vm, struct fwcfg *f, struct error *err);
 void vm_boot_path(struct vm *vm, enum vm_boot kind, const char *path);
 
 /* board.c; without the I/O lock, which backends take themselves */
+/* Opens a disc image for a CD drive. 0 or -errno with one sentence. */
+int vm_cd_open(struct vm *vm, const char *path, struct block **ret, struct error *err);
 int vm_board_new(struct vm *vm, struct error *err);
 void vm_board_free(struct vm *vm);
 
