@@ -36,7 +36,8 @@ enum {
 	BLOCK_FSGS = 128, /* CR4.FSGSBASE */
 	BLOCK_LONG = 256, /* EFER.LMA */
 	BLOCK_PAGING = 512,
-	BLOCK_NULL_FSGS = 1024, /* 32-bit code with FS or GS null: their use is the interpreter's */
+	BLOCK_NO_FS = 1024, /* 32-bit code with FS null or not flat: its use is the interpreter's */
+	BLOCK_NO_GS = 2048,
 };
 
 #define GRANULE 64u /* bytes: the pieces of a page in which it is known what translations depend on */

@@ -41,6 +41,12 @@ static bool flat(const struct x86_seg *s, bool write)
 	return !write || ((s->attr & 0xa) == 2 && !(s->attr & 4));
 }
 
+/* A writable data segment of 4 GiB, wherever it begins. */
+static bool flat_but_base(const struct x86_seg *s)
+{
+	return (s->attr & SEG_P) && s->limit == 0xffffffffu && (s->attr & 0xa) == 2 && !(s->attr & 4);
+}
+
 /* Can translated code run here, and under which mode flags? */
 bool t1_mode_flags(struct vcpu *v, uint32_t *ret)
 {
@@ -59,13 +65,12 @@ bool t1_mode_flags(struct vcpu *v, uint32_t *ret)
 		    !flat(&s->seg[SEG_DS], true) || !flat(&s->seg[SEG_ES], true))
 			return false;
 		/* FS and GS may have a base, but no limit to check; unused ones may be null. */
-		for (int i = SEG_FS; i <= SEG_GS; i++)
-			if ((s->seg[i].attr & SEG_P) &&
-			    (s->seg[i].limit != 0xffffffffu || !(s->seg[i].attr & 2)))
-				return false;
+		/* What FS and GS are not fit for, their users find out in the interpreter. */
+		if (!flat_but_base(&s->seg[SEG_FS]))
+			f |= BLOCK_NO_FS;
+		if (!flat_but_base(&s->seg[SEG_GS]))
+			f |= BLOCK_NO_GS;
 		f |= BLOCK_32;
-		if (!(s->seg[SEG_FS].attr & SEG_P) || !(s->seg[SEG_GS].attr & SEG_P))
-			f |= BLOCK_NULL_FSGS;
 	}
 	if (x86_cpl(s) == 1 || x86_cpl(s) == 2)
 		return false;

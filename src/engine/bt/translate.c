@@ -337,7 +337,8 @@ static bool translate_insn(struct tr *t, const struct insn *in)
 		return true;
 	if (!tr_in_reach(t, in) ||
 	    (in->has_mem && (in->addrsize == 2 || (t->mode == 4 && in->seg == SEG_CS && in->mem_write) ||
-			     (in->seg >= SEG_FS && (t->flags & BLOCK_NULL_FSGS)))))
+			     (in->seg == SEG_FS && (t->flags & BLOCK_NO_FS)) ||
+			     (in->seg == SEG_GS && (t->flags & BLOCK_NO_GS)))))
 		ok = false;
 	else if (tr_is_bit_string(in))
 		ok = tr_bit_string(t, in);
