@@ -10,6 +10,7 @@
 
 #include "base/log.h"
 #include "base/util.h"
+#include "cli/ctl.h"
 #include "cli/options.h"
 #include "cli/terminal.h"
 #include "vm/vm.h"
@@ -60,10 +61,26 @@ static int report(enum vm_end end, const struct vm_config *c, uint8_t status, co
 	return EXIT_ERROR;
 }
 
-static int run_vm(const struct options *o)
+static int run_vm(struct options *o)
 {
 	struct error err = { "" };
+	_cleanup_free_ char *control = NULL;
 	struct vm *vm;
+	if (o->control_by_name) {
+		control = control_default_path(o->vm.name);
+		if (!control) {
+			log_error(
+			    "--name %s: not usable in a file name, which --control on needs; give --control "
+			    "unix:PATH",
+			    o->vm.name);
+			return EXIT_USAGE;
+		}
+		if (control_make_folder(control, &err) < 0) {
+			log_error("%s", err.message);
+			return EXIT_ERROR;
+		}
+		o->vm.control = control;
+	}
 	catch_signals();
 	if (vm_new(&o->vm, &vm, &err) < 0) {
 		log_error("%s", err.message);
@@ -96,7 +113,7 @@ static int command_run(int argc, char **argv)
 		log_error("%s", err.message);
 		status = EXIT_USAGE;
 	} else if (o.help) {
-		printf("usage: sill run --kernel FILE [options]\n\n");
+		printf("usage: sill run --disk FILE | --cdrom FILE | --kernel FILE [options]\n\n");
 		options_print_help(stdout);
 		printf("\nExit status: 0 the guest powered off, 1 error, 2 usage, 3 the guest crashed.\n"
 		       "On the console, Ctrl-A x ends the VM and Ctrl-A h shows help.\n");
@@ -111,7 +128,8 @@ static int command_run(int argc, char **argv)
 static int command_help(void)
 {
 	printf(
-	    "usage: sill run --kernel FILE [options]\n"
+	    "usage: sill run --disk FILE | --cdrom FILE | --kernel FILE [options]\n"
+	    "       sill ctl VM COMMAND [ARGUMENT...]\n"
 	    "       sill --help | --version\n\n"
 	    "Sill runs unmodified operating systems in virtual machines, without VT-x and without root.\n\n"
 	    "Options of sill run:\n");
@@ -125,6 +143,8 @@ int main(int argc, char **argv)
 	const char *command = argc > 1 ? argv[1] : "";
 	if (!strcmp(command, "run"))
 		return command_run(argc - 2, argv + 2);
+	if (!strcmp(command, "ctl"))
+		return command_ctl(argc - 2, argv + 2);
 	if (!strcmp(command, "--help") || !strcmp(command, "-h") || !strcmp(command, "help"))
 		return command_help();
 	if (!strcmp(command, "--version")) {
@@ -132,8 +152,8 @@ int main(int argc, char **argv)
 		return 0;
 	}
 	if (argc < 2)
-		log_error("nothing to do; try sill run --kernel FILE, or sill --help");
+		log_error("nothing to do; try sill run --cdrom FILE, or sill --help");
 	else
-		log_error("there is no command \"%s\"; try sill run or sill --help", command);
+		log_error("there is no command \"%s\"; try sill run, sill ctl or sill --help", command);
 	return EXIT_USAGE;
 }

@@ -202,6 +202,18 @@ static int parse_display(struct options *o, const char *value, struct error *err
 	return o->vnc ? 0 : error_set(err, ENOMEM, "no memory; free some and try again");
 }
 
+/* unix:PATH|on */
+static int parse_control(struct options *o, const char *value, struct error *err)
+{
+	o->control_by_name = !strcmp(value, "on");
+	if (!o->control_by_name && (strncmp(value, "unix:", 5) != 0 || !value[5]))
+		return error_set(
+		    err, EINVAL,
+		    "--control %s: not possible; give unix:PATH, or on for a place by the VM's name", value);
+	o->vm.control = o->control_by_name ? NULL : value + 5;
+	return 0;
+}
+
 /* WHAT[,vars=FILE] */
 static int parse_firmware(struct options *o, const char *value, struct error *err)
 {
@@ -309,6 +321,7 @@ static const struct option table[] = {
 	{ "cdrom", "FILE", "disc image (ISO) in a CD-ROM drive; repeat for more", NULL, 0, parse_cdrom, true },
 	{ "net", "user[,hostfwd=tcp:ADDR:PORT-:PORT]|none", "network (default user: NAT)", NULL, 0, parse_net, false },
 	{ "display", "none|vnc=ADDR:PORT[,password=TEXT]", "where the screen is shown (default none); also vnc=unix:PATH", NULL, 0, parse_display, false },
+	{ "control", "unix:PATH|on", "socket for sill ctl (on: found by the VM's --name)", NULL, 0, parse_control, false },
 	{ "serial", "stdio|none|file:PATH|unix:PATH", "where COM1 goes (default stdio)", NULL, 0, parse_serial, false },
 	{ "engine", "ENGINE", "what runs the processors: auto or bt (default auto)", engines, STRING(engine), NULL, false },
 	{ "tier", "TIER", "highest tier of the bt engine: auto, interp or t1", tiers, STRING(tier), NULL, false },

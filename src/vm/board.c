@@ -129,7 +129,6 @@ static int add_isa(struct vm *vm, struct error *err)
 static int add_chipset(struct vm *vm, struct error *err)
 {
 	struct board *b = &vm->board;
-	struct acpi_pm *pm;
 	struct mem_block *rom = NULL;
 	int r = irq_router_new(b, &vm->router, err);
 	if (!r)
@@ -145,7 +144,7 @@ static int add_chipset(struct vm *vm, struct error *err)
 	if (!r)
 		r = piix4_pm_new(vm->pci, err);
 	if (!r)
-		r = acpi_pm_new(b, irq_router_isa_line(vm->router, ACPI_SCI_IRQ), &pm, err);
+		r = acpi_pm_new(b, irq_router_isa_line(vm->router, ACPI_SCI_IRQ), &vm->acpi_pm, err);
 	if (!r)
 		r = kvmclock_new(b, vm->nr_cpus, vm->model.tsc_khz, &vm->kvmclock, err);
 	return r;
@@ -212,6 +211,8 @@ static int add_cd(struct vm *vm, unsigned i, struct error *err)
 	struct vm_cd *cd = &vm->cds[i];
 	char serial[21];
 	int place = ide_place(vm, order), r = path ? vm_cd_open(vm, path, &cd->block, err) : 0;
+	if (!r && path && !(cd->path = strdup(path)))
+		r = error_set(err, ENOMEM, "no memory; free some and try again");
 	if (r)
 		return r;
 	snprintf(serial, sizeof(serial), "sill-cd%u", i);
@@ -257,6 +258,27 @@ int vm_cd_open(struct vm *vm, const char *path, struct block **ret, struct error
 	if (!f || fseek(f, 16 * CD_SECTOR + 1, SEEK_SET) < 0 || fread(id, 1, sizeof(id), f) != sizeof(id) ||
 	    memcmp(id, "CD001", sizeof(id)) != 0)
 		log_warn("%s: no ISO 9660 file system on it; guests may not be able to read this disc", path);
+	return 0;
+}
+
+int vm_cd_insert(struct vm *vm, struct vm_cd *cd, const char *path, struct error *err)
+{
+	struct block *block = NULL;
+	char *copy = path ? strdup(path) : NULL;
+	int r = path && !copy ? error_set(err, ENOMEM, "no memory; free some and try again") : 0;
+	if (!r && path)
+		r = vm_cd_open(vm, path, &block, err);
+	if (r) {
+		free(copy);
+		return r;
+	}
+	if (cd->block)
+		block_drain(cd->block);
+	cdrom_change(&cd->drive->cd, block);
+	block_close(cd->block);
+	free(cd->path);
+	cd->block = block;
+	cd->path = copy;
 	return 0;
 }
 
@@ -335,6 +357,8 @@ int vm_board_new(struct vm *vm, struct error *err)
 		r = add_rng(vm, err);
 	if (!r)
 		r = describe(vm, vm->fwcfg, err); /* when all is there */
+	if (!r && vm->config->control)
+		r = control_new(vm, vm->config->control, &vm->control, err);
 	return r;
 }
 
@@ -342,7 +366,9 @@ void vm_board_free(struct vm *vm)
 {
 	mutex_lock(&vm->io_lock);
 	vnc_free(vm->vnc);
+	control_free(vm->control);
 	vm->vnc = NULL;
+	vm->control = NULL;
 	/* Backends finish what is in flight while the devices that asked still exist. */
 	for (unsigned i = 0; i < VM_MAX_DISKS; i++)
 		if (vm->blocks[i])
@@ -351,8 +377,10 @@ void vm_board_free(struct vm *vm)
 		if (vm->cds[i].block)
 			block_drain(vm->cds[i].block);
 	board_free_devices(&vm->board);
-	for (unsigned i = 0; i < VM_MAX_CDS; i++)
+	for (unsigned i = 0; i < VM_MAX_CDS; i++) {
 		block_close(vm->cds[i].block);
+		free(vm->cds[i].path);
+	}
 	memset(vm->cds, 0, sizeof(vm->cds));
 	for (unsigned i = 0; i < VM_MAX_DISKS; i++)
 		block_close(vm->blocks[i]);

@@ -52,6 +52,7 @@ struct vm_config {
 	uint16_t debug_exit; /* port of the debug exit device; 0: none */
 	bool testdev;        /* the test suites' device */
 	const char *stress;  /* for the engine's tests; NULL: none */
+	const char *control; /* path of the control socket; NULL: none */
 	enum vm_serial serial;
 	const char *serial_path;
 };

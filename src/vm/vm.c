@@ -115,11 +115,46 @@ static int start_guest(struct vm *vm, struct error *err)
 	return vm->firmware ? 0 : boot_directly(vm, err);
 }
 
-/* Runs the loop until an event; returns it. */
+void vm_want_paused(struct vm *vm, bool paused)
+{
+	atomic_store(&vm->want_paused, paused);
+	if (paused) {
+		atomic_store(&vm->park, true);
+		vm_kick_all(vm);
+	}
+	loop_quit(vm->loop);
+}
+
+static void set_time_running(struct vm *vm, bool running);
+
+/* Does what vm_want_paused asked for. */
+static void pause_or_resume(struct vm *vm)
+{
+	bool paused = atomic_load(&vm->want_paused);
+	if (paused) {
+		vm_park(vm);
+		set_time_running(vm, false);
+	} else {
+		set_time_running(vm, true);
+		vm_unpark(vm);
+	}
+	mutex_lock(&vm->io_lock);
+	vm->paused = paused;
+	if (vm->net)
+		net_set_running(vm->net, !paused);
+	control_state_changed(vm->control);
+	mutex_unlock(&vm->io_lock);
+}
+
+/* Runs the loop until an event, which may come in a paused VM too; returns it. */
 static int wait_for_event(struct vm *vm)
 {
-	while (atomic_load(&vm->event) == VM_EVENT_NONE)
-		loop_run(vm->loop);
+	while (atomic_load(&vm->event) == VM_EVENT_NONE) {
+		if (atomic_load(&vm->want_paused) != vm->paused)
+			pause_or_resume(vm);
+		else
+			loop_run(vm->loop);
+	}
 	vm_park(vm);
 	return atomic_load(&vm->event);
 }
@@ -146,9 +181,12 @@ static int restart(struct vm *vm, struct error *err)
 	int r = start_guest(vm, err);
 	if (r)
 		return r;
-	set_time_running(vm, true);
+	/* A paused VM is reset but does not run. */
 	atomic_store(&vm->event, VM_EVENT_NONE);
-	vm_unpark(vm);
+	if (!vm->paused) {
+		set_time_running(vm, true);
+		vm_unpark(vm);
+	}
 	if (atomic_load(&vm->quit))
 		vm_quit(vm);
 	return 0;
@@ -300,6 +338,17 @@ static const struct {
 	COUNTER(t2_ns),      COUNTER(t2_promotions), COUNTER(t2_demotions),   COUNTER(t2_stops),
 	COUNTER(t2_maps),    COUNTER(translate_ns),  COUNTER(lockstep_insns),
 };
+
+bool vm_stat(struct vm *vm, unsigned cpu, unsigned counter, const char **name, uint64_t *value)
+{
+	struct engine_stats stats = { 0 };
+	if (counter >= ARRAY_SIZE(counters))
+		return false;
+	vm->ops->vcpu_stats(vm->cpus[cpu].vcpu, &stats);
+	*name = counters[counter].name;
+	memcpy(value, (const char *)&stats + counters[counter].offset, sizeof(*value));
+	return true;
+}
 
 /* Resident memory by what it is for: guest RAM, code cache (code and block records), the monitor itself. */
 static void print_memory(struct vm *vm, FILE *f)

@@ -21,6 +21,7 @@
 #include "ui/display.h"
 #include "ui/input.h"
 #include "ui/vnc.h"
+#include "vm/control.h"
 #include "vm/vm.h"
 
 /* What other vCPUs and devices want of a vCPU; bits of vm_cpu.events. */
@@ -65,6 +66,7 @@ struct vm {
 	struct vm_cd {
 		struct ata_drive *drive; /* NULL: there is no such drive */
 		struct block *block;     /* NULL: it is empty */
+		char *path;              /* of the disc */
 	} cds[VM_MAX_CDS];
 	struct ide *ide;
 	bool ide_used[4]; /* IDE_DRIVES */
@@ -76,6 +78,10 @@ struct vm {
 	struct display display; /* pixels NULL: there is none */
 	struct input input;
 	struct vnc *vnc;
+	struct control *control; /* NULL: none */
+	struct acpi_pm *acpi_pm;
+	bool paused;                         /* [io] the main thread changes it */
+	atomic_bool want_paused;             /* what it should be */
 	char boot_paths[VM_BOOT_KINDS][512]; /* by rank in the boot order: paths, each with a newline */
 
 	struct vm_cpu *cpus; /* nr_cpus of them */
@@ -109,6 +115,11 @@ struct vm {
 /* Asks for the end or a reset: stops the vCPUs and the loop. Any thread, async-signal-safe if why is NULL. */
 void vm_post_event(struct vm *vm, int event, const char *why);
 
+/* Pauses the VM or lets it go on, soon; control_state_changed tells when. Any thread. */
+void vm_want_paused(struct vm *vm, bool paused);
+/* The engine's statistics of a vCPU, counter by counter; false: no more. */
+bool vm_stat(struct vm *vm, unsigned cpu, unsigned counter, const char **name, uint64_t *value);
+
 /* cpu.c */
 int vm_cpus_new(struct vm *vm, struct error *err);
 void vm_cpus_free(struct vm *vm);
@@ -129,6 +140,9 @@ int vm_firmware_describe(struct vm *vm, struct fwcfg *f, struct error *err);
 void vm_boot_path(struct vm *vm, enum vm_boot kind, const char *path);
 
 /* board.c; without the I/O lock, which backends take themselves */
+/* [io] Puts a disc into a drive, path NULL: takes it out. 0 or -errno with one sentence; the drive is as
+ * before. */
+int vm_cd_insert(struct vm *vm, struct vm_cd *cd, const char *path, struct error *err);
 /* Opens a disc image for a CD drive. 0 or -errno with one sentence. */
 int vm_cd_open(struct vm *vm, const char *path, struct block **ret, struct error *err);
 int vm_board_new(struct vm *vm, struct error *err);
