@@ -188,18 +188,21 @@ static int open_store(struct firmware *f, const struct known *k, const char *var
 	return read_image(f->vars_fd, f->vars_path, &f->vars, &f->vars_size, err);
 }
 
-/* ---- the VGA's ---- */
+/* ---- option ROMs ---- */
 
-int firmware_read_vga_bios(uint8_t **ret, size_t *ret_size, struct error *err)
+int firmware_read_rom(const char *folder, const char *name, const char *package, uint8_t **ret,
+		      size_t *ret_size, struct error *err)
 {
-	static const char path[] = "/usr/share/seabios/vgabios-stdvga.bin";
-	_cleanup_close_ int fd = open(path, O_RDONLY | O_CLOEXEC);
+	char path[256];
 	struct stat st;
+	snprintf(path, sizeof(path), "%s%s", folder, name);
+	_cleanup_close_ int fd = open(path, O_RDONLY | O_CLOEXEC);
 	if (fd < 0)
-		return error_set(err, errno, "%s: %s; install the package seabios", path, strerror(errno));
-	if (fstat(fd, &st) < 0 || st.st_size < 512 || st.st_size > 131072)
-		return error_set(err, EINVAL,
-				 "%s: no BIOS of a graphics card; install the package seabios anew", path);
+		return error_set(err, errno, "%s: %s; install the package %s", path, strerror(errno),
+				 package);
+	if (fstat(fd, &st) < 0 || st.st_size < 512 || st.st_size > (1 << 20))
+		return error_set(err, EINVAL, "%s: no option ROM; install the package %s anew", path,
+				 package);
 	size_t size = (size_t)st.st_size;
 	uint8_t *p = malloc(size);
 	int r = p ? read_all(fd, p, size) : -ENOMEM;

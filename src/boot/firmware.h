@@ -36,8 +36,10 @@ struct firmware {
  */
 int firmware_open(const char *what, const char *vars, const char *vm_name, struct firmware **ret,
 		  struct error *err);
-/* The BIOS of our VGA (malloc'd). 0 or -errno with one sentence. */
-int firmware_read_vga_bios(uint8_t **ret, size_t *ret_size, struct error *err);
+/* An option ROM (malloc'd) that a package has in a folder. 0 or -errno with one sentence. */
+#define FIRMWARE_SEABIOS_FOLDER "/usr/share/seabios/"
+int firmware_read_rom(const char *folder, const char *name, const char *package, uint8_t **ret,
+		      size_t *ret_size, struct error *err);
 void firmware_free(struct firmware *f);
 
 #endif

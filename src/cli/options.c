@@ -122,7 +122,28 @@ static int parse_net(struct options *o, const char *value, struct error *err)
 		o->vm.net = false;
 		return 0;
 	}
-	int r = net_user_parse(value, &o->vm.net_user, err);
+	/* model= is the card's; the rest is the network's. */
+	static const struct {
+		const char *text;
+		enum vm_nic nic;
+	} models[] = { { ",model=virtio", VM_NIC_VIRTIO }, { ",model=e1000", VM_NIC_E1000 } };
+	_cleanup_free_ char *network = strdup(value);
+	char *model = network ? strstr(network, ",model=") : NULL;
+	if (!network)
+		return error_set(err, ENOMEM, "no memory; free some and try again");
+	if (model) {
+		size_t n = strcspn(model + 1, ",") + 1, i = 0;
+		while (i < ARRAY_SIZE(models) && !is_word(model, n, models[i].text))
+			i++;
+		if (i == ARRAY_SIZE(models))
+			return error_set(
+			    err, EINVAL,
+			    "--net %s: the card's model is not known; use model=virtio or model=e1000",
+			    value);
+		o->vm.nic = models[i].nic;
+		memmove(model, model + n, strlen(model + n) + 1);
+	}
+	int r = net_user_parse(network, &o->vm.net_user, err);
 	if (!r)
 		o->vm.net = true;
 	return r;
@@ -319,7 +340,7 @@ static const struct option table[] = {
 	{ "cpu", "MODEL", "what they look like: host, v2 or v3 (default host)", cpus, STRING(cpu), NULL, false },
 	{ "disk", "FILE[,readonly][,bus=virtio|ide]", "disk image; repeat for more (default bus virtio)", NULL, 0, parse_disk, true },
 	{ "cdrom", "FILE", "disc image (ISO) in a CD-ROM drive; repeat for more", NULL, 0, parse_cdrom, true },
-	{ "net", "user[,hostfwd=tcp:ADDR:PORT-:PORT]|none", "network (default user: NAT)", NULL, 0, parse_net, false },
+	{ "net", "user[,hostfwd=tcp:ADDR:PORT-:PORT][,model=virtio|e1000]|none", "network (default user: NAT); also tftp=DIR, bootfile=NAME, restrict=on", NULL, 0, parse_net, false },
 	{ "display", "none|vnc=ADDR:PORT[,password=TEXT]", "where the screen is shown (default none); also vnc=unix:PATH", NULL, 0, parse_display, false },
 	{ "control", "unix:PATH|on", "socket for sill ctl (on: found by the VM's --name)", NULL, 0, parse_control, false },
 	{ "serial", "stdio|none|file:PATH|unix:PATH", "where COM1 goes (default stdio)", NULL, 0, parse_serial, false },
@@ -415,7 +436,7 @@ int options_parse(int argc, char *const *argv, struct options *ret, struct error
 			.memory = GIB(1),
 			.cmdline = "",
 			.net = true,
-			.boot = { VM_BOOT_DISK, VM_BOOT_CDROM, VM_BOOT_FLOPPY, VM_BOOT_NETWORK },
+			.boot = { VM_BOOT_DISK, VM_BOOT_CDROM, VM_BOOT_FLOPPY },
 			.serial = VM_SERIAL_STDIO },
 	};
 	for (int i = 0; i < argc; i++) {

@@ -97,14 +97,17 @@ struct net_user_fwd {
 };
 
 struct net_user_config {
-	bool restricted; /* the guest reaches nothing but this network; forwardings still work */
+	bool restricted;    /* the guest reaches nothing but this network; forwardings still work */
+	char tftp[256];     /* folder that the gateway serves by TFTP, read-only; empty: none */
+	char bootfile[128]; /* what DHCP names as the file to boot; empty: none */
 	unsigned nr_fwd;
 	struct net_user_fwd fwd[NET_USER_MAX_FWD];
 };
 
 /*
- * Parses the text of an option: user[,restrict=on|off][,hostfwd=PROTO:[ADDR]:PORT-[GUEST]:PORT]...
- * with PROTO tcp or udp and IPv4 addresses. 0 or -EINVAL with a sentence; ret is untouched on failure.
+ * Parses the text of an option:
+ * user[,restrict=on|off][,tftp=DIR][,bootfile=NAME][,hostfwd=PROTO:[ADDR]:PORT-[GUEST]:PORT]... with PROTO
+ * tcp or udp and IPv4 addresses. 0 or -EINVAL with a sentence; ret is untouched on failure.
  */
 int net_user_parse(const char *text, struct net_user_config *ret, struct error *err);
 

@@ -499,10 +499,16 @@ int net_user_new(struct loop *loop, struct mutex *io_lock, const struct net_user
 		.vnameserver = { htonl(NET_USER_DNS) },
 		.if_mtu = SLIRP_MTU,
 		.if_mru = SLIRP_MTU,
+		.tftp_path = cfg->tftp[0] ? cfg->tftp : NULL,
+		.bootfile = cfg->bootfile[0] ? cfg->bootfile : NULL,
 	};
-	struct net_user *u = calloc(1, sizeof(*u));
+	struct net_user *u;
 	int rc;
 
+	if (cfg->tftp[0] && access(cfg->tftp, R_OK | X_OK) < 0)
+		return error_set(err, errno, "tftp=%s: %s; give a folder that can be read", cfg->tftp,
+				 strerror(errno));
+	u = calloc(1, sizeof(*u));
 	if (!u)
 		return error_set(err, ENOMEM, "not enough memory for the user network");
 	u->n.ops = &user_ops;

@@ -100,6 +100,16 @@ static int parse_fwd(struct span value, struct net_user_fwd *ret, struct error *
 	return 0;
 }
 
+static int copy_text(struct span value, char *to, size_t size, const char *name, struct error *err)
+{
+	if (!value.len || value.len >= size)
+		return error_set(err, EINVAL, "network: %s= takes a name of 1 to %zu characters", name,
+				 size - 1);
+	memcpy(to, value.s, value.len);
+	to[value.len] = 0;
+	return 0;
+}
+
 int net_user_parse(const char *text, struct net_user_config *ret, struct error *err)
 {
 	struct span rest = { text, strlen(text) };
@@ -124,10 +134,22 @@ int net_user_parse(const char *text, struct net_user_config *ret, struct error *
 			if (!is(value, "on") && !is(value, "off"))
 				return error_set(err, EINVAL, "network: restrict must be on or off");
 			cfg.restricted = is(value, "on");
+		} else if (is(key, "tftp")) {
+			int rc = copy_text(value, cfg.tftp, sizeof(cfg.tftp), "tftp", err);
+
+			if (rc)
+				return rc;
+		} else if (is(key, "bootfile")) {
+			int rc = copy_text(value, cfg.bootfile, sizeof(cfg.bootfile), "bootfile", err);
+
+			if (rc)
+				return rc;
 		} else {
-			return error_set(err, EINVAL,
-					 "network: unknown option '%.*s': hostfwd and restrict are known",
-					 key.len > 40 ? 40 : (int)key.len, key.s);
+			return error_set(
+			    err, EINVAL,
+			    "network: unknown option '%.*s': hostfwd, restrict, tftp and bootfile "
+			    "are known",
+			    key.len > 40 ? 40 : (int)key.len, key.s);
 		}
 	}
 	*ret = cfg;

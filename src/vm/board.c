@@ -15,6 +15,7 @@
 #include "boot/firmware.h"
 #include "dev/display/vga.h"
 #include "dev/input/i8042.h"
+#include "dev/net/e1000.h"
 #include "dev/pc/acpi_pm.h"
 #include "dev/pc/debug_exit.h"
 #include "dev/pc/debugcon.h"
@@ -154,7 +155,7 @@ static int add_chipset(struct vm *vm, struct error *err)
 static void boot_path(struct vm *vm, enum vm_boot kind, const char *type, const char *rest)
 {
 	char path[128], fn[8] = "";
-	uint8_t devfn = pci_newest_devfn(vm->pci);
+	uint8_t devfn = pci_newest(vm->pci)->devfn;
 	if (devfn & 7)
 		snprintf(fn, sizeof(fn), ",%x", devfn & 7);
 	snprintf(path, sizeof(path), "/pci@i0cf8/%s@%x%s%s", type, devfn >> 3, fn, rest);
@@ -309,7 +310,9 @@ static int add_display(struct vm *vm, struct error *err)
 	struct vga *vga;
 	struct vnc_config vnc = { .address = vm->config->vnc, .password = vm->config->vnc_password };
 	/* A kernel that is booted directly drives the card itself. */
-	int r = vm->firmware ? firmware_read_vga_bios(&rom, &rom_size, err) : 0;
+	int r = vm->firmware ? firmware_read_rom(FIRMWARE_SEABIOS_FOLDER, "vgabios-stdvga.bin", "seabios",
+						 &rom, &rom_size, err)
+			     : 0;
 	if (!r)
 		r = vga_new(&vm->board, vm->pci, rom, rom_size, &vm->display, &vga, err);
 	if (!r && vm->config->vnc)
@@ -322,11 +325,17 @@ static int add_net(struct vm *vm, struct error *err)
 	/* 52:54:00 is what virtual machines use; one card on a network of its own needs no unique address. */
 	static const uint8_t mac[6] = { 0x52, 0x54, 0x00, 0x53, 0x49, 0x4c };
 	struct virtio_device *v;
+	struct pci_device *card;
+	bool e1000 = vm->config->nic == VM_NIC_E1000;
 	int r = net_user_new(vm->loop, &vm->io_lock, &vm->config->net_user, &vm->net, err);
-	if (!r)
+	if (!r && e1000)
+		r = e1000_new(&vm->board, vm->pci, vm->net, mac, 0, &card, err);
+	if (!r && !e1000)
 		r = virtio_net_new(&vm->board, vm->net, mac, 0, &v, err);
-	if (!r)
+	if (!r && !e1000)
 		r = virtio_pci_new(vm->pci, PCI_DEVFN_ANY, v, CLASS_NETWORK, VM_MAX_DISKS, err);
+	if (!r)
+		r = vm_firmware_add_boot_rom(vm, e1000 ? "efi-e1000.rom" : "efi-virtio.rom", err);
 	if (!r)
 		boot_path(vm, VM_BOOT_NETWORK, "ethernet", "/ethernet-phy@0");
 	return r;

@@ -38,6 +38,36 @@ int vm_firmware_add_rom(struct vm *vm, struct mem_block **ret, struct error *err
 	return r;
 }
 
+/* Network boot costs start-up time, so the card has its ROM only where booting from it was asked for. */
+static bool network_boots(const struct vm_config *c)
+{
+	for (unsigned i = 0; i < VM_BOOT_KINDS; i++)
+		if (c->boot[i] == VM_BOOT_NETWORK)
+			return true;
+	return false;
+}
+
+int vm_firmware_add_boot_rom(struct vm *vm, const char *name, struct error *err)
+{
+	_cleanup_free_ uint8_t *data = NULL;
+	struct mem_block *block;
+	size_t size;
+	uint64_t room = PAGE_SIZE;
+	if (!vm->firmware || !network_boots(vm->config))
+		return 0;
+	int r = firmware_read_rom("/usr/lib/ipxe/qemu/", name, "ipxe-qemu", &data, &size, err);
+	if (r)
+		return r;
+	while (room < size)
+		room *= 2;
+	r = mem_block_new(vm->mem, name, room, &block, err);
+	if (r)
+		return r;
+	memcpy(mem_block_ptr(block), data, size);
+	vm->boot_rom = (struct io_region){ .name = name, .block = block, .readonly = true };
+	return pci_add_rom(pci_newest(vm->pci), room, &vm->boot_rom);
+}
+
 /* ---- files ---- */
 
 static int add_memory_map(struct vm *vm, struct fwcfg *f, struct error *err)

@@ -73,6 +73,7 @@ struct vm {
 	struct net *net;
 	struct boot_image *image;  /* direct boot */
 	struct firmware *firmware; /* or firmware */
+	struct io_region boot_rom; /* the network card's */
 	struct chardev *debugcon;  /* what that writes to its debug port; may be NULL */
 	bool has_i8042, has_vga;
 	struct display display; /* pixels NULL: there is none */
@@ -135,6 +136,8 @@ void vm_kick_all(struct vm *vm);
 /* firmware.c: reads the image; puts it on the board (*ret: the ROM, NULL without firmware); fw_cfg's files */
 int vm_firmware_open(struct vm *vm, struct error *err);
 int vm_firmware_add_rom(struct vm *vm, struct mem_block **ret, struct error *err);
+/* Gives the network card added last the ROM by which firmware boots from it, if it is to. */
+int vm_firmware_add_boot_rom(struct vm *vm, const char *name, struct error *err);
 int vm_firmware_describe(struct vm *vm, struct fwcfg *f, struct error *err);
 /* Says where firmware finds a device that it can boot from; those of one kind in the order of calls. */
 void vm_boot_path(struct vm *vm, enum vm_boot kind, const char *path);

@@ -521,13 +521,13 @@ static void address_write(void *opaque, uint64_t offset, uint64_t value, unsigne
 
 /* ---- devices on the bus ---- */
 
-uint8_t pci_newest_devfn(const struct pci_bus *bus)
+struct pci_device *pci_newest(struct pci_bus *bus)
 {
-	const struct pci_device *d = bus->devices;
+	struct pci_device *d = bus->devices;
 
-	while (d && d->next)
+	while (d->next)
 		d = d->next;
-	return d ? d->devfn : 0;
+	return d;
 }
 
 static int choose_devfn(const struct pci_bus *bus, int devfn)

@@ -223,8 +223,8 @@ int pci_bus_new(struct board *b, struct irq_router *router, struct pci_bus **ret
  * line, PIRQ routing and ELCR. Call after each board_reset. -ENOSPC if the window is too small.
  */
 int pci_assign_resources(struct pci_bus *bus, struct error *err);
-/* Where the function is that was added last. */
-uint8_t pci_newest_devfn(const struct pci_bus *bus);
+/* The function that was added last; the bus is not empty. */
+struct pci_device *pci_newest(struct pci_bus *bus);
 /* First address above RAM that BARs may use, and the last byte, for the ACPI _CRS. */
 uint64_t pci_window_start(const struct pci_bus *bus);
 #define PCI_WINDOW_LAST 0xfebfffffull
