@@ -3,12 +3,13 @@
  * Direct kernel boot: what firmware and boot loader would leave behind, without
  * running either.
  *
- * Four ways into a kernel, chosen by what the file is:
+ * Five ways into a kernel, chosen by what the file is:
  *
  *  - bzImage whose payload we can decompress (xz, gzip, zstd, lzma): its
  *    vmlinux is loaded where it was linked and entered at its 64-bit entry.
  *    That saves running the decompressor in the guest.  The kernel is not
  *    relocated, so KASLR is off and the kernel is told so.
+ *  - a bzImage that is a 32-bit kernel: loaded as it is and entered at its 32-bit entry.
  *  - any other 64-bit bzImage: loaded as it is and entered at its own 64-bit
  *    entry; it decompresses (and relocates) itself.
  *  - an ELF file: by PVH if it has the note (32-bit entry, Xen's

@@ -26,6 +26,7 @@
 #define SETUP_INIT_SIZE  0x260
 #define SETUP_END_MAX    0x290 /* where the header may reach at most: edd_mbr_sig_buffer follows */
 
+#define LOADFLAG_HIGH  0x01 /* the protected-mode part goes to 1 MiB or above */
 #define LOADFLAG_KASLR 0x02
 #define XLOADFLAG_64   0x0001
 #define XLOADFLAG_HIGH 0x0002 /* may be given an initrd above 4 GiB */
@@ -40,6 +41,7 @@ struct boot_image {
 	size_t size;
 
 	bool is_elf, is_multiboot;
+	bool is_32; /* bzImage with a 32-bit entry only */
 	struct multiboot {
 		size_t offset; /* of the header in the file */
 		uint32_t flags;

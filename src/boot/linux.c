@@ -289,10 +289,29 @@ static int boot_unpacked(struct mem *m, const struct boot_image *b, const struct
 	return boot_64(m, b, c, p.start, p.end, p.entry, true, s, err);
 }
 
+/* Leaves the processor at a kernel's 32-bit entry (boot.rst, "32-bit Boot Protocol"). */
+static int boot_32(struct mem *m, const struct boot_image *b, const struct boot_config *c, uint64_t start,
+		   uint64_t end, struct x86_state *s, struct error *err)
+{
+	uint64_t initrd;
+	int r = boot_load_initrd(m, b, align_up(end, PAGE_SIZE), &initrd, err);
+	if (!r)
+		r = load_cmdline(m, b, c->cmdline, err);
+	if (!r)
+		r = write_params(m, b, c, initrd, false, err);
+	if (!r && write_tables(m) < 0)
+		r = no_room(m, b, HIGH_MEM, err);
+	if (r)
+		return r;
+	boot_enter_32(s, (uint32_t)start);
+	s->gpr[RSI] = PARAMS_ADDR;
+	return 0;
+}
+
 static int boot_bzimage(struct mem *m, const struct boot_image *b, const struct boot_config *c,
 			struct x86_state *s, struct error *err)
 {
-	int r = boot_unpacked(m, b, c, s, err);
+	int r = b->is_32 ? 1 : boot_unpacked(m, b, c, s, err);
 	if (r <= 0)
 		return r;
 	uint64_t addr = b->pref_addr;
@@ -304,6 +323,8 @@ static int boot_bzimage(struct mem *m, const struct boot_image *b, const struct 
 		return no_room(m, b, addr + b->init_size, err);
 	if (mem_write(m, GPA(addr), b->file + b->kernel_off, b->kernel_size) < 0)
 		return no_room(m, b, addr + b->kernel_size, err);
+	if (b->is_32)
+		return boot_32(m, b, c, addr, addr + b->init_size, s, err);
 	return boot_64(m, b, c, addr, addr + b->init_size, addr + 0x200, false, s, err);
 }
 

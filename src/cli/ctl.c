@@ -28,6 +28,7 @@ static const struct command {
 	{ "powerdown", "", "press its power button: the guest shuts down", 0, 0 },
 	{ "quit", "", "end the VM at once", 0, 0 },
 	{ "screenshot", "FILE.png", "save a picture of its screen", 1, 1 },
+	{ "screen-text", "", "print what a text-mode screen shows", 0, 0 },
 	{ "send-key", "KEYS...", "press keys, such as ctrl-alt-delete, ret, f1", 1, INT_MAX },
 	{ "type", "TEXT", "type text; \\n is Enter", 1, 1 },
 	{ "mouse", "X Y [BUTTON...]", "move the pointer; hold left, right, middle", 2, 5 },
@@ -284,6 +285,8 @@ static int run(FILE *f, const struct command *c, int argc, char **argv, bool jso
 			return STATUS_FAILED;
 		if (!strcmp(c->name, "screenshot")) {
 			status = save_png(reply, argv[0]);
+		} else if (!strcmp(c->name, "screen-text") && !json) {
+			fputs(json_string_value(json_object_get(reply, "text")), stdout);
 		} else if (json) {
 			json_dumpf(reply, stdout, JSON_INDENT(2));
 			putchar('\n');

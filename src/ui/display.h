@@ -33,6 +33,9 @@ struct display {
 			     there */
 	/* The device's: draw what changed since the last call. all: whatever it thinks of the past. */
 	void (*refresh)(void *opaque, bool all);
+	/* What a text mode shows, as UTF-8 lines without trailing blanks (malloc'd); NULL: it shows graphics.
+	 */
+	char *(*text)(void *opaque);
 	void *opaque;
 	struct display_viewer *viewers;
 };

@@ -403,6 +403,17 @@ static void do_screenshot(struct client *c, json_t *args)
 			 (int)vm->display.height, "png", text));
 }
 
+static void do_screen_text(struct client *c, json_t *args)
+{
+	struct vm *vm = c->control->vm;
+	_cleanup_free_ char *text = vm->display.text ? vm->display.text(vm->display.opaque) : NULL;
+	(void)args;
+	if (text)
+		answer(c, "return", json_pack("{s:s}", "text", text));
+	else
+		refuse(c, "the screen shows no text mode; take a screenshot");
+}
+
 static struct vm_cd *find_cd(struct client *c, json_t *args)
 {
 	struct vm *vm = c->control->vm;
@@ -470,11 +481,21 @@ static const struct {
 	const char *name;
 	void (*run)(struct client *c, json_t *args);
 } commands[] = {
-	{ "help", do_help },     { "status", do_status },         { "pause", do_pause },
-	{ "resume", do_resume }, { "reset", do_reset },           { "powerdown", do_powerdown },
-	{ "quit", do_quit },     { "screenshot", do_screenshot }, { "send-key", do_send_key },
-	{ "type", do_type },     { "mouse", do_mouse },           { "eject", do_eject },
-	{ "insert", do_insert }, { "stats", do_stats },
+	{ "help", do_help },
+	{ "status", do_status },
+	{ "pause", do_pause },
+	{ "resume", do_resume },
+	{ "reset", do_reset },
+	{ "powerdown", do_powerdown },
+	{ "quit", do_quit },
+	{ "screenshot", do_screenshot },
+	{ "screen-text", do_screen_text },
+	{ "send-key", do_send_key },
+	{ "type", do_type },
+	{ "mouse", do_mouse },
+	{ "eject", do_eject },
+	{ "insert", do_insert },
+	{ "stats", do_stats },
 };
 
 static void do_help(struct client *c, json_t *args)

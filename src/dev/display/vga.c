@@ -631,6 +631,7 @@ static void vga_free(struct device *d)
 	mem_unmap_mmio(v->board->mem, &v->window);
 	pci_device_fini(&v->pci);
 	v->display->refresh = NULL;
+	v->display->text = NULL;
 	v->display->pixels = NULL;
 	free(v->pixels);
 	free(v);
@@ -723,6 +724,7 @@ int vga_new(struct board *b, struct pci_bus *bus, const uint8_t *rom, size_t rom
 			       .height = v->height,
 			       .pixels = pixels,
 			       .refresh = vga_refresh,
+			       .text = vga_text,
 			       .opaque = v,
 			       .viewers = d->viewers };
 	r = add_memory(v, rom, rom_size, err);

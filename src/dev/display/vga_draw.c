@@ -247,6 +247,20 @@ static bool is_blank(const struct vga *v)
 	return !(v->ar_index & 0x20) || (v->sr[1] & 0x20);
 }
 
+static uint32_t start_address(const struct vga *v)
+{
+	uint32_t a = (uint32_t)v->cr[0x0c] << 8 | v->cr[0x0d];
+
+	return a + (is_text(v) ? 0 : v->cr[8] >> 5 & 3u);
+}
+
+/* The counter's step from row to row: register 13h counts units of the addressing mode; a cell is four bytes
+ * of the array. */
+static uint32_t row_step(const struct vga *v)
+{
+	return (uint32_t)v->cr[0x13] * 2;
+}
+
 static void draw_vga_line(struct scan *s)
 {
 	const struct vga *v = s->v;
@@ -268,20 +282,6 @@ static void draw_vga_line(struct scan *s)
 		memmove(s->line, s->line + pan, s->width * sizeof(*s->line));
 }
 
-static uint32_t start_address(const struct vga *v)
-{
-	uint32_t a = (uint32_t)v->cr[0x0c] << 8 | v->cr[0x0d];
-
-	return a + (is_text(v) ? 0 : v->cr[8] >> 5 & 3u);
-}
-
-/* The counter's step from row to row: register 13h counts units of the addressing mode; a cell is four bytes
- * of the array. */
-static uint32_t row_step(const struct vga *v)
-{
-	return (uint32_t)v->cr[0x13] * 2;
-}
-
 static void next_vga_line(struct scan *s, unsigned y)
 {
 	const struct vga *v = s->v;
@@ -301,6 +301,67 @@ static void next_vga_line(struct scan *s, unsigned y)
 		return;
 	s->row = 0;
 	s->base += row_step(v);
+}
+
+/* ---- as text ---- */
+
+/* IBM's code page 437, which text modes begin with: the upper half as Unicode. */
+static const uint16_t cp437[128] = {
+	0x00c7, 0x00fc, 0x00e9, 0x00e2, 0x00e4, 0x00e0, 0x00e5, 0x00e7, 0x00ea, 0x00eb, 0x00e8, 0x00ef,
+	0x00ee, 0x00ec, 0x00c4, 0x00c5, 0x00c9, 0x00e6, 0x00c6, 0x00f4, 0x00f6, 0x00f2, 0x00fb, 0x00f9,
+	0x00ff, 0x00d6, 0x00dc, 0x00a2, 0x00a3, 0x00a5, 0x20a7, 0x0192, 0x00e1, 0x00ed, 0x00f3, 0x00fa,
+	0x00f1, 0x00d1, 0x00aa, 0x00ba, 0x00bf, 0x2310, 0x00ac, 0x00bd, 0x00bc, 0x00a1, 0x00ab, 0x00bb,
+	0x2591, 0x2592, 0x2593, 0x2502, 0x2524, 0x2561, 0x2562, 0x2556, 0x2555, 0x2563, 0x2551, 0x2557,
+	0x255d, 0x255c, 0x255b, 0x2510, 0x2514, 0x2534, 0x252c, 0x251c, 0x2500, 0x253c, 0x255e, 0x255f,
+	0x255a, 0x2554, 0x2569, 0x2566, 0x2560, 0x2550, 0x256c, 0x2567, 0x2568, 0x2564, 0x2565, 0x2559,
+	0x2558, 0x2552, 0x2553, 0x256b, 0x256a, 0x2518, 0x250c, 0x2588, 0x2584, 0x258c, 0x2590, 0x2580,
+	0x03b1, 0x00df, 0x0393, 0x03c0, 0x03a3, 0x03c3, 0x00b5, 0x03c4, 0x03a6, 0x0398, 0x03a9, 0x03b4,
+	0x221e, 0x03c6, 0x03b5, 0x2229, 0x2261, 0x00b1, 0x2265, 0x2264, 0x2320, 0x2321, 0x00f7, 0x2248,
+	0x00b0, 0x2219, 0x00b7, 0x221a, 0x207f, 0x00b2, 0x25a0, 0x00a0,
+};
+
+static char *put_utf8(char *p, unsigned c)
+{
+	if (c < 0x80) {
+		*p++ = (char)c;
+	} else if (c < 0x800) {
+		*p++ = (char)(0xc0 | c >> 6);
+		*p++ = (char)(0x80 | (c & 63));
+	} else {
+		*p++ = (char)(0xe0 | c >> 12);
+		*p++ = (char)(0x80 | (c >> 6 & 63));
+		*p++ = (char)(0x80 | (c & 63));
+	}
+	return p;
+}
+
+char *vga_text(void *opaque)
+{
+	const struct vga *v = opaque;
+	unsigned columns = v->cr[1] + 1u,
+		 lines = (v->cr[0x12] | (v->cr[7] & 2u) << 7 | (v->cr[7] & 0x40u) << 3) + 1;
+	unsigned rows = lines / char_height(v);
+	uint32_t base = start_address(v);
+
+	if ((v->vbe[VBE_ENABLE] & VBE_ENABLED) || !is_text(v) || is_blank(v))
+		return NULL;
+	char *text = malloc((size_t)rows * (columns * 3 + 1) + 1), *p = text;
+	for (unsigned y = 0; text && y < rows; y++) {
+		char *end = p; /* behind the last that is no blank */
+		for (unsigned x = 0; x < columns; x++) {
+			uint8_t ch = cell_at(v, base + x)[0];
+
+			p = put_utf8(p, ch >= 0x80 ? cp437[ch - 0x80] : ch < 0x20 || ch == 0x7f ? ' ' : ch);
+			if (ch > 0x20 && ch != 0xff)
+				end = p;
+		}
+		p = end;
+		*p++ = '\n';
+		base += row_step(v);
+	}
+	if (text)
+		*p = 0;
+	return text;
 }
 
 /* ---- the whole picture ---- */

@@ -54,5 +54,6 @@ struct vga {
 /* What the display shows now. */
 unsigned vga_vbe_bytes_per_line(const struct vga *v);
 void vga_refresh(void *opaque, bool all);
+char *vga_text(void *opaque);
 
 #endif
