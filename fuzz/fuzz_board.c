@@ -207,7 +207,7 @@ static int add_devices(struct fuzz *f)
 		return -1;
 	if (pci_bus_new(&f->b, f->router, &f->bus, NULL) < 0 ||
 	    i440fx_new(f->bus, f->b.mem, NULL, NULL) < 0 || piix3_new(f->bus, NULL) < 0 ||
-	    piix4_pm_new(f->bus, NULL) < 0)
+	    piix4_pm_new(f->bus, f->pm, true, NULL) < 0)
 		return -1;
 	add_card(f);
 	return 0;

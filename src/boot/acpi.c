@@ -204,14 +204,14 @@ static void emit_ports(struct aml *a, const char *name, const char *id, uint16_t
 }
 
 /* Ranges that no driver may take: power management, reset, APICs. */
-static void emit_motherboard(struct aml *a)
+static void emit_motherboard(struct aml *a, const struct acpi_config *c)
 {
 	aml_device(a, "MBRD");
 	aml_name(a, "_HID");
 	aml_eisa_id(a, "PNP0C02");
 	aml_name_integer(a, "_UID", 0);
 	aml_crs(a);
-	aml_io(a, ACPI_PM_BASE, 0x40);
+	aml_io(a, c->pm_base, 0x40);
 	aml_memory32(a, IOAPIC_ADDR, 0x1000);
 	aml_memory32(a, LAPIC_ADDR, 0x1000);
 	aml_crs_end(a);
@@ -251,7 +251,7 @@ static void emit_dsdt(struct aml *a, const struct acpi_config *c)
 	aml_scope(a, "\\_SB_");
 	emit_cpus(a, c->nr_cpus);
 	emit_pci(a, c);
-	emit_motherboard(a);
+	emit_motherboard(a, c);
 	for (size_t i = 0; i < ARRAY_SIZE(isa_devices); i++)
 		emit_isa(a, &isa_devices[i]);
 	for (size_t i = 0; c->i8042 && i < ARRAY_SIZE(i8042_devices); i++)
@@ -300,14 +300,14 @@ static uint32_t build_fadt(struct area *a, const struct acpi_config *c, uint32_t
 	put_pointer(a, t + 36, facs, 4);
 	put_pointer(a, t + 40, dsdt, 4);
 	put(t + 46, ACPI_SCI_IRQ, 2); /* SMI_CMD stays 0: always in ACPI mode */
-	put(t + 56, ACPI_PM1_EVT, 4);
-	put(t + 64, ACPI_PM1_CNT, 4);
-	put(t + 76, ACPI_PM_TIMER, 4);
+	put(t + 56, c->pm_base + ACPI_PM1_EVT, 4);
+	put(t + 64, c->pm_base + ACPI_PM1_CNT, 4);
+	put(t + 76, c->pm_base + ACPI_PM_TIMER, 4);
 	t[88] = 4; /* PM1_EVT_LEN */
 	t[89] = 2; /* PM1_CNT_LEN */
 	t[91] = 4; /* PM_TMR_LEN */
 	t[92] = ACPI_GPE0_LEN;
-	put(t + 80, ACPI_GPE0, 4);
+	put(t + 80, c->pm_base + ACPI_GPE0, 4);
 	put(t + 96, 0x0fff, 2); /* P_LVL2_LAT: no C2 */
 	put(t + 98, 0x0fff, 2); /* P_LVL3_LAT: no C3 */
 	t[108] = 0x32;          /* century byte in CMOS */
@@ -320,10 +320,10 @@ static uint32_t build_fadt(struct area *a, const struct acpi_config *c, uint32_t
 	t[128] = ACPI_RESET_VALUE;
 	put_pointer(a, t + 132, facs, 8);
 	put_pointer(a, t + 140, dsdt, 8);
-	put_gas(t + 148, ACPI_PM1_EVT, 32, 2);
-	put_gas(t + 172, ACPI_PM1_CNT, 16, 2);
-	put_gas(t + 208, ACPI_PM_TIMER, 32, 3);
-	put_gas(t + 220, ACPI_GPE0, 8 * ACPI_GPE0_LEN, 1);
+	put_gas(t + 148, (uint16_t)(c->pm_base + ACPI_PM1_EVT), 32, 2);
+	put_gas(t + 172, (uint16_t)(c->pm_base + ACPI_PM1_CNT), 16, 2);
+	put_gas(t + 208, (uint16_t)(c->pm_base + ACPI_PM_TIMER), 32, 3);
+	put_gas(t + 220, (uint16_t)(c->pm_base + ACPI_GPE0), 8 * ACPI_GPE0_LEN, 1);
 	return end_table(a, t, "FACP", 3, 244);
 }
 

@@ -17,6 +17,7 @@ struct acpi_config {
 	uint64_t pci_mem64_size;
 	bool pvpanic, fw_cfg; /* present at ports 505 and 510 */
 	bool i8042, vga;
+	uint16_t pm_base; /* ports of the power-management registers */
 };
 
 #define ACPI_RESET_PORT  0xcf9u /* the host bridge's reset control register */

@@ -25,6 +25,7 @@ static const struct acpi_config config = {
 	.pci_mem64_size = GIB(16),
 	.pvpanic = true,
 	.fw_cfg = true,
+	.pm_base = 0x600,
 };
 
 static int setup(void **state)

@@ -53,10 +53,11 @@ static int parse_bzimage(struct boot_image *b, struct error *err)
 	const uint8_t *f = b->file;
 	b->version = (uint16_t)le_get(f + SETUP_VERSION, 2);
 	if (b->version < 0x020a || b->size < SETUP_INIT_SIZE + 4 || !(f[SETUP_LOADFLAGS] & LOADFLAG_HIGH))
-		return error_set(err, ENOEXEC,
-				 "the kernel %s is too old to be booted directly (boot protocol %u.%02u); boot it from "
-				 "a disk, or give one of Linux 2.6.31 or later",
-				 b->name, b->version >> 8, b->version & 0xff);
+		return error_set(
+		    err, ENOEXEC,
+		    "the kernel %s is too old to be booted directly (boot protocol %u.%02u); boot it from "
+		    "a disk, or give one of Linux 2.6.31 or later",
+		    b->name, b->version >> 8, b->version & 0xff);
 	b->is_32 = b->version < 0x020c || !(le_get(f + SETUP_XLOADFLAGS, 2) & XLOADFLAG_64);
 	/* The header ends where the jump at its beginning lands. */
 	b->header_end = min_u64(SETUP_MAGIC + f[SETUP_JUMP + 1], SETUP_END_MAX);

@@ -143,9 +143,9 @@ static int add_chipset(struct vm *vm, struct error *err)
 	if (!r)
 		r = piix3_new(vm->pci, err);
 	if (!r)
-		r = piix4_pm_new(vm->pci, err);
-	if (!r)
 		r = acpi_pm_new(b, irq_router_isa_line(vm->router, ACPI_SCI_IRQ), &vm->acpi_pm, err);
+	if (!r)
+		r = piix4_pm_new(vm->pci, vm->acpi_pm, vm->firmware, err);
 	if (!r)
 		r = kvmclock_new(b, vm->nr_cpus, vm->model.tsc_khz, &vm->kvmclock, err);
 	return r;

@@ -11,6 +11,7 @@
 #include "base/util.h"
 #include "boot/acpi.h"
 #include "boot/firmware.h"
+#include "dev/pc/acpi_pm.h"
 #include "dev/pc/rom.h"
 #include "vm/vm_internal.h"
 
@@ -79,7 +80,7 @@ static int add_memory_map(struct vm *vm, struct fwcfg *f, struct error *err)
 	return fwcfg_add_file(f, "etc/e820", map, map[1].size ? sizeof(map) : sizeof(map[0]), err);
 }
 
-static int add_acpi(struct vm *vm, struct fwcfg *f, struct error *err)
+static int build_acpi(struct vm *vm, uint16_t pm_base, struct acpi_files *ret, struct error *err)
 {
 	uint64_t high_end = align_up(GIB(4) + mem_high_ram_size(vm->mem), GIB(1));
 	uint64_t top = 1ull << vm->model.phys_bits;
@@ -89,13 +90,30 @@ static int add_acpi(struct vm *vm, struct fwcfg *f, struct error *err)
 		.pci_mem_start = align_up(mem_low_ram_size(vm->mem), MIB(1)),
 		.pci_mem64_start = high_end,
 		.pci_mem64_size = top > high_end ? top - high_end : 0,
+		.pm_base = pm_base ? pm_base : ACPI_PM_BASE,
 		.pvpanic = true,
 		.fw_cfg = true,
 		.i8042 = vm->has_i8042,
 		.vga = vm->has_vga,
 	};
+	return acpi_build_files(&c, ret, err);
+}
+
+/* Firmware chooses the ports of power management before it reads the tables, which name them. */
+static void pm_moved(void *opaque, uint16_t base)
+{
+	struct vm *vm = opaque;
 	struct acpi_files files;
-	int r = acpi_build_files(&c, &files, err);
+	if (!base || build_acpi(vm, base, &files, NULL) < 0)
+		return;
+	fwcfg_set_file(vm->fwcfg, ACPI_FILE_TABLES, files.tables, files.tables_len);
+	acpi_files_free(&files);
+}
+
+static int add_acpi(struct vm *vm, struct fwcfg *f, struct error *err)
+{
+	struct acpi_files files;
+	int r = build_acpi(vm, 0, &files, err);
 	if (r)
 		return r;
 	r = fwcfg_add_file(f, ACPI_FILE_RSDP, files.rsdp, sizeof(files.rsdp), err);
@@ -103,6 +121,8 @@ static int add_acpi(struct vm *vm, struct fwcfg *f, struct error *err)
 		r = fwcfg_add_file(f, ACPI_FILE_TABLES, files.tables, files.tables_len, err);
 	if (!r)
 		r = fwcfg_add_file(f, ACPI_FILE_LOADER, files.loader, files.loader_len, err);
+	if (!r)
+		acpi_pm_on_move(vm->acpi_pm, pm_moved, vm);
 	acpi_files_free(&files);
 	return r;
 }

@@ -13,6 +13,7 @@
 #include "base/util.h"
 #include "boot/acpi.h"
 #include "boot/firmware.h"
+#include "dev/pc/acpi_pm.h"
 #include "vm/vm_internal.h"
 
 static const struct engine_ops *const engines[] = { &engine_bt };
@@ -91,6 +92,7 @@ static int boot_directly(struct vm *vm, struct error *err)
 		.pci_mem64_size = GIB(16),
 		.pvpanic = true,
 		.fw_cfg = true,
+		.pm_base = ACPI_PM_BASE,
 		.i8042 = vm->has_i8042,
 		.vga = vm->has_vga,
 	};

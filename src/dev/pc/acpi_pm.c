@@ -54,6 +54,8 @@ struct acpi_pm {
 	int64_t half_seen; /* changes of the timer's top bit that TMR_STS accounts for */
 	struct loop_timer timer;
 	struct io_region ports, apm_ports;
+	void (*moved)(void *opaque, uint16_t base);
+	void *moved_opaque;
 };
 
 /* ---- the timer ---- */
@@ -244,6 +246,26 @@ static void pm_free(struct device *d)
 }
 
 static const struct device_class pm_class = { "acpi-pm", pm_reset, &pm_state, pm_free };
+
+void acpi_pm_set_base(struct acpi_pm *p, uint16_t base)
+{
+	uint16_t old = p->ports.mapped ? (uint16_t)p->ports.base : 0;
+
+	if (base == old)
+		return;
+	mem_unmap_pio(p->board->mem, &p->ports);
+	p->ports.base = base;
+	if (base)
+		mem_map_pio(p->board->mem, &p->ports);
+	if (p->moved)
+		p->moved(p->moved_opaque, base);
+}
+
+void acpi_pm_on_move(struct acpi_pm *p, void (*moved)(void *opaque, uint16_t base), void *opaque)
+{
+	p->moved = moved;
+	p->moved_opaque = opaque;
+}
 
 int acpi_pm_new(struct board *b, struct irq_line sci, struct acpi_pm **ret, struct error *err)
 {

@@ -15,11 +15,12 @@
 
 struct acpi_pm;
 
-#define ACPI_PM_BASE   0x600u
-#define ACPI_PM1_EVT   0x600u
-#define ACPI_PM1_CNT   0x604u
-#define ACPI_PM_TIMER  0x608u
-#define ACPI_GPE0      0x620u
+#define ACPI_PM_BASE 0x600u
+/* Offsets from the base */
+#define ACPI_PM1_EVT   0x00u
+#define ACPI_PM1_CNT   0x04u
+#define ACPI_PM_TIMER  0x08u
+#define ACPI_GPE0      0x20u
 #define ACPI_GPE0_LEN  4u
 #define ACPI_SCI_IRQ   9u
 #define ACPI_SMI_CMD   0xb2u
@@ -28,6 +29,12 @@ struct acpi_pm;
 
 /* sci: the line of ACPI_SCI_IRQ. On the board's list. 0 or -errno. */
 int acpi_pm_new(struct board *b, struct irq_line sci, struct acpi_pm **ret, struct error *err);
+/*
+ * [io] Where the registers are, 64 ports from base on; 0: nowhere. They begin at ACPI_PM_BASE. moved, if not
+ * NULL, is called after each change.
+ */
+void acpi_pm_set_base(struct acpi_pm *p, uint16_t base);
+void acpi_pm_on_move(struct acpi_pm *p, void (*moved)(void *opaque, uint16_t base), void *opaque);
 /* Presses the power button: the guest gets an SCI if it enabled the event. [io lock] */
 void acpi_pm_power_button(struct acpi_pm *p);
 /* Sets a general-purpose event's status bit (0..15). [io lock] */

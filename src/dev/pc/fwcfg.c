@@ -262,6 +262,22 @@ int fwcfg_add_file(struct fwcfg *f, const char *name, const void *data, size_t l
 	return 0;
 }
 
+void fwcfg_set_file(struct fwcfg *f, const char *name, const void *data, size_t len)
+{
+	const struct item *dir = find(f, FWCFG_FILE_DIR);
+
+	for (uint32_t i = 0; i < f->nr_files; i++) {
+		struct dir_entry e;
+
+		memcpy(&e, dir->data + 4 + i * sizeof(e), sizeof(e));
+		if (strcmp(e.name, name) != 0)
+			continue;
+		struct item *item = find(f, be16toh(e.selector));
+		if (item && item->len == len)
+			memcpy(item->data, data, len);
+	}
+}
+
 /* ---- reset, state ---- */
 
 static void fwcfg_reset(struct device *d)

@@ -31,6 +31,8 @@ int fwcfg_new(struct board *b, struct fwcfg **ret, struct error *err);
  * -ENOMEM.
  */
 int fwcfg_add_item(struct fwcfg *f, uint16_t selector, const void *data, size_t len, struct error *err);
+/* [io] Other content for a file that is there, of the same length. */
+void fwcfg_set_file(struct fwcfg *f, const char *name, const void *data, size_t len);
 int fwcfg_add_file(struct fwcfg *f, const char *name, const void *data, size_t len, struct error *err);
 
 #endif

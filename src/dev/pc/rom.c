@@ -180,6 +180,7 @@ static void show(struct flash *f, uint8_t what)
 
 static void program(struct flash *f, uint64_t offset, uint8_t value)
 {
+	f->status |= ST_READY;
 	mem_block_ptr(f->block)[offset] &= value;
 	changed(f, offset, 1);
 }
@@ -188,6 +189,7 @@ static void erase(struct flash *f, uint64_t offset)
 {
 	uint64_t start = align_down(offset, ERASE_BLOCK);
 
+	f->status |= ST_READY;
 	memset(mem_block_ptr(f->block) + start, 0xff, ERASE_BLOCK);
 	changed(f, start, ERASE_BLOCK);
 }
@@ -220,7 +222,7 @@ static void command(struct flash *f, uint64_t offset, uint8_t v)
 		f->next = NEXT_LOCK;
 		break;
 	case CMD_CLEAR_STATUS:
-		f->status = ST_READY;
+		f->status = 0; /* ready comes with the next operation: OVMF knows flash by reading 0 here */
 		view = f->show;
 		break;
 	case CMD_READ_STATUS:

@@ -9,8 +9,7 @@
  * 128 KiB.  Without firmware they begin as firmware leaves them: all RAM.  There is
  * no system management mode: SMRAM is kept and read back, and the PM function says
  * that firmware has installed its handler already.  The PIIX3's PIRQ route registers
- * do route.  The PM function says where acpi_pm.c's registers are; it cannot move
- * them.
+ * do route.  The PM function says where acpi_pm.c's registers are, and moves them.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -38,6 +37,7 @@
 struct chip {
 	struct pci_device pci;
 	struct irq_router *router;
+	struct acpi_pm *pm;
 };
 
 static const struct state_field chip_fields[] = { PCI_DEVICE_FIELDS(struct chip, pci), F_END };
@@ -276,10 +276,36 @@ int piix3_new(struct pci_bus *bus, struct error *err)
 
 /* ---- 00:01.3 power management ---- */
 
-static const struct state_table pm_state = { "piix4-pm", 1, chip_fields, chip_loaded };
-static const struct device_class pm_class = { "piix4-pm", chip_reset, &pm_state, chip_free };
+static void pm_update(struct chip *c)
+{
+	uint16_t base = pci_config_get(&c->pci, PMBASE, 2) & 0xffc0;
 
-int piix4_pm_new(struct pci_bus *bus, struct error *err)
+	acpi_pm_set_base(c->pm, c->pci.config[PMREGMISC] & 1 ? base : 0);
+}
+
+static void pm_written(struct pci_device *d, unsigned offset, unsigned len)
+{
+	if ((offset < PMBASE + 4 && offset + len > PMBASE) ||
+	    (offset <= PMREGMISC && offset + len > PMREGMISC))
+		pm_update((struct chip *)d);
+}
+
+static void pm_reset(struct device *d)
+{
+	chip_reset(d);
+	pm_update((struct chip *)d);
+}
+
+static int pm_loaded(void *obj, struct error *err)
+{
+	pm_update(obj);
+	return chip_loaded(obj, err);
+}
+
+static const struct state_table pm_state = { "piix4-pm", 1, chip_fields, pm_loaded };
+static const struct device_class pm_class = { "piix4-pm", pm_reset, &pm_state, chip_free };
+
+int piix4_pm_new(struct pci_bus *bus, struct acpi_pm *pm, bool firmware, struct error *err)
 {
 	static const struct pci_ids ids = {
 		.vendor = 0x8086, .device = 0x7113, .class_code = 0x068000, .revision = 3
@@ -289,8 +315,17 @@ int piix4_pm_new(struct pci_bus *bus, struct error *err)
 
 	if (r < 0)
 		return r;
-	pci_config_set(&c->pci, PMBASE, ACPI_PM_BASE | 1, 4);
-	c->pci.config[PMREGMISC] = 1;      /* the I/O space is enabled */
+	c->pm = pm;
+	c->pci.config[PMBASE] = 1; /* I/O space */
+	c->pci.wmask[PMBASE] = 0xc0;
+	c->pci.wmask[PMBASE + 1] = 0xff;
+	c->pci.wmask[PMREGMISC] = 1; /* is it decoded? */
+	if (!firmware) {
+		c->pci.preset[PMBASE + 1] = ACPI_PM_BASE >> 8;
+		c->pci.preset[PMREGMISC] = 1;
+	}
+	c->pci.config_written = pm_written;
 	c->pci.config[DEVACTB + 3] = 0x02; /* SMIs by port b2 are set up already */
+	pm_reset(&c->pci.dev);
 	return 0;
 }

@@ -55,6 +55,7 @@
 #include "mem/mem.h"
 #include "x86/types.h"
 
+struct acpi_pm;
 struct irq_router;
 struct pci_bus;
 struct pci_device;
@@ -246,6 +247,7 @@ void pci_bus_config_write(struct pci_bus *bus, uint8_t devfn, unsigned offset, u
 /* rom: the firmware, which is seen below 1 MiB until PAM registers say otherwise; NULL: there is none. */
 int i440fx_new(struct pci_bus *bus, struct mem *m, struct mem_block *rom, struct error *err);
 int piix3_new(struct pci_bus *bus, struct error *err);
-int piix4_pm_new(struct pci_bus *bus, struct error *err);
+/* firmware: it sets the registers' place; else they have theirs after reset. */
+int piix4_pm_new(struct pci_bus *bus, struct acpi_pm *pm, bool firmware, struct error *err);
 
 #endif

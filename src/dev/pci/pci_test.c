@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <errno.h>
 
+#include "dev/pc/acpi_pm.h"
 #include "dev/pci/pci.h"
 #include "dev/test_board.h"
 
@@ -83,10 +84,12 @@ static int setup(void **state)
 	for (t.current = 0; t.current < TEST_CPUS; t.current++)
 		test_lapic_write(&t, 0xf0, 0x1ff);
 	t.current = 0;
+	struct acpi_pm *pm;
+	assert_int_equal(acpi_pm_new(&t.b, (struct irq_line){ 0 }, &pm, NULL), 0);
 	assert_int_equal(pci_bus_new(&t.b, t.router, &bus, NULL), 0);
 	assert_int_equal(i440fx_new(bus, t.b.mem, NULL, NULL), 0);
 	assert_int_equal(piix3_new(bus, NULL), 0);
-	assert_int_equal(piix4_pm_new(bus, NULL), 0);
+	assert_int_equal(piix4_pm_new(bus, pm, false, NULL), 0);
 	foo = foo_new(0);
 	bar = foo_new(1);
 	return 0;
