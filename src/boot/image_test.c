@@ -263,6 +263,25 @@ static void unknown_payload_unpacks_itself(void **state)
 	boot_image_free(b);
 }
 
+/* Without a 64-bit entry: started in 32 bits at its first byte (boot.rst, "32-bit Boot Protocol"). */
+static void kernel_for_32_bits(void **state)
+{
+	struct fixture *f = *state;
+	uint8_t file[8192];
+	size_t size = make_bzimage(file, (const uint8_t *)"32-bit code", 12);
+	le_put(file + SETUP_XLOADFLAGS, 0, 2);
+	struct boot_image *b = parse(f, file, size);
+	assert_int_equal(boot(f, b, "console"), 0);
+	assert_int_equal(f->s->rip, LINK_ADDR);
+	assert_false(x86_code64(f->s));
+	assert_int_equal(f->s->cr0, CR0_PE | CR0_ET);
+	assert_int_equal(f->s->seg[SEG_CS].sel, 0x10);
+	assert_int_equal(f->s->seg[SEG_CS].limit, 0xffffffff);
+	assert_int_equal(guest_word(f, f->s->gpr[RSI] + SETUP_MAGIC, 4), 0x53726448);
+	assert_memory_equal(mem_ram_ptr(f->m, GPA(LINK_ADDR + 0x400), 12), "32-bit code", 12);
+	boot_image_free(b);
+}
+
 static void damaged_files_are_refused(void **state)
 {
 	struct fixture *f = *state;
@@ -272,8 +291,8 @@ static void damaged_files_are_refused(void **state)
 	expect_refused(f, file, 0, "not a Linux kernel");
 	expect_refused(f, file, size - 1, "truncated");
 	expect_refused(f, (const uint8_t *)"#!/bin/sh\n", 10, "not a Linux kernel");
-	le_put(file + SETUP_XLOADFLAGS, 0, 2);
-	expect_refused(f, file, size, "64-bit");
+	le_put(file + SETUP_VERSION, 0x209, 2);
+	expect_refused(f, file, size, "too old");
 	for (size_t i = 4; i < 600; i += 7) {
 		if (i < 529) /* the code ends there: what follows is padding */
 			expect_refused(f, elf, i, i < 64 ? "truncated" : "");
@@ -375,6 +394,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(pvh_note_is_followed, setup, teardown),
 		cmocka_unit_test_setup_teardown(payloads_are_unpacked, setup, teardown),
 		cmocka_unit_test_setup_teardown(unknown_payload_unpacks_itself, setup, teardown),
+		cmocka_unit_test_setup_teardown(kernel_for_32_bits, setup, teardown),
 		cmocka_unit_test_setup_teardown(damaged_files_are_refused, setup, teardown),
 		cmocka_unit_test_setup_teardown(limits_are_explained, setup, teardown),
 		cmocka_unit_test_setup_teardown(files_and_initrd, setup, teardown),

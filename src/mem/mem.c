@@ -495,7 +495,8 @@ static unsigned piece_size(const struct space *s, const struct target *t, uint64
 {
 	unsigned max = t->found && t->r.max_size ? t->r.max_size : s->max_size;
 	unsigned n = 1;
-	while (n * 2 <= size && n * 2 <= max && addr % (n * 2) == 0 &&
+	bool unaligned = t->found && t->r.unaligned;
+	while (n * 2 <= size && n * 2 <= max && (unaligned || addr % (n * 2) == 0) &&
 	       !(t->found && t->last - addr < n * 2 - 1))
 		n *= 2;
 	return n;

@@ -66,6 +66,7 @@ struct io_region {
 	void *opaque;
 	bool unlocked;
 	uint8_t max_size; /* 0: 8 (MMIO) or 4 (ports) */
+	bool unaligned;   /* handlers get accesses as they come, aligned or not */
 	/*
 	 * Memory regions only. block: the region is memory, not a device: from block_offset on, `size` bytes
 	 * (page-aligned, all three) of the block are seen there, and code runs there as from RAM. Reads never

@@ -295,7 +295,7 @@ static uint64_t vbe_port_read(void *opaque, uint64_t offset, unsigned size)
 	struct vga *v = opaque;
 
 	(void)size;
-	return offset == 0 ? v->vbe_index : vbe_read(v, v->vbe_index);
+	return offset == 0 ? v->vbe_index : offset <= 2 ? vbe_read(v, v->vbe_index) : 0xffff;
 }
 
 static void vbe_port_write(void *opaque, uint64_t offset, uint64_t value, unsigned size)
@@ -305,7 +305,7 @@ static void vbe_port_write(void *opaque, uint64_t offset, uint64_t value, unsign
 	(void)size;
 	if (offset == 0)
 		v->vbe_index = (uint16_t)value;
-	else
+	else if (offset <= 2) /* 1cf, and aligned at 1d0 */
 		vbe_write(v, v->vbe_index, (uint16_t)value);
 }
 
@@ -661,7 +661,8 @@ static void init_regions(struct vga *v)
 				       .max_size = 2 };
 	v->vbe_ports = (struct io_region){ .name = "vga-vbe",
 					   .base = VBE_PORTS,
-					   .size = 2,
+					   .size = 4,
+					   .unaligned = true, /* words at 1ce and 1cf */
 					   .read = vbe_port_read,
 					   .write = vbe_port_write,
 					   .opaque = v,

@@ -100,8 +100,10 @@ static void pump(struct i8042 *c)
 		if (translate(c, &v))
 			fill(c, v, FROM_KEYBOARD, false);
 	}
-	if (c->source == FROM_NOBODY && !(c->command_byte & CB_NO_AUX) && ps2_pending(&c->mouse.dev))
+	if (c->source == FROM_NOBODY && !(c->command_byte & CB_NO_AUX) && ps2_pending(&c->mouse.dev)) {
 		fill(c, ps2_next(&c->mouse.dev), FROM_AUX, true);
+		ps2_mouse_report(&c->mouse);
+	}
 }
 
 static void device_ready(void *opaque)

@@ -312,18 +312,21 @@ static bool send_packet(struct ps2_mouse *m)
 
 	if (m->id == 4)
 		p[3] = (uint8_t)(dz & 0x0f);
-	if (!queue_put(&m->dev, p, m->id ? 4 : 3))
+	unsigned n = m->id ? 4 : 3;
+
+	if (m->dev.queue.count + n > PS2_QUEUE)
 		return false;
+	/* Before it is queued: that may make room, and bring us here again. */
 	m->dx -= dx;
 	m->dy -= dy;
 	m->dz = m->id ? m->dz - dz : 0;
 	m->sent_buttons = m->buttons;
-	return true;
+	return queue_put(&m->dev, p, n);
 }
 
-static void report(struct ps2_mouse *m)
+void ps2_mouse_report(struct ps2_mouse *m)
 {
-	while (!m->remote && m->dev.queue.count < 16 &&
+	while (m->reporting && !m->remote && m->dev.queue.count < 16 &&
 	       (m->dx || m->dy || m->dz || m->buttons != m->sent_buttons))
 		if (!send_packet(m))
 			break;
@@ -344,7 +347,7 @@ static void mouse_move(void *opaque, int dx, int dy, int wheel, unsigned buttons
 	m->dy = clamp(m->dy - clamp(dy, -4096, 4096), -4096, 4096); /* up is positive here */
 	m->dz = clamp(m->dz - clamp(wheel, -64, 64), -64, 64);
 	m->buttons = buttons & 7;
-	report(m);
+	ps2_mouse_report(m);
 }
 
 static void mouse_defaults(struct ps2_mouse *m)
@@ -409,6 +412,13 @@ static void mouse_status(struct ps2_mouse *m)
 
 static void mouse_command(struct ps2_mouse *m, uint8_t v)
 {
+	if (v == 0xff) { /* which empties the queue */
+		ps2_mouse_reset(m);
+		put(&m->dev, ACK);
+		put(&m->dev, BAT_OK);
+		put(&m->dev, 0);
+		return;
+	}
 	put(&m->dev, ACK);
 	switch (v) {
 	case 0xe6:
@@ -447,12 +457,6 @@ static void mouse_command(struct ps2_mouse *m, uint8_t v)
 		break;
 	case 0xf6:
 		mouse_defaults(m);
-		break;
-	case 0xff:
-		ps2_mouse_reset(m);
-		put(&m->dev, ACK);
-		put(&m->dev, BAT_OK);
-		put(&m->dev, 0);
 		break;
 	}
 }

@@ -52,6 +52,8 @@ void ps2_keyboard_write(struct ps2_keyboard *k, uint8_t v);
 void ps2_mouse_init(struct ps2_mouse *m, void (*ready)(void *opaque), void *opaque);
 void ps2_mouse_reset(struct ps2_mouse *m);
 void ps2_mouse_write(struct ps2_mouse *m, uint8_t v);
+/* There is room in the queue again: for the way that it had no room for. */
+void ps2_mouse_report(struct ps2_mouse *m);
 
 bool ps2_pending(const struct ps2_device *d);
 /* Takes the next byte; only if one is pending. */
