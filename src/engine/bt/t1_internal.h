@@ -43,6 +43,7 @@ extern const char t1_enter_check[], t1_enter_end[], t1_exit[], t1_slow_thunk[], 
 /* t1_slow_mem must not fill the TLB on its own: with a mask, the access may not touch the page at all. */
 #define MISS_MASKED 0x200u
 #define MISS_LOCKED 0x400u /* an atomic access */
+#define MISS_STATE  0x800u /* a fault may change vector state: the interpreter's */
 #define DIRECT_SKIP 5u     /* a jump: what lies between the call to slow_mem and the direct way */
 uint64_t t1_slow_mem(struct vcpu *v, uint64_t va, uint32_t info);
 

@@ -144,6 +144,8 @@ void tr_copy_insn(struct tr *t, const struct insn *in)
 		free_reg = tr_check(t, &a, in->mem_size, in->mem_write, &m);
 		if (in->mem_masked)
 			t->cold[t->n_cold - 1].info |= MISS_MASKED;
+		if (in->store_state)
+			t->cold[t->n_cold - 1].info |= MISS_STATE;
 		if (in->lock || in->mnemonic == ZYDIS_MNEMONIC_XCHG)
 			t->cold[t->n_cold - 1].info |= MISS_LOCKED;
 	}
