@@ -478,6 +478,7 @@ int interp_try(struct vcpu *v)
 	v->exc.present = false;
 	v->exc.soft = false;
 	v->exc.dr6 = 0;
+	v->switched = false;
 	v->stats.interp_insns++;
 	if (code_breakpoint(v) || fetch(v, &e))
 		return -1;
@@ -489,8 +490,7 @@ int interp_try(struct vcpu *v)
 	if (!is_code64(v))
 		s->rip = (uint32_t)s->rip;
 	if (execute(v, e)) {
-		/* After a task switch the fault is the new task's, whose RIP stands. */
-		if (!(v->exc.vector == EXC_DB && v->exc.dr6 == 1u << 15))
+		if (!v->switched)
 			s->rip = v->insn_rip;
 		return -1;
 	}

@@ -202,6 +202,7 @@ void *t1_special(struct vcpu *v, const struct special *sp)
 	v->exc.present = false;
 	v->exc.dr6 = 0;
 	v->exc.soft = false;
+	v->switched = false;
 	v->in_gpr = true;
 	/* A SYSRET that sets TF traps by it at once, which interp_step knows. */
 	v->bail = in->mnemonic == ZYDIS_MNEMONIC_SYSRET && (s->gpr[R11] & FLAG_TF);
@@ -211,7 +212,8 @@ void *t1_special(struct vcpu *v, const struct special *sp)
 	if (r == 1)
 		r = interp_system(v, in);
 	if (r) {
-		s->rip = v->insn_rip;
+		if (!v->switched)
+			s->rip = v->insn_rip;
 		if (r < 0 && !v->bail)
 			event_exception(v);
 		if (r > 0 || v->bail) {

@@ -172,6 +172,7 @@ struct vcpu {
 	uint64_t pdpte[4];         /* PAE page-directory pointers, loaded with CR3 */
 	uint64_t large_filter[64]; /* hash set of 2 MiB regions with entries that came from large pages */
 	struct exception exc;
+	bool switched;      /* a task switch was done: what faults now does so at st.rip, in the new task */
 	uint64_t insn_rip;  /* start of the instruction being interpreted */
 	uint64_t cr4_valid; /* bits that the CPU model allows */
 	uint64_t phys_mask; /* valid physical-address bits of a PTE */
