@@ -299,6 +299,37 @@ static void scrub_fpu_env(uint8_t *env, const struct insn *in)
 		memset(env + 12, 0, 16);
 }
 
+/*
+ * Intel's processors compute what they store before they look at where it goes, and changes of the x87 and
+ * SSE state that this brings stay when the access then faults: an x87 store with an unmasked exception is
+ * over without any access (SDM 1 8.4, 8.5), an MMX store has already made TOP (but not yet the tags) zero, a
+ * conversion has set MXCSR's flags. 0: the instruction is done, -1: v->exc is the exception.
+ */
+static int faulting_store(struct vcpu *v, const struct insn *in, struct native_frame *f, uint8_t *buf)
+{
+	const unsigned fsw = 2, ftw = 4, mxcsr = 24, xstate_bv = 512, fsw_es = 0x80;
+	struct exception fault = v->exc;
+	uint8_t image[X86_XSAVE_MAX], seen[128];
+
+	memcpy(image, v->st.xsave, sizeof image);
+	memset(buf, 0xa5, in->mem_size);
+	memcpy(seen, buf, in->mem_size);
+	if (native_call(f))
+		return native_exception(v);
+	if (in->unit == UNIT_X87) {
+		if ((v->st.xsave[fsw] & fsw_es) && !memcmp(seen, buf, in->mem_size))
+			return 0;
+	} else if (in->unit == UNIT_MMX) {
+		v->st.xsave[ftw] = image[xstate_bv] & 1 ? image[ftw] : 0;
+		memcpy(image, v->st.xsave, sizeof image);
+	} else {
+		memcpy(image + mxcsr, v->st.xsave + mxcsr, 4);
+	}
+	memcpy(v->st.xsave, image, sizeof image);
+	v->exc = fault;
+	return -1;
+}
+
 static int execute_native(struct vcpu *v, struct ientry *e)
 {
 	const struct insn *in = &e->in;
@@ -306,6 +337,7 @@ static int execute_native(struct vcpu *v, struct ientry *e)
 	struct mref m;
 	unsigned bit_reg = REG_NONE;
 	uint64_t bit_val = 0;
+	bool bad = false;
 
 	if (!e->code && !make_native(v->icache, e))
 		return exc_ud(v);
@@ -324,25 +356,30 @@ static int execute_native(struct vcpu *v, struct ientry *e)
 			bit_val = (uint64_t)bit & (in->opsize * 8 - 1);
 		}
 		if (in->mem_masked) {
-			if (needs_full(v) || masked_open(v, in, off, &m))
+			if (needs_full(v))
 				return -1;
-		} else if (seg_linear(v, in->seg, off, in->mem_size ? in->mem_size : 1,
-				      in->mem_write ? ACC_W : ACC_R, &lin) ||
-			   mref_open(v, lin, in->mem_size, in->mem_read, in->mem_write, &m)) {
-			return -1;
+			bad = masked_open(v, in, off, &m);
+		} else {
+			bad = seg_linear(v, in->seg, off, in->mem_size ? in->mem_size : 1,
+					 in->mem_write ? ACC_W : ACC_R, &lin) ||
+			      mref_open(v, lin, in->mem_size, in->mem_read, in->mem_write, &m);
 		}
+		if (bad && !(in->store_state && v->model->vendor_intel))
+			return -1;
 	}
 	memcpy(f.r, v->st.gpr, sizeof f.r);
 	if (e->sp_reg != 0xff)
 		f.r[e->sp_reg] = v->st.gpr[RSP];
 	if (e->ptr_reg != 0xff)
-		f.r[e->ptr_reg] = (uint64_t)(stores_fpu_env(in) && !m.bounce ? m.buf : m.host);
+		f.r[e->ptr_reg] = (uint64_t)((stores_fpu_env(in) && !m.bounce) || bad ? m.buf : m.host);
 	if (bit_reg != REG_NONE)
 		f.r[bit_reg == RSP ? e->sp_reg : bit_reg] = bit_val;
 	f.flags = (v->st.rflags & FLAGS_ARITH) | FLAG_R1;
 	f.code = e->code;
 	f.xsave = in->unit == UNIT_INT ? NULL : v->st.xsave;
 	f.xmask = v->xmask;
+	if (bad)
+		return faulting_store(v, in, &f, m.buf);
 	if (native_call(&f))
 		return native_exception(v);
 	if (stores_fpu_env(in)) {

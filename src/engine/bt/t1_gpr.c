@@ -183,7 +183,7 @@ uint64_t t1_slow_mem(struct vcpu *v, uint64_t va, uint32_t info)
 	if ((va & 0xfff) + size > PAGE_SIZE)
 		return slow_crossing(v, va, size, acc, info);
 	if (mmu_host(v, va, acc, &host, &pa, &code)) {
-		v->fault_info = 1;
+		v->fault_info = !(info & MISS_STATE);
 		return 1;
 	}
 	if (host && code && cache_may_write(v, host, size))

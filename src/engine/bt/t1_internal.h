@@ -46,6 +46,7 @@ extern const char t1_enter_check[], t1_enter_end[], t1_exit[], t1_slow_thunk[], 
 #define MISS_LOCKED    0x400u  /* an atomic access */
 #define MISS_GROUP     0x800u  /* a group's range: size counts 16 bytes; MISS_WRITE is its first member's */
 #define MISS_GROUP_ANY 0x1000u /* some member writes */
+#define MISS_STATE     0x2000u /* a fault may change vector state: the interpreter's */
 #define DIRECT_SKIP    5u      /* a jump: what lies between the call to slow_mem and the direct way */
 uint64_t t1_slow_mem(struct vcpu *v, uint64_t va, uint32_t info);
 

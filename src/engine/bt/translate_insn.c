@@ -137,6 +137,7 @@ void tr_copy_insn(struct tr *t, const struct insn *in)
 	if (in->has_mem) {
 		struct ea a = tr_insn_operand(t, in);
 		uint32_t how = (in->mem_write ? MISS_WRITE : 0) | (in->mem_masked ? MISS_MASKED : 0) |
+			       (in->store_state ? MISS_STATE : 0) |
 			       (in->lock || in->mnemonic == ZYDIS_MNEMONIC_XCHG ? MISS_LOCKED : 0);
 
 		free_reg = tr_check(t, &a, in->mem_size, how, t->live[t->i], &m);

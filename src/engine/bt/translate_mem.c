@@ -208,6 +208,8 @@ void tr_emit_ea(struct tr *t, const struct ea *a)
 			tr_emit_pc(t, T0, (uint64_t)a->disp);
 		else
 			emit_mov_imm(e, T0, (uint64_t)a->disp);
+		if (a->pcrel && t->mode == 8 && size == 4) /* relative to EIP: 32 bits */
+			emit_op_reg(e, 4, OP_MOV_STORE, T0, T0);
 	} else {
 		if (a->base != EMIT_NO_REG) {
 			b = tr_host_reg(a->base);
