@@ -60,8 +60,8 @@
 #define E1D_AMD (BIT(22))
 #define E1D_DUP 0x0183f3ffu /* bits that AMD repeats from leaf 1 */
 
-/* KVM features: clocksource, no I/O delay, clocksource2, stable clock. */
-#define KVM_FEATURES (BIT(0) | BIT(1) | BIT(3) | BIT(24))
+/* KVM features: clocksource, no I/O delay, clocksource2, IPIs by hypercall, stable clock. */
+#define KVM_FEATURES (BIT(0) | BIT(1) | BIT(3) | BIT(11) | BIT(24))
 
 static struct cpuid_regs host_leaf(uint32_t leaf, uint32_t sub)
 {

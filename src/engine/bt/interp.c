@@ -417,6 +417,9 @@ static bool code_breakpoint(struct vcpu *v)
 
 	if (!v->dr_watch || (v->st.rflags & FLAG_RF))
 		return false;
+	/* Behind MOV SS and POP SS, Intel's processors do not look (SDM 3A 6.8.3). */
+	if (v->st.shadow == X86_SHADOW_SS && v->model->vendor_intel)
+		return false;
 	for (int i = 0; i < 4; i++)
 		if ((v->st.dr7 >> (2 * i) & 3) && !(v->st.dr7 >> (16 + 4 * i) & 3) && v->st.dr[i] == lin) {
 			v->exc.dr6 |= 1ull << i;

@@ -847,6 +847,29 @@ static int do_rdtsc(struct vcpu *v, bool p)
 	return 0;
 }
 
+/* By KVM's convention: number in RAX, arguments in RBX, RCX, RDX, RSI (Linux,
+ * Documentation/virt/kvm/x86/hypercalls.rst). */
+static int do_hypercall(struct vcpu *v)
+{
+	struct x86_state *s = &v->st;
+	unsigned size = is_code64(v) ? 8 : 4;
+	uint64_t arg[4] = { s->gpr[RBX], s->gpr[RCX], s->gpr[RDX], s->gpr[RSI] };
+
+	if (cpl(v)) {
+		s->gpr[RAX] = (uint64_t)-1; /* -KVM_EPERM */
+	} else if (!v->board.hypercall) {
+		s->gpr[RAX] = (uint64_t)-1000; /* -KVM_ENOSYS */
+	} else {
+		if (needs_full(v))
+			return -1;
+		for (int i = 0; i < 4; i++)
+			arg[i] &= size_mask(size);
+		s->gpr[RAX] = v->board.hypercall(v->board.opaque, reg_get(v, RAX, size), arg, 8 * size);
+	}
+	s->gpr[RAX] &= size_mask(size);
+	return 0;
+}
+
 static void do_cpuid(struct vcpu *v)
 {
 	struct cpuid_context c = {
@@ -1164,9 +1187,7 @@ int interp_system(struct vcpu *v, const struct insn *in)
 		return do_arpl(v, in);
 	case ZYDIS_MNEMONIC_VMCALL:
 	case ZYDIS_MNEMONIC_VMMCALL:
-		/* The KVM hypercall convention: none is offered (-KVM_ENOSYS). */
-		s->gpr[RAX] = cpl(v) ? (uint64_t)-1 : (uint64_t)-1000;
-		return 0;
+		return do_hypercall(v);
 	default:
 		return 1;
 	}

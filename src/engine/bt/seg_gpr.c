@@ -241,6 +241,8 @@ int load_tr(struct vcpu *v, uint16_t sel)
 		return exc_err(v, EXC_NP, sel & ~3u);
 	if (x86_long_mode(&v->st) && desc_read_upper(v, sel, EXC_GP, &d, &hi2))
 		return -1;
+	if (!canonical(d.base))
+		return exc_gp(v, sel & ~3u);
 	if (tss_mark(v, &d, true))
 		return -1;
 	seg_from_desc(&v->st.tr, sel, &d);
