@@ -46,6 +46,11 @@
 #define L7D_AVX512 BIT(8)
 /* Leaf 7.1 EAX: AVX-VNNI, AVX512-BF16 */
 #define L71A_HOST (BIT(4) | BIT(5))
+/*
+ * Leaf 7.2 EDX, ours: BHI_CTRL, MCDT_NO. Linux takes every Intel processor for one that needs branch history
+ * cleared at each system call, by a loop of calls if there is no control bit for it.
+ */
+#define L72D_INTEL (BIT(4) | BIT(5))
 /* 0x80000001 ECX: LAHF, LZCNT, SSE4A, misaligned SSE, 3DNow prefetch */
 #define E1C_V2   BIT(0)
 #define E1C_V3   (E1C_V2 | BIT(5))
@@ -163,6 +168,10 @@ static void basic_leaves(struct cpu_model *m, enum level l)
 			m->leaf7_1.eax = host_leaf(7, 1).eax & L71A_HOST;
 			if (!avx512)
 				m->leaf7_1.eax &= ~BIT(5);
+		}
+		if (m->vendor_intel) {
+			r->eax = 2;
+			m->leaf7_2.edx = L72D_INTEL;
 		}
 	}
 	m->basic[2] = m->vendor_intel ? host_leaf(2, 0) : (struct cpuid_regs){ 0 };
@@ -346,7 +355,7 @@ struct cpuid_regs cpuid_query(const struct cpu_model *m, const struct cpuid_cont
 		}
 		return r;
 	case 7:
-		return sub == 0 ? m->basic[7] : sub == 1 ? m->leaf7_1 : r;
+		return sub == 0 ? m->basic[7] : sub == 1 ? m->leaf7_1 : sub == 2 ? m->leaf7_2 : r;
 	case 0xb:
 		r.edx = c->apic_id;
 		r.ecx = sub & 0xff;

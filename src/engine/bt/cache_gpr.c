@@ -132,7 +132,8 @@ uint64_t cache_rip(const struct vcpu *v, const struct block *b, uint64_t off)
 /* Does exit e lead to b, entered at va, as long as e's block is entered at the same page? */
 static bool leads_to(const struct block_exit *e, const struct block *b, uint64_t va)
 {
-	if (e->from->flags != b->flags || e->from->dead || e->to || b->page2)
+	if (((e->from->flags ^ b->flags) & ~(uint32_t)BLOCK_NOGROUP) ||
+	    e->no_group != !!(b->flags & BLOCK_NOGROUP) || e->from->dead || e->to || b->page2)
 		return false;
 	if (!(b->flags & BLOCK_USER))
 		return e->target == va;
@@ -166,6 +167,7 @@ void cache_follow(struct vcpu *v, struct block_exit *e, struct block *b, uint64_
 void *t1_find(struct vcpu *v, uint64_t va, struct block_exit *e)
 {
 	uint64_t pa;
+	uint32_t flags = v->cur_flags | (e && e->no_group ? BLOCK_NOGROUP : 0);
 	struct block *b;
 	void *host;
 	bool dummy;
@@ -182,7 +184,7 @@ void *t1_find(struct vcpu *v, uint64_t va, struct block_exit *e)
 	}
 	if (!host)
 		return NULL;
-	b = cache_find(v, mem_ptr_to_gpa(v->mem, host).v, va, v->cur_flags);
+	b = cache_find(v, mem_ptr_to_gpa(v->mem, host).v, va, flags);
 	if (!b)
 		return NULL;
 	cache_follow(v, e, b, va);

@@ -152,9 +152,11 @@ static int msr_read(struct vcpu *v, uint32_t i, uint64_t *val)
 		*val = s->sysenter_eip;
 		return 0;
 	case MSR_PLATFORM_ID:
-	case MSR_FEATURE_CONTROL:
 	case MSR_MCG_CAP:
 		*val = 0;
+		return 0;
+	case MSR_FEATURE_CONTROL: /* locked by firmware, VMX off */
+		*val = v->model->vendor_intel;
 		return 0;
 	case MSR_MCG_STATUS:
 		*val = s->mcg_status;

@@ -123,6 +123,9 @@ void t1_run(struct vcpu *v)
 			continue;
 		}
 		if (!asked && (flags & BLOCK_USER) && t2_wants(v)) {
+			struct block_exit *way = link;
+			uint64_t here = v->st.rip;
+
 			link = NULL;
 			switch (t2_run(v)) {
 			case T2_DONE:
@@ -133,6 +136,10 @@ void t1_run(struct vcpu *v)
 				break;
 			case T2_T1:
 				asked = true;
+				/* The way to a block without groups must not be forgotten, or the one with
+				 * them is tried for ever. */
+				if (v->st.rip == here && way && way->no_group)
+					link = way;
 				break;
 			}
 			continue;
@@ -146,7 +153,7 @@ void t1_run(struct vcpu *v)
 			}
 			last_flags = flags;
 		}
-		b = find_block(v, flags);
+		b = find_block(v, flags | (link && link->no_group ? BLOCK_NOGROUP : 0));
 		if (generation != v->cache->generation) {
 			generation = v->cache->generation;
 			link = NULL;

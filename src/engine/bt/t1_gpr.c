@@ -141,9 +141,29 @@ static uint64_t slow_crossing(struct vcpu *v, uint64_t va, unsigned size, unsign
 	return go_direct(v, va, copy);
 }
 
+/* The range of a group (translate_group.c): a miss does what its first member would. */
+static uint64_t slow_group(struct vcpu *v, uint64_t va, unsigned size, unsigned acc, bool any_writes)
+{
+	const struct tlb_entry *e = (struct tlb_entry *)v->tlb_base + (va >> 12) % TLB_SIZE;
+	bool code;
+	void *host;
+	uint64_t pa;
+
+	v->direct_skip = DIRECT_SKIP;
+	if ((va & 0xfff) + size > PAGE_SIZE)
+		return 0;
+	if (mmu_host(v, va, acc, &host, &pa, &code)) {
+		v->exc.present = false;
+		return 0;
+	}
+	if ((any_writes ? e->tag_w : e->tag_r) == (va & PAGE_MASK))
+		v->direct_skip = 0;
+	return 0;
+}
+
 uint64_t t1_slow_mem(struct vcpu *v, uint64_t va, uint32_t info)
 {
-	unsigned size = info & 0xff, acc = mmu_acc(v) | ((info & 0x100) ? ACC_W : ACC_R);
+	unsigned size = info & 0xff, acc = mmu_acc(v) | ((info & MISS_WRITE) ? ACC_W : ACC_R);
 	uint64_t pa;
 	void *host;
 	bool code;
@@ -151,9 +171,15 @@ uint64_t t1_slow_mem(struct vcpu *v, uint64_t va, uint32_t info)
 	/* Non-canonical addresses, devices and faults are for t1_fault and the interpreter. */
 	v->fault_info = 0;
 	v->direct_skip = 0;
-	if (!size || !canonical(va) || v->dr_watch || (info & MISS_MASKED))
-		return 1;
+	if (!size || !canonical(va) || v->dr_watch || (info & MISS_MASKED)) {
+		if (!(info & MISS_GROUP))
+			return 1;
+		v->direct_skip = DIRECT_SKIP;
+		return 0;
+	}
 	v->st.rflags = (v->st.rflags & ~(uint64_t)FLAG_AC) | (v->acflag ? FLAG_AC : 0);
+	if (info & MISS_GROUP)
+		return slow_group(v, va, size * 16, acc, info & MISS_GROUP_ANY);
 	if ((va & 0xfff) + size > PAGE_SIZE)
 		return slow_crossing(v, va, size, acc, info);
 	if (mmu_host(v, va, acc, &host, &pa, &code)) {

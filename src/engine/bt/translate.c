@@ -295,6 +295,24 @@ static void emit_cold(struct tr *t)
 			emit_lea(e, 8, T1, VCPU, EMIT_NO_REG, 1, OFF(direct));
 			emit_jmp(e, x->after);
 			break;
+		case COLD_GROUP: {
+			struct block_exit *out = &t->exits[x->exit];
+
+			emit_op_mem(e, 8, OP_XOR_LOAD, T0, T1, x->tag);
+			emit_mov_imm(e, T1, x->info);
+			emit_call_mem(e, VCPU, OFF(slow_mem));
+			emit_jmp(e, x->retry);
+			/* Here if the group is to be left; linked, this jump goes to the block without
+			 * groups. */
+			emit1(e, 0xe9);
+			out->patch = e->p;
+			emit4(e, 0);
+			out->cold = emit_here(e);
+			tr_emit_pc(t, T0, x->rip);
+			emit_mov_imm(e, T1, (uint64_t)&t->b->exits[x->exit]);
+			emit_jmp(e, c->stub_link);
+			break;
+		}
 		case COLD_EXIT:
 			t->exits[x->exit].cold = here;
 			if ((t->flags & BLOCK_USER) && !t->exits[x->exit].same_page) {

@@ -252,22 +252,24 @@ bool tr_in_reach(const struct tr *t, const struct insn *in)
 	return tr_fits32(d);
 }
 
-static uint32_t miss_info(const struct tr *t, unsigned size, bool write)
+static uint32_t miss_info(const struct tr *t, unsigned size, uint32_t how)
 {
-	return size | (write ? 0x100u : 0) | (uint32_t)(t->va - t->b->va) << 16;
+	return size | how | (uint32_t)(t->va - t->b->va) << 16;
 }
 
-/* The TLB check of the address in T0; afterwards T1 is its entry and T0 the offset in the page. A miss goes
- * back to `start`. */
-void tr_check_address(struct tr *t, uint8_t *start, unsigned size, bool write)
+/* The comparison with the tag; afterwards T1 is the entry, T0 the offset in the page. */
+static void emit_tag_check(struct tr *t, unsigned size, int32_t tag)
 {
 	struct emit *e = &t->e;
-	int32_t tag = write ? offsetof(struct tlb_entry, tag_w) : offsetof(struct tlb_entry, tag_r);
-	struct cold *c;
 
-	emit_mov(e, T1, T0);
-	emit_bytes(e, "\x49\xc1\xee\x07", 4); /* shr r14, 7 */
-	emit_bytes(e, "\x41\x81\xe6", 3);     /* and r14d, imm32 */
+	if (t->v->cache->rorx) {
+		emit_bytes(e, "\xc4\x43\xfb\xf0\xf5\x07",
+			   6); /* rorx r14, r13, 7: the mask takes care of the rest */
+	} else {
+		emit_mov(e, T1, T0);
+		emit_bytes(e, "\x49\xc1\xee\x07", 4); /* shr r14, 7 */
+	}
+	emit_bytes(e, "\x41\x81\xe6", 3); /* and r14d, imm32 */
 	emit4(e, (TLB_SIZE - 1) << 5);
 	emit_op_mem(e, 8, OP_ADD_LOAD, T1, VCPU, OFF(tlb_base));
 	emit_op_mem(e, 8, OP_XOR_LOAD, T0, T1, tag);
@@ -275,26 +277,59 @@ void tr_check_address(struct tr *t, uint8_t *start, unsigned size, bool write)
 	emit4(e, PAGE_SIZE - size);
 	emit1(e, 0x0f); /* ja */
 	emit1(e, 0x87);
+}
+
+static int32_t tag_offset(bool write)
+{
+	return write ? offsetof(struct tlb_entry, tag_w) : offsetof(struct tlb_entry, tag_r);
+}
+
+void tr_check_address(struct tr *t, uint8_t *start, unsigned size, uint32_t how)
+{
+	int32_t tag = tag_offset(how & MISS_WRITE);
+	struct cold *c;
+
+	emit_tag_check(t, size, tag);
 	c = add_cold(t, COLD_MISS);
 	c->patch = emit_rel32(t);
 	c->retry = start;
-	c->after = emit_here(e);
-	c->info = miss_info(t, size, write);
+	c->after = emit_here(&t->e);
+	c->info = miss_info(t, size, how);
 	c->tag = tag;
 }
 
-/*
- * The TLB check for [a, a+size). Afterwards *m is the host operand and the
- * return value the one scratch register that is free. Destroys host flags.
- */
-unsigned tr_check(struct tr *t, const struct ea *a, unsigned size, bool write, struct host_mem *m)
+void tr_check_range(struct tr *t, uint8_t *start, unsigned size, bool write, bool any)
+{
+	int32_t tag = tag_offset(any);
+	struct cold *c;
+
+	emit_tag_check(t, size, tag);
+	c = add_cold(t, COLD_GROUP);
+	c->patch = emit_rel32(t);
+	c->retry = start;
+	c->info = miss_info(t, (size + 15) / 16,
+			    MISS_GROUP | (write ? MISS_WRITE : 0) | (any ? MISS_GROUP_ANY : 0));
+	c->tag = tag;
+	c->rip = t->va;
+	c->exit = t->n_exits;
+	t->exits[t->n_exits++] = (struct block_exit){
+		.target = t->va, .from = t->b, .flags_in_mem = true, .same_page = true, .no_group = true
+	};
+}
+
+unsigned tr_check(struct tr *t, const struct ea *a, unsigned size, uint32_t how, uint32_t live,
+		  struct host_mem *m)
 {
 	struct emit *e = &t->e;
-	uint8_t *start = emit_here(e);
-	unsigned base;
+	uint8_t *start;
+	unsigned base, free_reg;
 
+	if (tr_group(t, a, how & MISS_WRITE, live, m, &free_reg))
+		return free_reg;
+	tr_spare_flags(t, live);
+	start = emit_here(e);
 	tr_emit_ea(t, a);
-	tr_check_address(t, start, size, write);
+	tr_check_address(t, start, size, how);
 	base = a->base == EMIT_NO_REG ? EMIT_NO_REG : tr_host_reg(a->base);
 	if (base != EMIT_NO_REG && a->index == EMIT_NO_REG && a->seg == SEG_DS && a->addrsize == 8 &&
 	    t->mode == 8) {
