@@ -206,7 +206,7 @@ static void *resume(struct vcpu *v)
 		s->rflags &= ~(uint64_t)FLAG_RF;
 	if (!t1_mode_flags(v, &flags) || flags != v->jc_flags[!!(flags & BLOCK_USER)])
 		return NULL;
-	if (v->links_gen != v->global_gen || v->lockstep || ((flags & BLOCK_USER) && t2_wants(v)))
+	if (v->links_gen != v->global_gen || v->alone || ((flags & BLOCK_USER) && t2_wants(v)))
 		return NULL;
 	v->cur_flags = flags;
 	t1_sync_in(v);
