@@ -97,7 +97,7 @@ void cache_link(struct vcpu *v, struct block_exit *e, struct block *to)
 	e->to = to;
 	e->next_in = to->in;
 	to->in = e;
-	cache_patch(v->cache, e, e->flags_in_mem ? to->entry_m : to->entry_h);
+	cache_patch(v->cache, e, e->in_mem && (!e->in_host || to->wants_mem) ? to->entry_m : to->entry_h);
 }
 
 /* True if both addresses lie in one large global page, whose translation outlives CR3 loads (SDM
