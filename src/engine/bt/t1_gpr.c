@@ -236,6 +236,8 @@ void *t1_special(struct vcpu *v, const struct special *sp)
 		r = interp_string(v, in);
 	if (r == 1)
 		r = interp_system(v, in);
+	if (r == 1)
+		r = interp_fpstate_live(v, in);
 	if (r) {
 		s->rip = v->insn_rip;
 		if (r < 0 && !v->bail)

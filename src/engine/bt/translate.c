@@ -44,6 +44,7 @@
 #include <string.h>
 
 #include "base/util.h"
+#include "engine/bt/interp_internal.h"
 #include "engine/bt/translate_internal.h"
 
 /* ---- liveness ---- */
@@ -181,7 +182,7 @@ static bool special_in_c(const struct insn *in)
 	case ZYDIS_MNEMONIC_HLT:
 		return false;
 	default:
-		return in->unit == UNIT_INT && !in->mem_vsib;
+		return (in->unit == UNIT_INT && !in->mem_vsib) || interp_fpstate_is_live(in);
 	}
 }
 

@@ -206,6 +206,7 @@ struct vcpu {
 	uint32_t jc_flags[2];       /* mode flags of the blocks in the jump caches, by CPL 3 */
 	_Atomic uint32_t running;   /* inside vcpu_run: may execute guest code before its next safe point */
 	_Atomic uint32_t post_lock; /* spin flag for the two below */
+	uint8_t fp_image[X86_XSAVE_MAX] __attribute__((aligned(64))); /* of an XSAVE or XRSTOR on its way */
 	uint8_t crossing[256] __attribute__((aligned(64))); /* what a read across a page's end found */
 	uint32_t n_posted; /* over the array's size: too many, drop everything */
 	struct posted {
