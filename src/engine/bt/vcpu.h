@@ -203,6 +203,12 @@ struct vcpu {
 	uint32_t cur_flags;        /* mode flags of the code that runs */
 	uint32_t global_gen,
 	    links_gen; /* counts flushes of global TLB entries; the count that links were checked against */
+	/* Mode flags that follow from control registers, by CPL 3; and the registers that they were found
+	 * for. */
+	struct control_cache {
+		uint64_t cr0, cr4, efer, xcr0;
+		uint32_t flags[2];
+	} control;
 	uint32_t jc_flags[2];       /* mode flags of the blocks in the jump caches, by CPL 3 */
 	_Atomic uint32_t running;   /* inside vcpu_run: may execute guest code before its next safe point */
 	_Atomic uint32_t post_lock; /* spin flag for the two below */
