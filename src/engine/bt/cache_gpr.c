@@ -117,11 +117,7 @@ static bool same_global_page(struct vcpu *v, uint64_t a, uint64_t b)
 
 void cache_jc_enter(struct vcpu *v, struct block *b, uint64_t va)
 {
-	unsigned user = !!(b->flags & BLOCK_USER), i = jc_index(va);
-
-	v->asid->jc[user][i] = (struct jc_entry){ va, b->entry_jc };
-	touch(&v->asid->jc_touched[user], i);
-	mmu_note_exec(v, va);
+	mmu_jc_enter(v, b->flags & BLOCK_USER, va, b->entry_jc, b->page2);
 }
 
 uint64_t cache_rip(const struct vcpu *v, const struct block *b, uint64_t off)
