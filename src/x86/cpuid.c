@@ -36,7 +36,7 @@
 	(L7B_V3 | BIT(0) | BIT(9) | BIT(16) | BIT(17) | BIT(18) | BIT(19) | BIT(21) | BIT(23) | BIT(24) |    \
 	 BIT(28) | BIT(29) | BIT(30) |                                                                       \
 	 BIT(31)) /* FSGSBASE ERMS AVX512F/DQ RDSEED ADX IFMA CLFLUSHOPT CLWB CD SHA BW VL */
-#define L7B_OURS   (BIT(7) | BIT(10) | BIT(20)) /* SMEP INVPCID SMAP */
+#define L7B_OURS   (BIT(1) | BIT(7) | BIT(10) | BIT(20)) /* TSC_ADJUST SMEP INVPCID SMAP */
 #define L7B_AVX512 (BIT(16) | BIT(17) | BIT(21) | BIT(28) | BIT(30) | BIT(31))
 /* Leaf 7 ECX: VBMI VBMI2 GFNI VAES VPCLMULQDQ VNNI BITALG VPOPCNTDQ RDPID */
 #define L7C_HOST   (BIT(1) | BIT(6) | BIT(8) | BIT(9) | BIT(10) | BIT(11) | BIT(12) | BIT(14) | BIT(22))

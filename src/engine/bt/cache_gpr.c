@@ -168,7 +168,7 @@ void *t1_find(struct vcpu *v, uint64_t va, struct block_exit *e)
 	void *host;
 	bool dummy;
 
-	if (v->lockstep || (v->cache->global_links && v->global_gen != v->links_gen))
+	if (v->alone || (v->cache->global_links && v->global_gen != v->links_gen))
 		return NULL;
 	if ((v->cur_flags & BLOCK_USER) && t2_wants(v))
 		return NULL;

@@ -15,6 +15,7 @@
  * memory operand needs a register for its host pointer: both get registers that
  * the instruction does not use.
  */
+#include "engine/bt/bt.h"
 #include "engine/bt/interp_internal.h"
 
 #include <errno.h>
@@ -330,7 +331,14 @@ static int faulting_store(struct vcpu *v, const struct insn *in, struct native_f
 	return -1;
 }
 
-static int execute_native(struct vcpu *v, struct ientry *e)
+/* What is locked is atomic even across a page: done in a copy, while no other vCPU looks. */
+static bool is_locked(const struct insn *in)
+{
+	return in->mem_write && (in->lock || in->mnemonic == ZYDIS_MNEMONIC_XCHG);
+}
+
+/* *stopped: the other vCPUs stand still. */
+static int execute_native_with(struct vcpu *v, struct ientry *e, bool *stopped)
 {
 	const struct insn *in = &e->in;
 	struct native_frame f;
@@ -361,8 +369,13 @@ static int execute_native(struct vcpu *v, struct ientry *e)
 			bad = masked_open(v, in, off, &m);
 		} else {
 			bad = seg_linear(v, in->seg, off, in->mem_size ? in->mem_size : 1,
-					 in->mem_write ? ACC_W : ACC_R, &lin) ||
-			      mref_open(v, lin, in->mem_size, in->mem_read, in->mem_write, &m);
+					 in->mem_write ? ACC_W : ACC_R, &lin);
+			if (!bad && is_locked(in) && (lin & 0xfff) + in->mem_size > PAGE_SIZE &&
+			    v->vm->nr_vcpus > 1) {
+				bt_stop_others(v);
+				*stopped = true;
+			}
+			bad = bad || mref_open(v, lin, in->mem_size, in->mem_read, in->mem_write, &m);
 		}
 		if (bad && !(in->store_state && v->model->vendor_intel))
 			return -1;
@@ -406,6 +419,16 @@ static int execute_native(struct vcpu *v, struct ientry *e)
 	if (v->dr_watch && in->has_mem)
 		return interp_check_watch(v, m.lin, m.size, in->mem_write);
 	return 0;
+}
+
+static int execute_native(struct vcpu *v, struct ientry *e)
+{
+	bool stopped = false;
+	int r = execute_native_with(v, e, &stopped);
+
+	if (stopped)
+		bt_resume_others(v);
+	return r;
 }
 
 /* ---- debug ---- */
@@ -478,6 +501,7 @@ int interp_try(struct vcpu *v)
 	v->exc.present = false;
 	v->exc.soft = false;
 	v->exc.dr6 = 0;
+	v->switched = false;
 	v->stats.interp_insns++;
 	if (code_breakpoint(v) || fetch(v, &e))
 		return -1;
@@ -489,8 +513,7 @@ int interp_try(struct vcpu *v)
 	if (!is_code64(v))
 		s->rip = (uint32_t)s->rip;
 	if (execute(v, e)) {
-		/* After a task switch the fault is the new task's, whose RIP stands. */
-		if (!(v->exc.vector == EXC_DB && v->exc.dr6 == 1u << 15))
+		if (!v->switched)
 			s->rip = v->insn_rip;
 		return -1;
 	}

@@ -9,6 +9,7 @@
 #define MSR_TSC             0x10
 #define MSR_PLATFORM_ID     0x17
 #define MSR_FEATURE_CONTROL 0x3a
+#define MSR_TSC_ADJUST      0x3b
 #define MSR_SPEC_CTRL       0x48
 #define MSR_PRED_CMD        0x49
 #define MSR_UCODE_REV       0x8b
@@ -126,6 +127,9 @@ static int msr_read(struct vcpu *v, uint32_t i, uint64_t *val)
 	case MSR_TSC:
 		*val = guest_tsc(v);
 		return 0;
+	case MSR_TSC_ADJUST:
+		*val = s->tsc_adjust;
+		return 0;
 	case MSR_SPEC_CTRL:
 		*val = s->spec_ctrl;
 		return has_speculation_msr(v, i) ? 0 : -1;
@@ -215,6 +219,27 @@ static bool pat_valid(uint64_t x)
 	return true;
 }
 
+static bool mtrr_type_valid(uint64_t t)
+{
+	return t < 2 || (t >= 4 && t <= 6);
+}
+
+/* Reserved bits and types (SDM 3A 12.11.2). */
+static bool mtrr_valid(const struct vcpu *v, uint32_t i, uint64_t val)
+{
+	if (i == MSR_MTRR_DEF)
+		return !(val & ~0xcffull) && mtrr_type_valid(val & 0xff);
+	if (i >= MSR_MTRR_BASE && i < MSR_MTRR_BASE + 16) {
+		if (val & ~(v->phys_mask | 0xfff))
+			return false;
+		return (i & 1) ? !(val & 0x7ff) : !(val & 0xf00) && mtrr_type_valid(val & 0xff);
+	}
+	for (unsigned k = 0; k < 64; k += 8)
+		if (!mtrr_type_valid(val >> k & 0xff))
+			return false;
+	return true;
+}
+
 static int efer_write(struct vcpu *v, uint64_t val)
 {
 	struct x86_state *s = &v->st;
@@ -243,12 +268,20 @@ static int msr_write(struct vcpu *v, uint32_t i, uint64_t val)
 
 	if (slot) {
 		/* Memory types do not matter here, but what was written must read back. */
+		if (!mtrr_valid(v, i, val))
+			return -1;
 		*slot = val;
 		return 0;
 	}
 	switch (i) {
-	case MSR_TSC:
-		s->tsc_offset += val - guest_tsc(v);
+	case MSR_TSC: /* what moves the one moves the other (SDM 3B 18.17.3) */
+		val -= guest_tsc(v);
+		s->tsc_offset += val;
+		s->tsc_adjust += val;
+		return 0;
+	case MSR_TSC_ADJUST:
+		s->tsc_offset += val - s->tsc_adjust;
+		s->tsc_adjust = val;
 		return 0;
 	case MSR_SPEC_CTRL:
 		if ((val & ~0x407ull) || !has_speculation_msr(v, i))
@@ -896,7 +929,13 @@ static int do_xgetbv(struct vcpu *v)
 	case 1:
 		if (!(v->model->host_d[1].eax & 4))
 			return exc_gp(v, 0);
-		memcpy(&bv, v->st.xsave + 512, 8);
+		if (v->in_gpr) { /* what is in use is in the processor's registers */
+			uint32_t hi;
+
+			__asm__ volatile("xgetbv" : "=a"(bv), "=d"(hi) : "c"(1));
+		} else {
+			memcpy(&bv, v->st.xsave + 512, 8);
+		}
 		val = v->st.xcr0 & bv;
 		break;
 	default:
@@ -931,7 +970,7 @@ static int do_invpcid(struct vcpu *v, const struct insn *in)
 	if (vmem_read(v, in->seg, insn_ea(v, in), d, 16))
 		return -1;
 	type = reg_get(v, in->ops[0].reg, is_code64(v) ? 8 : 4);
-	if (type > 3 || (d[0] >> 12 && type < 2) || (type < 2 && !(v->st.cr4 & CR4_PCIDE) && (d[0] & 0xfff)))
+	if (type > 3 || d[0] >> 12 || (type < 2 && !(v->st.cr4 & CR4_PCIDE) && (d[0] & 0xfff)))
 		return exc_gp(v, 0);
 	switch (type) {
 	case 0:

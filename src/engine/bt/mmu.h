@@ -53,6 +53,8 @@ void mmu_init(struct vcpu *v);
 
 /* Invalidation. All act on this vCPU alone. */
 void mmu_flush_all(struct vcpu *v); /* every PCID, global pages too */
+void mmu_stress_flush(
+    struct vcpu *v); /* what is cached for the current PCID, stubs aside: never wrong, for --stress */
 void mmu_flush_pcid(struct vcpu *v, uint16_t pcid);
 void mmu_invlpg(struct vcpu *v, uint64_t va);
 void mmu_invlpg_pcid(struct vcpu *v, uint16_t pcid, uint64_t va);

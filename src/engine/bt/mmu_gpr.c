@@ -20,6 +20,7 @@
  * SMAP, whose one table all PCIDs share (struct asid); INVLPG removes an address from
  * every slot, which is more than the manual demands and so allowed.
  */
+#include "engine/bt/bt.h"
 #include "engine/bt/mmu.h"
 #include "engine/bt/t2.h"
 
@@ -354,6 +355,29 @@ static bool written_maybe(const struct asid *a, enum tlb_mode m, uint64_t host_p
 	return a->written_pages[m][h >> 6] >> (h & 63) & 1;
 }
 
+static void clear_tlb(struct asid *a, enum tlb_mode m)
+{
+	struct touched *t = &a->tlb_touched[m];
+
+	if (t->n > TOUCHED_MAX) {
+		for (unsigned i = 0; i < TLB_SIZE; i++)
+			tlb_entry_clear(&a->tlb[m][i], i);
+		for (unsigned i = 0; i < ARRAY_SIZE(a->written_pages[m]); i++)
+			a->written_pages[m][i] = 0;
+	} else {
+		for (unsigned k = 0; k < t->n; k++)
+			tlb_entry_clear(&a->tlb[m][t->index[k]], t->index[k]);
+	}
+	t->n = 0;
+}
+
+static void clear_itlb(struct asid *a)
+{
+	for (int m = 0; m < 2; m++)
+		for (unsigned i = 0; i < ITLB_SIZE; i++)
+			a->itlb[m][i].tag = ~0ull;
+}
+
 static void fill(struct vcpu *v, uint64_t va, unsigned acc, const struct walk *w, void *host_page,
 		 uint8_t flags)
 {
@@ -368,6 +392,11 @@ static void fill(struct vcpu *v, uint64_t va, unsigned acc, const struct walk *w
 	if (w->page_size > PAGE_SIZE)
 		large_note(v, va);
 	v->stats.tlb_fills++;
+	if (v->vm->stress.tiny_tlb && (acc & ACC_X))
+		clear_itlb(code_holder(v, a));
+	if (v->vm->stress.tiny_tlb && !(acc & ACC_X))
+		for (int m = 0; m < TLB_MODES; m++)
+			clear_tlb(tlb_holder(v, m), m);
 	if (acc & ACC_X) {
 		*itlb_entry(v, a, va) =
 		    (struct itlb_entry){ .tag = page, .page = (uint64_t)host_page, .global = w->global };
@@ -447,22 +476,6 @@ void mmu_init(struct vcpu *v)
 	v->asid = &v->asids[0];
 }
 
-static void clear_tlb(struct asid *a, enum tlb_mode m)
-{
-	struct touched *t = &a->tlb_touched[m];
-
-	if (t->n > TOUCHED_MAX) {
-		for (unsigned i = 0; i < TLB_SIZE; i++)
-			tlb_entry_clear(&a->tlb[m][i], i);
-		for (unsigned i = 0; i < ARRAY_SIZE(a->written_pages[m]); i++)
-			a->written_pages[m][i] = 0;
-	} else {
-		for (unsigned k = 0; k < t->n; k++)
-			tlb_entry_clear(&a->tlb[m][t->index[k]], t->index[k]);
-	}
-	t->n = 0;
-}
-
 static void clear_jc(struct asid *a)
 {
 	if (!a->jc_touched[0].n && !a->jc_touched[1].n)
@@ -478,13 +491,6 @@ static void clear_jc(struct asid *a)
 			jc_clear(&a->jc[m][t->index[k]], t->index[k]);
 		t->n = 0;
 	}
-}
-
-static void clear_itlb(struct asid *a)
-{
-	for (int m = 0; m < 2; m++)
-		for (unsigned i = 0; i < ITLB_SIZE; i++)
-			a->itlb[m][i].tag = ~0ull;
 }
 
 /* What the shared one has of pages that are not global. */
@@ -514,6 +520,11 @@ static void asid_clear(struct asid *a)
 	for (int m = 0; m < TLB_MODES; m++)
 		clear_tlb(a, m);
 	clear_jc(a);
+}
+
+void mmu_stress_flush(struct vcpu *v)
+{
+	asid_clear(v->asid);
 }
 
 static void drop_all(struct vcpu *v)

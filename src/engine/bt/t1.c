@@ -17,6 +17,7 @@
 #include <string.h>
 
 #include "base/util.h"
+#include "engine/bt/bt.h"
 #include "engine/bt/cache.h"
 #include "engine/bt/interp.h"
 #include "engine/bt/lockstep.h"
@@ -153,6 +154,8 @@ void t1_run(struct vcpu *v)
 			}
 			last_flags = flags;
 		}
+		if (v->vm->stress.flush)
+			mmu_stress_flush(v);
 		b = find_block(v, flags | (link && link->no_group ? BLOCK_NOGROUP : 0));
 		if (generation != v->cache->generation) {
 			generation = v->cache->generation;
@@ -170,13 +173,13 @@ void t1_run(struct vcpu *v)
 		}
 		if (v->lockstep)
 			lockstep_reference(v, b);
-		else
+		else if (!v->alone)
 			cache_follow(v, link, b, v->st.rip);
 		link = NULL;
 		v->cur_flags = flags;
 		t1_sync_in(v);
 		mmu_set_mode(v);
-		if (v->lockstep)
+		if (v->alone)
 			v->jc_base = v->empty_jc;
 		v->t1_code = (uint64_t)b->entry_jc;
 		start = ticks();

@@ -226,7 +226,7 @@ static void *resume(struct vcpu *v)
 		s->rflags &= ~(uint64_t)FLAG_RF;
 	if (!t1_mode_flags(v, &flags) || flags != v->jc_flags[!!(flags & BLOCK_USER)])
 		return NULL;
-	if (v->links_gen != v->global_gen || v->lockstep || ((flags & BLOCK_USER) && t2_wants(v)))
+	if (v->links_gen != v->global_gen || v->alone || ((flags & BLOCK_USER) && t2_wants(v)))
 		return NULL;
 	v->cur_flags = flags;
 	t1_sync_in(v);
@@ -265,12 +265,14 @@ void *t1_special(struct vcpu *v, struct special *sp)
 	v->exc.present = false;
 	v->exc.dr6 = 0;
 	v->exc.soft = false;
+	v->switched = false;
 	v->in_gpr = true;
 	/* A SYSRET that sets TF traps by it at once, which interp_step knows. */
 	v->bail = in->mnemonic == ZYDIS_MNEMONIC_SYSRET && (s->gpr[R11] & FLAG_TF);
 	r = v->bail ? -1 : execute(v, sp);
 	if (r) {
-		s->rip = v->insn_rip;
+		if (!v->switched)
+			s->rip = v->insn_rip;
 		if (r < 0 && !v->bail)
 			event_exception(v);
 		if (r > 0 || v->bail) {

@@ -44,6 +44,7 @@
 #include <string.h>
 
 #include "base/util.h"
+#include "engine/bt/bt.h"
 #include "engine/bt/interp_internal.h"
 #include "engine/bt/translate_internal.h"
 
@@ -222,9 +223,10 @@ static bool decode_across(struct tr *t, uint64_t va, struct insn *in)
 static void collect(struct tr *t)
 {
 	uint64_t va = t->b->va;
+	unsigned max = t->v->vm->stress.one_insn ? 1 : MAX_INSNS;
 	uint32_t live;
 
-	while (t->n < MAX_INSNS) {
+	while (t->n < max) {
 		unsigned off = va & 0xfff;
 		struct insn *in = &t->in[t->n];
 		unsigned last;

@@ -183,6 +183,7 @@ struct vcpu {
 	uint64_t pdpte[4];         /* PAE page-directory pointers, loaded with CR3 */
 	uint64_t large_filter[64]; /* hash set of 2 MiB regions with entries that came from large pages */
 	struct exception exc;
+	bool switched;      /* a task switch was done: what faults now does so at st.rip, in the new task */
 	uint64_t insn_rip;  /* start of the instruction being interpreted */
 	uint64_t cr4_valid; /* bits that the CPU model allows */
 	uint64_t phys_mask; /* valid physical-address bits of a PTE */
@@ -200,8 +201,8 @@ struct vcpu {
 	_Atomic uint32_t request; /* BT_REQ_* from other threads */
 	pthread_t thread;
 	int tid;
-	timer_t timer;
-	bool has_timer;
+	timer_t timer, stress_timer;
+	bool has_timer, has_stress_timer;
 	struct t2 *t2;             /* NULL: no direct execution */
 	uint32_t pauses;           /* PAUSE instructions, for yielding */
 	uint8_t polling;           /* in bt_wait, looking at `kick`: needs no signal */
@@ -225,14 +226,17 @@ struct vcpu {
 	_Atomic uint32_t post_lock; /* spin flag for the two below */
 	uint8_t fp_image[X86_XSAVE_MAX] __attribute__((aligned(64))); /* of an XSAVE or XRSTOR on its way */
 	uint8_t crossing[256] __attribute__((aligned(64))); /* what a read across a page's end found */
-	uint32_t n_posted; /* over the array's size: too many, drop everything */
+	uint32_t n_posted;
 	struct posted {
 		const void *host;
 		uint64_t len; /* 0: take the page's write tags away; else drop blocks */
 	} posted[16];
-	uint64_t held_dr6;     /* debug traps that MOV SS holds back */
-	uint64_t dr_watch;     /* DR7 has enabled breakpoints */
-	uint64_t fault_trapno; /* host fault during a native instruction */
+	uint32_t overflow;        /* kinds (BT_POST_*) of those that found no room */
+	_Atomic uint32_t stopped; /* waits at a safe point for vm->stopper to be done */
+	bool alone;               /* each block comes back to the run loop: lockstep, stress */
+	uint64_t held_dr6;        /* debug traps that MOV SS holds back */
+	uint64_t dr_watch;        /* DR7 has enabled breakpoints */
+	uint64_t fault_trapno;    /* host fault during a native instruction */
 	uint64_t fault_addr;
 	struct engine_stats stats;
 	char error[200];
@@ -244,5 +248,10 @@ struct vcpu {
 #define APIC_BASE_ENABLE 0x800u
 
 #define BT_REQ_POSTED 1u
+#define BT_REQ_STOP   2u
+
+#define BT_POST_TAGS   1u
+#define BT_POST_CODE   2u
+#define BT_POST_LAYOUT 4u
 
 #endif
