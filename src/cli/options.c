@@ -64,15 +64,51 @@ static bool is_word(const char *p, size_t n, const char *word)
 	return strlen(word) == n && !strncmp(p, word, n);
 }
 
+#define DISK_BUSES "bus=virtio, bus=ide, bus=ahci"
+#define CD_BUSES   "bus=ide or bus=ahci"
+
+static const struct {
+	const char *word;
+	enum vm_bus bus;
+} buses[] = {
+	{ "bus=virtio", VM_BUS_VIRTIO },
+	{ "bus=ide", VM_BUS_IDE },
+	{ "bus=ahci", VM_BUS_AHCI },
+};
+
+static bool is_bus(const char *p, size_t n, enum vm_bus *ret)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(buses); i++) {
+		if (!is_word(p, n, buses[i].word))
+			continue;
+		*ret = buses[i].bus;
+		return true;
+	}
+	return false;
+}
+
+/* FILE[,bus=BUS]: only a bus at the end is an option, so a FILE may contain commas. */
 static int parse_cdrom(struct options *o, const char *value, struct error *err)
 {
 	if (o->vm.nr_cds == VM_MAX_CDS)
 		return error_set(err, EINVAL, "--cdrom %s: too many; give at most %d discs", value,
 				 VM_MAX_CDS);
-	char *path = strdup(value);
-	if (!path)
+	struct vm_disk *d = &o->vm.cds[o->vm.nr_cds];
+	const char *comma = strrchr(value, ',');
+	size_t len = strlen(value);
+	*d = (struct vm_disk){ .readonly = true, .bus = VM_BUS_IDE };
+	if (comma && !strncmp(comma, ",bus=", 5)) {
+		if (!is_bus(comma + 1, strlen(comma + 1), &d->bus) || d->bus == VM_BUS_VIRTIO)
+			return error_set(err, EINVAL, "--cdrom %s: no CD drive has this bus; use " CD_BUSES,
+					 value);
+		len = (size_t)(comma - value);
+	}
+	if (!len)
+		return error_set(err, EINVAL, "--cdrom %s: names no file; give FILE[,bus=BUS]", value);
+	d->path = strndup(value, len);
+	if (!d->path)
 		return error_set(err, ENOMEM, "no memory; free some and try again");
-	o->vm.cds[o->vm.nr_cds++] = path;
+	o->vm.nr_cds++;
 	return 0;
 }
 
@@ -95,15 +131,10 @@ static int parse_disk(struct options *o, const char *value, struct error *err)
 		size_t n = strcspn(p, ",");
 		if (is_word(p, n, "readonly"))
 			readonly = true;
-		else if (is_word(p, n, "bus=ide"))
-			bus = VM_BUS_IDE;
-		else if (is_word(p, n, "bus=virtio"))
-			bus = VM_BUS_VIRTIO;
-		else if (!is_word(p, n, "format=raw"))
+		else if (!is_bus(p, n, &bus) && !is_word(p, n, "format=raw"))
 			return error_set(err, EINVAL,
-					 "--disk %s: \"%.*s\" is not an option; use readonly, bus=virtio, "
-					 "bus=ide and format=raw "
-					 "(a file name with a comma needs a link without)",
+					 "--disk %s: \"%.*s\" is not an option; use readonly, " DISK_BUSES
+					 " and format=raw (a file name with a comma needs a link without)",
 					 value, (int)n, p);
 		p += n;
 	}
@@ -338,8 +369,8 @@ static const struct option table[] = {
 	{ "memory", "SIZE", "memory, with suffix K, M or G (default 1G)", NULL, 0, parse_memory, false },
 	{ "cpus", "N", "virtual processors, 1 to 16 (default 1)", NULL, 0, parse_cpus, false },
 	{ "cpu", "MODEL", "what they look like: host, v2 or v3 (default host)", cpus, STRING(cpu), NULL, false },
-	{ "disk", "FILE[,readonly][,bus=virtio|ide]", "disk image; repeat for more (default bus virtio)", NULL, 0, parse_disk, true },
-	{ "cdrom", "FILE", "disc image (ISO) in a CD-ROM drive; repeat for more", NULL, 0, parse_cdrom, true },
+	{ "disk", "FILE[,readonly][,bus=virtio|ide|ahci]", "disk image; repeat for more (default bus virtio)", NULL, 0, parse_disk, true },
+	{ "cdrom", "FILE[,bus=ide|ahci]", "disc image (ISO) in a CD-ROM drive; repeat for more", NULL, 0, parse_cdrom, true },
 	{ "net", "user[,hostfwd=tcp:ADDR:PORT-:PORT][,model=virtio|e1000]|none", "network (default user: NAT); also tftp=DIR, bootfile=NAME, restrict=on", NULL, 0, parse_net, false },
 	{ "display", "none|vnc=ADDR:PORT[,password=TEXT]", "where the screen is shown (default none); also vnc=unix:PATH", NULL, 0, parse_display, false },
 	{ "control", "unix:PATH|on", "socket for sill ctl (on: found by the VM's --name)", NULL, 0, parse_control, false },
@@ -425,7 +456,7 @@ static int check_together(const struct options *o, struct error *err)
 
 int options_parse(int argc, char *const *argv, struct options *ret, struct error *err)
 {
-	uint32_t seen = 0;
+	uint64_t seen = 0;
 	int r;
 	*ret = (struct options){
 		.vm = { .name = "vm",
@@ -462,7 +493,7 @@ int options_parse(int argc, char *const *argv, struct options *ret, struct error
 		if (opt->argument && !*value && opt->string != STRING(cmdline))
 			return error_set(err, EINVAL, "--%s has an empty value; give %s", opt->name,
 					 opt->argument);
-		uint32_t bit = 1u << (opt - table);
+		uint64_t bit = 1ull << (opt - table);
 		if ((seen & bit) && !opt->repeatable)
 			return error_set(err, EINVAL, "--%s is given twice; give it once", opt->name);
 		seen |= bit;
@@ -482,7 +513,7 @@ void options_free(struct options *o)
 		free(o->vm.disks[i].path);
 	o->vm.nr_disks = 0;
 	for (unsigned i = 0; i < o->vm.nr_cds; i++)
-		free(o->vm.cds[i]);
+		free(o->vm.cds[i].path);
 	o->vm.nr_cds = 0;
 	free(o->firmware);
 	free(o->vnc);

@@ -93,6 +93,9 @@ static void refusals(void **state)
 		{ "--disk", ",readonly", "names no file" },
 		{ "--disk", "a,format=qcow2", "format=qcow2" },
 		{ "--disk", "a,", "not an option" },
+		{ "--disk", "a,bus=isa", "bus=ahci" },
+		{ "--cdrom", ",bus=ide", "names no file" },
+		{ "--cdrom", "a,bus=virtio", "bus=ahci" },
 		{ "--net", "tap", "tap" },
 		{ "--net", "user,hostfwd=nonsense", "nonsense" },
 		{ "--serial", "file:", "file:PATH" },
@@ -119,6 +122,24 @@ static void refusals(void **state)
 	assert_non_null(strstr(err.message, "--kernel FILE"));
 }
 
+static void buses(void **state)
+{
+	(void)state;
+	struct options o;
+	assert_int_equal(PARSE(&o, NULL, "--disk", "a", "--disk", "b,bus=ide", "--disk",
+			       "c,bus=ahci,readonly", "--cdrom", "d,e", "--cdrom", "f,bus=ahci"),
+			 0);
+	assert_int_equal(o.vm.disks[0].bus, VM_BUS_VIRTIO);
+	assert_int_equal(o.vm.disks[1].bus, VM_BUS_IDE);
+	assert_int_equal(o.vm.disks[2].bus, VM_BUS_AHCI);
+	assert_true(o.vm.disks[2].readonly);
+	assert_string_equal(o.vm.cds[0].path, "d,e");
+	assert_int_equal(o.vm.cds[0].bus, VM_BUS_IDE);
+	assert_string_equal(o.vm.cds[1].path, "f");
+	assert_int_equal(o.vm.cds[1].bus, VM_BUS_AHCI);
+	options_free(&o);
+}
+
 static void too_many_disks(void **state)
 {
 	(void)state;
@@ -137,10 +158,8 @@ static void too_many_disks(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(defaults),
-		cmocka_unit_test(everything),
-		cmocka_unit_test(refusals),
-		cmocka_unit_test(too_many_disks),
+		cmocka_unit_test(defaults), cmocka_unit_test(everything),     cmocka_unit_test(refusals),
+		cmocka_unit_test(buses),    cmocka_unit_test(too_many_disks),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

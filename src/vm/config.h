@@ -20,7 +20,7 @@ enum vm_boot { VM_BOOT_NONE, VM_BOOT_DISK, VM_BOOT_CDROM, VM_BOOT_FLOPPY, VM_BOO
 
 enum vm_nic { VM_NIC_VIRTIO, VM_NIC_E1000 };
 
-enum vm_bus { VM_BUS_VIRTIO, VM_BUS_IDE };
+enum vm_bus { VM_BUS_VIRTIO, VM_BUS_IDE, VM_BUS_AHCI };
 
 struct vm_disk {
 	char *path; /* allocated */
@@ -45,7 +45,7 @@ struct vm_config {
 	bool boot_menu;
 	struct vm_disk disks[VM_MAX_DISKS];
 	unsigned nr_disks;
-	char *cds[VM_MAX_CDS]; /* allocated; discs in drives of their own */
+	struct vm_disk cds[VM_MAX_CDS]; /* discs in drives of their own; read-only whatever is said */
 	unsigned nr_cds;
 	const char *vnc;          /* address of the VNC server; NULL: none */
 	const char *vnc_password; /* NULL: none */

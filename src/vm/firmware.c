@@ -138,6 +138,16 @@ void vm_boot_path(struct vm *vm, enum vm_boot kind, const char *path)
 	}
 }
 
+void vm_boot_path_pci(struct vm *vm, enum vm_boot kind, const struct pci_device *fn, const char *type,
+		      const char *rest)
+{
+	char path[128], nr[8] = "";
+	if (fn->devfn & 7)
+		snprintf(nr, sizeof(nr), ",%x", fn->devfn & 7);
+	snprintf(path, sizeof(path), "/pci@i0cf8/%s@%x%s%s", type, fn->devfn >> 3, nr, rest);
+	vm_boot_path(vm, kind, path);
+}
+
 static int add_boot_order(struct vm *vm, struct fwcfg *f, struct error *err)
 {
 	char order[sizeof(vm->boot_paths) + 1] = "";
