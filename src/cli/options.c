@@ -64,8 +64,8 @@ static bool is_word(const char *p, size_t n, const char *word)
 	return strlen(word) == n && !strncmp(p, word, n);
 }
 
-#define DISK_BUSES "bus=virtio, bus=ide, bus=ahci"
-#define CD_BUSES   "bus=ide or bus=ahci"
+#define DISK_BUSES "bus=virtio, bus=ide, bus=ahci, bus=scsi"
+#define CD_BUSES   "bus=ide, bus=ahci or bus=scsi"
 
 static const struct {
 	const char *word;
@@ -74,6 +74,7 @@ static const struct {
 	{ "bus=virtio", VM_BUS_VIRTIO },
 	{ "bus=ide", VM_BUS_IDE },
 	{ "bus=ahci", VM_BUS_AHCI },
+	{ "bus=scsi", VM_BUS_SCSI },
 };
 
 static bool is_bus(const char *p, size_t n, enum vm_bus *ret)
@@ -369,8 +370,8 @@ static const struct option table[] = {
 	{ "memory", "SIZE", "memory, with suffix K, M or G (default 1G)", NULL, 0, parse_memory, false },
 	{ "cpus", "N", "virtual processors, 1 to 16 (default 1)", NULL, 0, parse_cpus, false },
 	{ "cpu", "MODEL", "what they look like: host, v2 or v3 (default host)", cpus, STRING(cpu), NULL, false },
-	{ "disk", "FILE[,readonly][,bus=virtio|ide|ahci]", "disk image; repeat for more (default bus virtio)", NULL, 0, parse_disk, true },
-	{ "cdrom", "FILE[,bus=ide|ahci]", "disc image (ISO) in a CD-ROM drive; repeat for more", NULL, 0, parse_cdrom, true },
+	{ "disk", "FILE[,readonly][,bus=virtio|ide|ahci|scsi]", "disk image; repeat for more (default bus virtio)", NULL, 0, parse_disk, true },
+	{ "cdrom", "FILE[,bus=ide|ahci|scsi]", "disc image (ISO) in a CD-ROM drive; repeat for more", NULL, 0, parse_cdrom, true },
 	{ "net", "user[,hostfwd=tcp:ADDR:PORT-:PORT][,model=virtio|e1000]|none", "network (default user: NAT); also tftp=DIR, bootfile=NAME, restrict=on", NULL, 0, parse_net, false },
 	{ "display", "none|vnc=ADDR:PORT[,password=TEXT]", "where the screen is shown (default none); also vnc=unix:PATH", NULL, 0, parse_display, false },
 	{ "control", "unix:PATH|on", "socket for sill ctl (on: found by the VM's --name)", NULL, 0, parse_control, false },

@@ -127,11 +127,13 @@ static void buses(void **state)
 	(void)state;
 	struct options o;
 	assert_int_equal(PARSE(&o, NULL, "--disk", "a", "--disk", "b,bus=ide", "--disk",
-			       "c,bus=ahci,readonly", "--cdrom", "d,e", "--cdrom", "f,bus=ahci"),
+			       "c,bus=ahci,readonly", "--cdrom", "d,e", "--cdrom", "f,bus=ahci", "--disk",
+			       "g,bus=scsi"),
 			 0);
 	assert_int_equal(o.vm.disks[0].bus, VM_BUS_VIRTIO);
 	assert_int_equal(o.vm.disks[1].bus, VM_BUS_IDE);
 	assert_int_equal(o.vm.disks[2].bus, VM_BUS_AHCI);
+	assert_int_equal(o.vm.disks[3].bus, VM_BUS_SCSI);
 	assert_true(o.vm.disks[2].readonly);
 	assert_string_equal(o.vm.cds[0].path, "d,e");
 	assert_int_equal(o.vm.cds[0].bus, VM_BUS_IDE);

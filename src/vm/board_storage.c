@@ -13,7 +13,10 @@
 #include "dev/storage/ide.h"
 #include "dev/virtio/virtio_blk.h"
 #include "dev/virtio/virtio_pci.h"
+#include "dev/virtio/virtio_scsi.h"
 #include "vm/vm_internal.h"
+
+_Static_assert(VIRTIO_SCSI_TARGETS >= VM_MAX_DISKS + VM_MAX_CDS, "a target for every drive");
 
 #define CLASS_DISK 0x010000 /* PCI Code and ID Assignment 1.11 */
 
@@ -42,6 +45,13 @@ static void is_ata_cd(struct drive *d, struct ata_drive *drive)
 	d->cd = &drive->cd;
 	d->tray = &drive->tray;
 	d->tray_opaque = &drive->tray_opaque;
+}
+
+static void is_scsi(struct drive *d, struct scsi_device *device)
+{
+	d->cd = &device->cd;
+	d->tray = &device->tray;
+	d->tray_opaque = &device->tray_opaque;
 }
 
 /* ---- IDE: the first free of the places on the cables, disks and CDs from different ends ---- */
@@ -92,6 +102,31 @@ static int plug_ahci(struct vm *vm, struct drive *d, struct error *err)
 	return 0;
 }
 
+/* ---- SCSI: a target for each ---- */
+
+static int plug_scsi(struct vm *vm, struct drive *d, struct error *err)
+{
+	char path[32];
+	unsigned target = vm->scsi_used;
+	int r = 0;
+	if (!vm->scsi) {
+		r = virtio_scsi_new(&vm->board, &vm->scsi, err);
+		if (!r)
+			r = virtio_pci_new(vm->pci, PCI_DEVFN_ANY, vm->scsi, VIRTIO_SCSI_PCI_CLASS,
+					   d->instance, err);
+		if (!r)
+			vm->scsi_fn = pci_newest(vm->pci);
+	}
+	if (r)
+		return r;
+	/* There are as many targets as a machine can have drives. */
+	vm->scsi_used++;
+	is_scsi(d, virtio_scsi_add(vm->scsi, target, d->is_cd, d->block, d->serial));
+	snprintf(path, sizeof(path), "/channel@0/disk@%x,0", target);
+	vm_boot_path_pci(vm, d->kind, vm->scsi_fn, "scsi", path);
+	return 0;
+}
+
 /* ---- virtio: a function for each disk ---- */
 
 static int plug_virtio(struct vm *vm, struct drive *d, struct error *err)
@@ -112,6 +147,8 @@ static int plug(struct vm *vm, struct drive *d, struct error *err)
 		return plug_ide(vm, d, err);
 	case VM_BUS_AHCI:
 		return plug_ahci(vm, d, err);
+	case VM_BUS_SCSI:
+		return plug_scsi(vm, d, err);
 	case VM_BUS_VIRTIO:
 		break;
 	}

@@ -20,7 +20,7 @@ enum vm_boot { VM_BOOT_NONE, VM_BOOT_DISK, VM_BOOT_CDROM, VM_BOOT_FLOPPY, VM_BOO
 
 enum vm_nic { VM_NIC_VIRTIO, VM_NIC_E1000 };
 
-enum vm_bus { VM_BUS_VIRTIO, VM_BUS_IDE, VM_BUS_AHCI };
+enum vm_bus { VM_BUS_VIRTIO, VM_BUS_IDE, VM_BUS_AHCI, VM_BUS_SCSI };
 
 struct vm_disk {
 	char *path; /* allocated */

@@ -71,7 +71,9 @@ struct vm {
 	struct ide *ide; /* controllers are there if something is plugged in */
 	struct ahci *ahci;
 	bool ide_used[4]; /* IDE_DRIVES */
-	unsigned ahci_used;
+	struct virtio_device *scsi;
+	struct pci_device *scsi_fn;
+	unsigned ahci_used, scsi_used;
 	struct net *net;
 	struct boot_image *image;  /* direct boot */
 	struct firmware *firmware; /* or firmware */
