@@ -64,17 +64,15 @@ static bool is_word(const char *p, size_t n, const char *word)
 	return strlen(word) == n && !strncmp(p, word, n);
 }
 
-#define DISK_BUSES "bus=virtio, bus=ide, bus=ahci, bus=scsi"
-#define CD_BUSES   "bus=ide, bus=ahci or bus=scsi"
+#define DISK_BUSES "bus=virtio, bus=ide, bus=ahci, bus=scsi, bus=usb"
+#define CD_BUSES   "bus=ide, bus=ahci, bus=scsi or bus=usb"
 
 static const struct {
 	const char *word;
 	enum vm_bus bus;
 } buses[] = {
-	{ "bus=virtio", VM_BUS_VIRTIO },
-	{ "bus=ide", VM_BUS_IDE },
-	{ "bus=ahci", VM_BUS_AHCI },
-	{ "bus=scsi", VM_BUS_SCSI },
+	{ "bus=virtio", VM_BUS_VIRTIO }, { "bus=ide", VM_BUS_IDE }, { "bus=ahci", VM_BUS_AHCI },
+	{ "bus=scsi", VM_BUS_SCSI },     { "bus=usb", VM_BUS_USB },
 };
 
 static bool is_bus(const char *p, size_t n, enum vm_bus *ret)
@@ -319,6 +317,15 @@ static int parse_boot(struct options *o, const char *value, struct error *err)
 	return 0;
 }
 
+static int parse_usb(struct options *o, const char *value, struct error *err)
+{
+	if (strcmp(value, "none") != 0 && strcmp(value, "xhci") != 0)
+		return error_set(err, EINVAL, "--usb %s: there is no such controller; give xhci or none",
+				 value);
+	o->vm.no_usb = !strcmp(value, "none");
+	return 0;
+}
+
 static int parse_debug_exit(struct options *o, const char *value, struct error *err)
 {
 	char *end;
@@ -370,10 +377,11 @@ static const struct option table[] = {
 	{ "memory", "SIZE", "memory, with suffix K, M or G (default 1G)", NULL, 0, parse_memory, false },
 	{ "cpus", "N", "virtual processors, 1 to 16 (default 1)", NULL, 0, parse_cpus, false },
 	{ "cpu", "MODEL", "what they look like: host, v2 or v3 (default host)", cpus, STRING(cpu), NULL, false },
-	{ "disk", "FILE[,readonly][,bus=virtio|ide|ahci|scsi]", "disk image; repeat for more (default bus virtio)", NULL, 0, parse_disk, true },
-	{ "cdrom", "FILE[,bus=ide|ahci|scsi]", "disc image (ISO) in a CD-ROM drive; repeat for more", NULL, 0, parse_cdrom, true },
+	{ "disk", "FILE[,readonly][,bus=virtio|ide|ahci|scsi|usb]", "disk image; repeat for more (default bus virtio)", NULL, 0, parse_disk, true },
+	{ "cdrom", "FILE[,bus=ide|ahci|scsi|usb]", "disc image (ISO) in a CD-ROM drive; repeat for more", NULL, 0, parse_cdrom, true },
 	{ "net", "user[,hostfwd=tcp:ADDR:PORT-:PORT][,model=virtio|e1000]|none", "network (default user: NAT); also tftp=DIR, bootfile=NAME, restrict=on", NULL, 0, parse_net, false },
 	{ "display", "none|vnc=ADDR:PORT[,password=TEXT]", "where the screen is shown (default none); also vnc=unix:PATH", NULL, 0, parse_display, false },
+	{ "usb", "xhci|none", "USB controller, with keyboard and tablet if there is a screen (default xhci)", NULL, 0, parse_usb, false },
 	{ "control", "unix:PATH|on", "socket for sill ctl (on: found by the VM's --name)", NULL, 0, parse_control, false },
 	{ "serial", "stdio|none|file:PATH|unix:PATH", "where COM1 goes (default stdio)", NULL, 0, parse_serial, false },
 	{ "engine", "ENGINE", "what runs the processors: auto or bt (default auto)", engines, STRING(engine), NULL, false },
@@ -448,6 +456,12 @@ static int check_together(const struct options *o, struct error *err)
 	if (!c->kernel && (c->initrd || c->cmdline[0]))
 		return error_set(err, EINVAL,
 				 "--initrd and --append go with a kernel; give --kernel FILE too");
+	for (unsigned i = 0; c->no_usb && i < c->nr_disks + c->nr_cds; i++) {
+		const struct vm_disk *d = i < c->nr_disks ? &c->disks[i] : &c->cds[i - c->nr_disks];
+		if (d->bus == VM_BUS_USB)
+			return error_set(err, EINVAL,
+					 "%s,bus=usb needs a USB controller; leave out --usb none", d->path);
+	}
 	if (!c->kernel && !c->firmware && !c->nr_disks && !c->nr_cds && !o->boot_given)
 		return error_set(
 		    err, EINVAL,

@@ -202,6 +202,8 @@ int vm_board_new(struct vm *vm, struct error *err)
 		r = add_isa(vm, err);
 	if (!r && vm->has_vga)
 		r = add_display(vm, err);
+	if (!r && vm->has_vga && !vm->config->no_usb)
+		r = vm_usb_new(vm, err);
 	if (!r)
 		r = vm_storage_new(vm, err);
 	if (!r && vm->config->net)

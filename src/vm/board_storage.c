@@ -11,6 +11,9 @@
 #include "base/util.h"
 #include "dev/storage/ahci.h"
 #include "dev/storage/ide.h"
+#include "dev/usb/hid.h"
+#include "dev/usb/msc.h"
+#include "dev/usb/xhci.h"
 #include "dev/virtio/virtio_blk.h"
 #include "dev/virtio/virtio_pci.h"
 #include "dev/virtio/virtio_scsi.h"
@@ -127,6 +130,53 @@ static int plug_scsi(struct vm *vm, struct drive *d, struct error *err)
 	return 0;
 }
 
+/* ---- USB: keyboard and tablet where there is a screen, then drives ---- */
+
+static int plug_usb_device(struct vm *vm, struct usb_device *d, const char *what, unsigned *port,
+			   struct error *err)
+{
+	*port = xhci_plug(vm->xhci, d);
+	return *port ? 0
+		     : error_set(err, ENOSPC,
+				 "%s: the USB controller has room for %d devices, keyboard and tablet "
+				 "counted; use another bus",
+				 what, XHCI_USB2_PORTS);
+}
+
+int vm_usb_new(struct vm *vm, struct error *err)
+{
+	struct usb_device *keyboard, *tablet;
+	unsigned port;
+	int r = vm->xhci ? 0 : xhci_new(&vm->board, vm->pci, &vm->xhci, err);
+	if (r || !vm->has_vga)
+		return r;
+	r = usb_keyboard_new(&vm->board, &vm->input, &keyboard, err);
+	if (!r)
+		r = plug_usb_device(vm, keyboard, "keyboard", &port, err);
+	if (!r)
+		r = usb_tablet_new(&vm->board, &vm->input, &tablet, err);
+	return r ? r : plug_usb_device(vm, tablet, "tablet", &port, err);
+}
+
+static int plug_usb(struct vm *vm, struct drive *d, struct error *err)
+{
+	char path[64];
+	unsigned port;
+	struct usb_device *device;
+	struct scsi_device *scsi;
+	int r = vm->xhci ? 0 : vm_usb_new(vm, err);
+	if (!r)
+		r = usb_msc_new(&vm->board, d->is_cd, d->block, d->serial, d->instance, &device, &scsi, err);
+	if (!r)
+		r = plug_usb_device(vm, device, d->path, &port, err);
+	if (r)
+		return r;
+	is_scsi(d, scsi);
+	snprintf(path, sizeof(path), "/storage@%x/channel@0/disk@0,0", port);
+	vm_boot_path_pci(vm, d->kind, xhci_pci(vm->xhci), "usb", path);
+	return 0;
+}
+
 /* ---- virtio: a function for each disk ---- */
 
 static int plug_virtio(struct vm *vm, struct drive *d, struct error *err)
@@ -149,6 +199,8 @@ static int plug(struct vm *vm, struct drive *d, struct error *err)
 		return plug_ahci(vm, d, err);
 	case VM_BUS_SCSI:
 		return plug_scsi(vm, d, err);
+	case VM_BUS_USB:
+		return plug_usb(vm, d, err);
 	case VM_BUS_VIRTIO:
 		break;
 	}

@@ -20,7 +20,7 @@ enum vm_boot { VM_BOOT_NONE, VM_BOOT_DISK, VM_BOOT_CDROM, VM_BOOT_FLOPPY, VM_BOO
 
 enum vm_nic { VM_NIC_VIRTIO, VM_NIC_E1000 };
 
-enum vm_bus { VM_BUS_VIRTIO, VM_BUS_IDE, VM_BUS_AHCI, VM_BUS_SCSI };
+enum vm_bus { VM_BUS_VIRTIO, VM_BUS_IDE, VM_BUS_AHCI, VM_BUS_SCSI, VM_BUS_USB };
 
 struct vm_disk {
 	char *path; /* allocated */
@@ -52,6 +52,7 @@ struct vm_config {
 	bool net;                 /* a network card, behind user-mode NAT */
 	struct net_user_config net_user;
 	enum vm_nic nic;
+	bool no_usb;         /* no USB controller */
 	uint16_t debug_exit; /* port of the debug exit device; 0: none */
 	bool testdev;        /* the test suites' device */
 	const char *stress;  /* for the engine's tests; NULL: none */

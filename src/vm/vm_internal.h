@@ -73,6 +73,7 @@ struct vm {
 	bool ide_used[4]; /* IDE_DRIVES */
 	struct virtio_device *scsi;
 	struct pci_device *scsi_fn;
+	struct xhci *xhci;
 	unsigned ahci_used, scsi_used;
 	struct net *net;
 	struct boot_image *image;  /* direct boot */
@@ -149,7 +150,9 @@ void vm_boot_path(struct vm *vm, enum vm_boot kind, const char *path);
 void vm_boot_path_pci(struct vm *vm, enum vm_boot kind, const struct pci_device *fn, const char *type,
 		      const char *rest);
 
-/* board_storage.c: disks and CD drives; what is in flight finishes; closes the images, after the devices. */
+/* board_storage.c: the USB controller, once; disks and CD drives; what is in flight finishes; closes the
+ * images, after the devices. */
+int vm_usb_new(struct vm *vm, struct error *err);
 int vm_storage_new(struct vm *vm, struct error *err);
 void vm_storage_drain(struct vm *vm);
 void vm_storage_close(struct vm *vm);
