@@ -5,8 +5,8 @@
  * wheel.
  *
  * What a person does waits in a queue of events; each report to the host takes
- * one off.  If the host does not fetch them, the device counts as switched off and
- * input goes elsewhere.
+ * one off.  If the host does not fetch them for a second, the device counts as
+ * switched off and input goes elsewhere.
  */
 #include "dev/usb/hid.h"
 
@@ -18,8 +18,8 @@
 #include "base/iov.h"
 #include "base/util.h"
 
-#define QUEUE      16u
-#define STALE      12u /* so many waiting: nobody fetches them */
+#define QUEUE      512u
+#define STALE_NS   1000000000 /* an event waited for so long: nobody fetches them */
 #define REPORT_MAX 8u
 #define ENDPOINT   1u
 
@@ -43,6 +43,8 @@ struct event {
 
 struct hid {
 	struct usb_device usb;
+	struct board *board;
+	int64_t since; /* the oldest event waits at most since then */
 	struct input *input;
 	struct input_sink sink;
 	bool tablet;
@@ -51,7 +53,8 @@ struct hid {
 
 	/* state */
 	struct event queue[QUEUE];
-	uint8_t head, count;
+	uint16_t head, count;
+	uint8_t held[16];           /* keys by code that went down here, and so must come up here */
 	uint8_t report[REPORT_MAX]; /* the last one */
 	uint8_t keys[6], nr_keys, modifiers;
 	uint8_t idle, protocol, leds;
@@ -109,6 +112,8 @@ static void push(struct hid *h, struct event e)
 {
 	if (h->count == QUEUE)
 		return;
+	if (!h->count)
+		h->since = clock_now_ns(h->board->clock);
 	h->queue[(h->head + h->count++) % QUEUE] = e;
 	usb_wakeup(&h->usb, ENDPOINT);
 }
@@ -117,7 +122,12 @@ static bool hid_active(void *opaque)
 {
 	const struct hid *h = opaque;
 
-	return usb_is_live(&h->usb) && h->count < STALE;
+	if (!usb_is_live(&h->usb))
+		return false;
+	for (unsigned i = 0; i < sizeof(h->held); i++)
+		if (h->held[i])
+			return true;
+	return !h->count || clock_now_ns(h->board->clock) - h->since < STALE_NS;
 }
 
 /* ---- keyboard ---- */
@@ -167,8 +177,15 @@ static const uint8_t usages[128] = {
 
 static void key(void *opaque, uint16_t code, bool down)
 {
-	if (code < ARRAY_SIZE(usages) && usages[code])
-		push(opaque, (struct event){ .a = usages[code], .b = down });
+	struct hid *h = opaque;
+
+	if (code >= ARRAY_SIZE(usages) || !usages[code])
+		return;
+	if (down)
+		h->held[code / 8] |= (uint8_t)(1u << code % 8);
+	else
+		h->held[code / 8] &= (uint8_t) ~(1u << code % 8);
+	push(h, (struct event){ .a = usages[code], .b = down });
 }
 
 static void apply_key(struct hid *h, uint8_t usage, bool down)
@@ -245,8 +262,9 @@ static unsigned next_report(struct hid *h)
 {
 	struct event e = h->queue[h->head];
 
-	h->head = (uint8_t)((h->head + 1) % QUEUE);
+	h->head = (uint16_t)((h->head + 1) % QUEUE);
 	h->count--;
+	h->since = clock_now_ns(h->board->clock);
 	if (h->tablet) {
 		h->x = e.a;
 		h->y = e.b;
@@ -325,6 +343,7 @@ static void hid_bus_reset(struct usb_device *d)
 	h->head = h->count = 0;
 	memset(h->report, 0, sizeof(h->report));
 	memset(h->keys, 0, sizeof(h->keys));
+	memset(h->held, 0, sizeof(h->held));
 	h->nr_keys = h->modifiers = h->leds = h->idle = 0;
 	h->protocol = 1;
 	h->buttons = 0;
@@ -361,8 +380,9 @@ static void hid_free(struct device *d)
 
 static const struct state_field hid_fields[] = { USB_DEVICE_FIELDS(struct hid, usb),
 						 F_BYTES(struct hid, queue),
-						 F_U8(struct hid, head),
-						 F_U8(struct hid, count),
+						 F_U16(struct hid, head),
+						 F_U16(struct hid, count),
+						 F_BYTES(struct hid, held),
 						 F_BYTES(struct hid, report),
 						 F_BYTES(struct hid, keys),
 						 F_U8(struct hid, nr_keys),
@@ -388,6 +408,7 @@ static struct hid *new (struct board *b, struct input *in, const struct usb_desc
 		error_set(err, ENOMEM, "no memory for a USB input device; free some and try again");
 		return NULL;
 	}
+	h->board = b;
 	h->usb.ops = &hid_ops;
 	h->usb.desc = desc;
 	h->usb.speed = USB_SPEED_HIGH;
