@@ -146,6 +146,26 @@ static int parse_disk(struct options *o, const char *value, struct error *err)
 	return 0;
 }
 
+/* FILE[,readonly]: only that at the end is an option, so a FILE may contain commas. */
+static int parse_floppy(struct options *o, const char *value, struct error *err)
+{
+	struct vm_disk *d = &o->vm.floppies[o->vm.nr_floppies];
+	const char *comma = strrchr(value, ',');
+	bool readonly = comma && !strcmp(comma, ",readonly");
+	size_t len = readonly ? (size_t)(comma - value) : strlen(value);
+	if (o->vm.nr_floppies == VM_MAX_FLOPPIES)
+		return error_set(err, EINVAL, "--floppy %s: too many; give at most %d diskettes", value,
+				 VM_MAX_FLOPPIES);
+	if (!len)
+		return error_set(err, EINVAL, "--floppy %s: names no file; give FILE[,readonly]", value);
+	d->path = strndup(value, len);
+	if (!d->path)
+		return error_set(err, ENOMEM, "no memory; free some and try again");
+	d->readonly = readonly;
+	o->vm.nr_floppies++;
+	return 0;
+}
+
 static int parse_net(struct options *o, const char *value, struct error *err)
 {
 	if (!strcmp(value, "none")) {
@@ -379,6 +399,7 @@ static const struct option table[] = {
 	{ "cpu", "MODEL", "what they look like: host, v2 or v3 (default host)", cpus, STRING(cpu), NULL, false },
 	{ "disk", "FILE[,readonly][,bus=virtio|ide|ahci|scsi|usb]", "disk image; repeat for more (default bus virtio)", NULL, 0, parse_disk, true },
 	{ "cdrom", "FILE[,bus=ide|ahci|scsi|usb]", "disc image (ISO) in a CD-ROM drive; repeat for more", NULL, 0, parse_cdrom, true },
+	{ "floppy", "FILE[,readonly]", "diskette image in a floppy drive; repeat for a second", NULL, 0, parse_floppy, true },
 	{ "net", "user[,hostfwd=tcp:ADDR:PORT-:PORT][,model=virtio|e1000]|none", "network (default user: NAT); also tftp=DIR, bootfile=NAME, restrict=on", NULL, 0, parse_net, false },
 	{ "display", "none|vnc=ADDR:PORT[,password=TEXT]", "where the screen is shown (default none); also vnc=unix:PATH", NULL, 0, parse_display, false },
 	{ "usb", "xhci|none", "USB controller, with keyboard and tablet if there is a screen (default xhci)", NULL, 0, parse_usb, false },
@@ -462,7 +483,7 @@ static int check_together(const struct options *o, struct error *err)
 			return error_set(err, EINVAL,
 					 "%s,bus=usb needs a USB controller; leave out --usb none", d->path);
 	}
-	if (!c->kernel && !c->firmware && !c->nr_disks && !c->nr_cds && !o->boot_given)
+	if (!c->kernel && !c->firmware && !c->nr_disks && !c->nr_cds && !c->nr_floppies && !o->boot_given)
 		return error_set(
 		    err, EINVAL,
 		    "nothing to boot; give --disk FILE, --cdrom FILE, --kernel FILE or --boot network");
@@ -530,6 +551,9 @@ void options_free(struct options *o)
 	for (unsigned i = 0; i < o->vm.nr_cds; i++)
 		free(o->vm.cds[i].path);
 	o->vm.nr_cds = 0;
+	for (unsigned i = 0; i < o->vm.nr_floppies; i++)
+		free(o->vm.floppies[i].path);
+	o->vm.nr_floppies = 0;
 	free(o->firmware);
 	free(o->vnc);
 	free(o->vnc_password);

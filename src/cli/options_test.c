@@ -94,6 +94,7 @@ static void refusals(void **state)
 		{ "--disk", "a,format=qcow2", "format=qcow2" },
 		{ "--disk", "a,", "not an option" },
 		{ "--disk", "a,bus=isa", "bus=ahci" },
+		{ "--floppy", ",readonly", "names no file" },
 		{ "--usb", "ehci", "xhci or none" },
 		{ "--cdrom", ",bus=ide", "names no file" },
 		{ "--cdrom", "a,bus=virtio", "bus=ahci" },
@@ -129,7 +130,7 @@ static void buses(void **state)
 	struct options o;
 	assert_int_equal(PARSE(&o, NULL, "--disk", "a", "--disk", "b,bus=ide", "--disk",
 			       "c,bus=ahci,readonly", "--cdrom", "d,e", "--cdrom", "f,bus=ahci", "--disk",
-			       "g,bus=scsi", "--disk", "h,bus=usb"),
+			       "g,bus=scsi", "--disk", "h,bus=usb", "--floppy", "i,j,readonly"),
 			 0);
 	assert_int_equal(o.vm.disks[0].bus, VM_BUS_VIRTIO);
 	assert_int_equal(o.vm.disks[1].bus, VM_BUS_IDE);
@@ -137,6 +138,8 @@ static void buses(void **state)
 	assert_int_equal(o.vm.disks[3].bus, VM_BUS_SCSI);
 	assert_int_equal(o.vm.disks[4].bus, VM_BUS_USB);
 	assert_false(o.vm.no_usb);
+	assert_string_equal(o.vm.floppies[0].path, "i,j");
+	assert_true(o.vm.floppies[0].readonly);
 	assert_true(o.vm.disks[2].readonly);
 	assert_string_equal(o.vm.cds[0].path, "d,e");
 	assert_int_equal(o.vm.cds[0].bus, VM_BUS_IDE);

@@ -18,6 +18,7 @@
 #include "dev/pc/acpi_pm.h"
 #include "dev/pc/debug_exit.h"
 #include "dev/pc/debugcon.h"
+#include "dev/pc/dma.h"
 #include "dev/pc/pvpanic.h"
 #include "dev/pc/serial.h"
 #include "dev/pc/sysctl.h"
@@ -96,6 +97,7 @@ static int add_isa(struct vm *vm, struct error *err)
 	struct debug_exit *debug_exit;
 	struct debugcon *debugcon;
 	struct testdev *testdev;
+	struct dma *dma;
 	int r = open_console(vm, err);
 	if (!r)
 		r = pit_new(b, irq_router_isa_line(vm->router, 0), &pit, err);
@@ -109,6 +111,10 @@ static int add_isa(struct vm *vm, struct error *err)
 	if (!r && vm->has_i8042)
 		r = i8042_new(b, irq_router_isa_line(vm->router, 1), irq_router_isa_line(vm->router, 12),
 			      &vm->input, &i8042, err);
+	if (!r)
+		r = dma_new(b, &dma, err);
+	if (!r)
+		r = vm_floppies_new(vm, dma, rtc, err);
 	if (!r)
 		r = fwcfg_new(b, &vm->fwcfg, err);
 	if (!r)

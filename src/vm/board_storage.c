@@ -10,7 +10,9 @@
 #include "base/log.h"
 #include "base/util.h"
 #include "dev/storage/ahci.h"
+#include "dev/storage/fdc.h"
 #include "dev/storage/ide.h"
+#include "dev/timer/rtc.h"
 #include "dev/usb/hid.h"
 #include "dev/usb/msc.h"
 #include "dev/usb/xhci.h"
@@ -287,6 +289,31 @@ int vm_cd_insert(struct vm *vm, struct vm_cd *cd, const char *path, struct error
 	return 0;
 }
 
+/* ---- floppies ---- */
+
+int vm_floppies_new(struct vm *vm, struct dma *dma, struct rtc *rtc, struct error *err)
+{
+	const struct vm_config *c = vm->config;
+	struct fdc *fdc;
+	char path[64];
+	if (!c->nr_floppies)
+		return 0;
+	int r = fdc_new(&vm->board, irq_router_isa_line(vm->router, 6), dma, &fdc, err);
+	for (unsigned i = 0; !r && i < c->nr_floppies; i++) {
+		const struct vm_disk *d = &c->floppies[i];
+		r = block_open(vm->loop, d->path, d->readonly, BLOCK_FORMAT_RAW, &vm->floppies[i], err);
+		if (!r)
+			r = fdc_insert(fdc, i, vm->floppies[i], d->path, err);
+		snprintf(path, sizeof(path), "/pci@i0cf8/isa@1/fdc@03f0/floppy@%u", i);
+		vm_boot_path(vm, VM_BOOT_FLOPPY, path);
+	}
+	if (r)
+		return r;
+	rtc_set_cmos(rtc, 0x10, fdc_cmos_types(fdc));
+	rtc_set_cmos(rtc, 0x14, (uint8_t)(0x03 | (c->nr_floppies - 1) << 6)); /* equipment: floppies, FPU */
+	return 0;
+}
+
 /* ---- all of them ---- */
 
 static int add_disk(struct vm *vm, unsigned i, struct error *err)
@@ -325,6 +352,9 @@ void vm_storage_drain(struct vm *vm)
 	for (unsigned i = 0; i < VM_MAX_CDS; i++)
 		if (vm->cds[i].block)
 			block_drain(vm->cds[i].block);
+	for (unsigned i = 0; i < VM_MAX_FLOPPIES; i++)
+		if (vm->floppies[i])
+			block_drain(vm->floppies[i]);
 }
 
 void vm_storage_close(struct vm *vm)
@@ -337,4 +367,7 @@ void vm_storage_close(struct vm *vm)
 	for (unsigned i = 0; i < VM_MAX_DISKS; i++)
 		block_close(vm->blocks[i]);
 	memset(vm->blocks, 0, sizeof(vm->blocks));
+	for (unsigned i = 0; i < VM_MAX_FLOPPIES; i++)
+		block_close(vm->floppies[i]);
+	memset(vm->floppies, 0, sizeof(vm->floppies));
 }

@@ -8,11 +8,12 @@
 
 #include "net/net.h"
 
-#define VM_MAX_CPUS   16
-#define VM_MAX_DISKS  16
-#define VM_MAX_CDS    3
-#define VM_MIN_MEMORY (16ull << 20)
-#define VM_MAX_MEMORY (1ull << 40)
+#define VM_MAX_CPUS     16
+#define VM_MAX_DISKS    16
+#define VM_MAX_CDS      3
+#define VM_MAX_FLOPPIES 2
+#define VM_MIN_MEMORY   (16ull << 20)
+#define VM_MAX_MEMORY   (1ull << 40)
 
 /* What firmware tries, in its order. */
 enum vm_boot { VM_BOOT_NONE, VM_BOOT_DISK, VM_BOOT_CDROM, VM_BOOT_FLOPPY, VM_BOOT_NETWORK };
@@ -47,6 +48,8 @@ struct vm_config {
 	unsigned nr_disks;
 	struct vm_disk cds[VM_MAX_CDS]; /* discs in drives of their own; read-only whatever is said */
 	unsigned nr_cds;
+	struct vm_disk floppies[VM_MAX_FLOPPIES];
+	unsigned nr_floppies;
 	const char *vnc;          /* address of the VNC server; NULL: none */
 	const char *vnc_password; /* NULL: none */
 	bool net;                 /* a network card, behind user-mode NAT */

@@ -74,6 +74,7 @@ struct vm {
 	struct virtio_device *scsi;
 	struct pci_device *scsi_fn;
 	struct xhci *xhci;
+	struct block *floppies[VM_MAX_FLOPPIES];
 	unsigned ahci_used, scsi_used;
 	struct net *net;
 	struct boot_image *image;  /* direct boot */
@@ -153,6 +154,10 @@ void vm_boot_path_pci(struct vm *vm, enum vm_boot kind, const struct pci_device 
 /* board_storage.c: the USB controller, once; disks and CD drives; what is in flight finishes; closes the
  * images, after the devices. */
 int vm_usb_new(struct vm *vm, struct error *err);
+/* The floppy controller, if there is a diskette; in CMOS too. */
+struct dma;
+struct rtc;
+int vm_floppies_new(struct vm *vm, struct dma *dma, struct rtc *rtc, struct error *err);
 int vm_storage_new(struct vm *vm, struct error *err);
 void vm_storage_drain(struct vm *vm);
 void vm_storage_close(struct vm *vm);
