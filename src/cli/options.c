@@ -199,30 +199,47 @@ static int parse_net(struct options *o, const char *value, struct error *err)
 	return r;
 }
 
+/* The first one is COM1, the second COM2. */
 static int parse_serial(struct options *o, const char *value, struct error *err)
 {
 	static const struct {
 		const char *prefix;
 		enum vm_serial kind;
-	} kinds[] = { { "file:", VM_SERIAL_FILE }, { "unix:", VM_SERIAL_UNIX } };
-	if (!strcmp(value, "stdio")) {
-		o->vm.serial = VM_SERIAL_STDIO;
-		return 0;
+	} kinds[] = { { "file:", VM_SERIAL_FILE },
+		      { "unix:", VM_SERIAL_UNIX },
+		      { "none", VM_SERIAL_NONE },
+		      { "stdio", VM_SERIAL_STDIO } };
+	enum vm_serial *kind = o->nr_serials ? &o->vm.serial2 : &o->vm.serial;
+	const char **path = o->nr_serials ? &o->vm.serial2_path : &o->vm.serial_path;
+	size_t i = 0, n = 0;
+	if (o->nr_serials == 2)
+		return error_set(err, EINVAL, "--serial %s: too many; a PC has two serial ports", value);
+	for (; i < ARRAY_SIZE(kinds); i++) {
+		n = strlen(kinds[i].prefix);
+		/* A path follows the colon, nothing follows a word. */
+		if (!strncmp(value, kinds[i].prefix, n) && !value[n] == (kinds[i].prefix[n - 1] != ':'))
+			break;
 	}
-	if (!strcmp(value, "none")) {
-		o->vm.serial = VM_SERIAL_NONE;
-		return 0;
-	}
-	for (size_t i = 0; i < ARRAY_SIZE(kinds); i++) {
-		size_t n = strlen(kinds[i].prefix);
-		if (strncmp(value, kinds[i].prefix, n) != 0 || !value[n])
-			continue;
-		o->vm.serial = kinds[i].kind;
-		o->vm.serial_path = value + n;
-		return 0;
-	}
-	return error_set(err, EINVAL, "--serial %s: not possible; give stdio, none, file:PATH or unix:PATH",
-			 value);
+	if (i == ARRAY_SIZE(kinds))
+		return error_set(err, EINVAL,
+				 "--serial %s: not possible; give stdio, none, file:PATH or unix:PATH",
+				 value);
+	if (o->nr_serials && kinds[i].kind == VM_SERIAL_STDIO)
+		return error_set(err, EINVAL,
+				 "--serial stdio: for COM1 only; give none, file:PATH or unix:PATH for COM2");
+	*kind = kinds[i].kind;
+	*path = value + n;
+	o->nr_serials++;
+	return 0;
+}
+
+static int parse_parallel(struct options *o, const char *value, struct error *err)
+{
+	bool file = !strncmp(value, "file:", 5) && value[5];
+	if (!file && strcmp(value, "none") != 0)
+		return error_set(err, EINVAL, "--parallel %s: not possible; give none or file:PATH", value);
+	o->vm.parallel = file ? value + 5 : NULL;
+	return 0;
 }
 
 static int read_password(const char *path, char **ret, struct error *err)
@@ -404,7 +421,8 @@ static const struct option table[] = {
 	{ "display", "none|vnc=ADDR:PORT[,password=TEXT]", "where the screen is shown (default none); also vnc=unix:PATH", NULL, 0, parse_display, false },
 	{ "usb", "xhci|none", "USB controller, with keyboard and tablet if there is a screen (default xhci)", NULL, 0, parse_usb, false },
 	{ "control", "unix:PATH|on", "socket for sill ctl (on: found by the VM's --name)", NULL, 0, parse_control, false },
-	{ "serial", "stdio|none|file:PATH|unix:PATH", "where COM1 goes (default stdio)", NULL, 0, parse_serial, false },
+	{ "serial", "stdio|none|file:PATH|unix:PATH", "where COM1 goes (default stdio); a second time: COM2 (default none)", NULL, 0, parse_serial, true },
+	{ "parallel", "none|file:PATH", "what the parallel port prints into (default none)", NULL, 0, parse_parallel, false },
 	{ "engine", "ENGINE", "what runs the processors: auto or bt (default auto)", engines, STRING(engine), NULL, false },
 	{ "tier", "TIER", "highest tier of the bt engine: auto, interp or t1", tiers, STRING(tier), NULL, false },
 	{ "name", "NAME", "name of the VM, for messages", NULL, STRING(name), NULL, false },
@@ -504,7 +522,8 @@ int options_parse(int argc, char *const *argv, struct options *ret, struct error
 			.cmdline = "",
 			.net = true,
 			.boot = { VM_BOOT_DISK, VM_BOOT_CDROM, VM_BOOT_FLOPPY },
-			.serial = VM_SERIAL_STDIO },
+			.serial = VM_SERIAL_STDIO,
+			.serial2 = VM_SERIAL_NONE },
 	};
 	for (int i = 0; i < argc; i++) {
 		const char *arg = argv[i];

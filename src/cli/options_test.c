@@ -101,6 +101,8 @@ static void refusals(void **state)
 		{ "--net", "tap", "tap" },
 		{ "--net", "user,hostfwd=nonsense", "nonsense" },
 		{ "--serial", "file:", "file:PATH" },
+		{ "--serial", "nonesuch", "file:PATH" },
+		{ "--parallel", "stdio", "file:PATH" },
 		{ "--serial", "tcp:1", "unix:PATH" },
 		{ "--nonsense", "1", "--help" },
 		{ "--kernel", "again", "twice" },
@@ -122,6 +124,27 @@ static void refusals(void **state)
 	assert_non_null(strstr(err.message, "FILE"));
 	assert_int_equal(options_parse(0, NULL, &o, &err), -EINVAL);
 	assert_non_null(strstr(err.message, "--kernel FILE"));
+}
+
+static void ports(void **state)
+{
+	(void)state;
+	struct options o;
+	struct error err;
+	assert_int_equal(PARSE(&o, NULL, "--kernel", "k", "--serial", "stdio", "--serial", "unix:/s",
+			       "--parallel", "file:/p"),
+			 0);
+	assert_int_equal(o.vm.serial, VM_SERIAL_STDIO);
+	assert_int_equal(o.vm.serial2, VM_SERIAL_UNIX);
+	assert_string_equal(o.vm.serial2_path, "/s");
+	assert_string_equal(o.vm.parallel, "/p");
+	options_free(&o);
+	assert_int_equal(PARSE(&o, &err, "--kernel", "k", "--serial", "none", "--serial", "stdio"), -EINVAL);
+	assert_non_null(strstr(err.message, "COM1"));
+	assert_int_equal(
+	    PARSE(&o, &err, "--kernel", "k", "--serial", "none", "--serial", "none", "--serial", "none"),
+	    -EINVAL);
+	assert_non_null(strstr(err.message, "two serial ports"));
 }
 
 static void buses(void **state)
@@ -166,8 +189,8 @@ static void too_many_disks(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(defaults), cmocka_unit_test(everything),     cmocka_unit_test(refusals),
-		cmocka_unit_test(buses),    cmocka_unit_test(too_many_disks),
+		cmocka_unit_test(defaults), cmocka_unit_test(everything), cmocka_unit_test(refusals),
+		cmocka_unit_test(ports),    cmocka_unit_test(buses),      cmocka_unit_test(too_many_disks),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

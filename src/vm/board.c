@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What is wired to what: one PC with an i440FX host bridge, a PIIX3 ISA bridge
- * and a PIIX4 power-management function, PC timers, one serial port, and virtio
+ * and a PIIX4 power-management function, PC timers, serial and parallel ports, and virtio
  * devices from PCI slot 3 up, in this order: disks (board_storage.c), network, entropy.
  *
  * The order of construction is the order of reset, save and load; it is part of
@@ -19,6 +19,7 @@
 #include "dev/pc/debug_exit.h"
 #include "dev/pc/debugcon.h"
 #include "dev/pc/dma.h"
+#include "dev/pc/parallel.h"
 #include "dev/pc/pvpanic.h"
 #include "dev/pc/serial.h"
 #include "dev/pc/sysctl.h"
@@ -37,6 +38,8 @@
 
 #define COM1_BASE 0x3f8
 #define COM1_IRQ  4
+#define COM2_BASE 0x2f8
+#define COM2_IRQ  3
 
 static const char console_help[] = "\r\nCtrl-A x       end the VM at once\r\n"
 				   "Ctrl-A h       this help\r\n"
@@ -51,20 +54,43 @@ static void console_escape(void *opaque, uint8_t key)
 		chardev_write(vm->console, console_help, sizeof(console_help) - 1);
 }
 
-static int open_console(struct vm *vm, struct error *err)
+static int open_serial(struct vm *vm, enum vm_serial kind, const char *path, struct chardev **ret,
+		       struct error *err)
 {
-	const char *path = vm->config->serial_path;
-	switch (vm->config->serial) {
+	switch (kind) {
 	case VM_SERIAL_STDIO:
-		return chardev_stdio_new(vm->loop, console_escape, vm, &vm->console, err);
+		return chardev_stdio_new(vm->loop, console_escape, vm, ret, err);
 	case VM_SERIAL_FILE:
-		return chardev_file_new(vm->loop, path, &vm->console, err);
+		return chardev_file_new(vm->loop, path, ret, err);
 	case VM_SERIAL_UNIX:
-		return chardev_unix_new(vm->loop, path, &vm->console, err);
+		return chardev_unix_new(vm->loop, path, ret, err);
 	case VM_SERIAL_NONE:
 		break;
 	}
 	return 0;
+}
+
+/* Two serial ports and a parallel one, whatever is connected to them. */
+static int add_ports(struct vm *vm, struct error *err)
+{
+	const struct vm_config *c = vm->config;
+	struct board *b = &vm->board;
+	struct serial *serial;
+	struct parallel *parallel;
+	int r = open_serial(vm, c->serial, c->serial_path, &vm->console, err);
+	if (!r)
+		r = serial_new(b, COM1_BASE, irq_router_isa_line(vm->router, COM1_IRQ), vm->console, 0,
+			       &serial, err);
+	if (!r)
+		r = open_serial(vm, c->serial2, c->serial2_path, &vm->serial2, err);
+	if (!r)
+		r = serial_new(b, COM2_BASE, irq_router_isa_line(vm->router, COM2_IRQ), vm->serial2, 1,
+			       &serial, err);
+	if (!r && c->parallel)
+		r = chardev_file_new(vm->loop, c->parallel, &vm->parallel, err);
+	if (!r)
+		r = parallel_new(b, irq_router_isa_line(vm->router, 7), vm->parallel, &parallel, err);
+	return r;
 }
 
 /* What firmware asks the configuration device for. */
@@ -84,13 +110,12 @@ static int describe(struct vm *vm, struct fwcfg *f, struct error *err)
 	return r;
 }
 
-/* The serial port and what else is on the ISA bus. */
+/* What is on the ISA bus. */
 static int add_isa(struct vm *vm, struct error *err)
 {
 	struct board *b = &vm->board;
 	struct pit *pit;
 	struct rtc *rtc;
-	struct serial *serial;
 	struct sysctl *sysctl;
 	struct i8042 *i8042;
 	struct pvpanic *pvpanic;
@@ -98,14 +123,11 @@ static int add_isa(struct vm *vm, struct error *err)
 	struct debugcon *debugcon;
 	struct testdev *testdev;
 	struct dma *dma;
-	int r = open_console(vm, err);
-	if (!r)
-		r = pit_new(b, irq_router_isa_line(vm->router, 0), &pit, err);
+	int r = pit_new(b, irq_router_isa_line(vm->router, 0), &pit, err);
 	if (!r)
 		r = rtc_new(b, irq_router_isa_line(vm->router, 8), &rtc, err);
 	if (!r)
-		r = serial_new(b, COM1_BASE, irq_router_isa_line(vm->router, COM1_IRQ), vm->console, 0,
-			       &serial, err);
+		r = add_ports(vm, err);
 	if (!r)
 		r = sysctl_new(b, vm->has_i8042, &sysctl, err);
 	if (!r && vm->has_i8042)
@@ -235,9 +257,11 @@ void vm_board_free(struct vm *vm)
 	board_free_devices(&vm->board);
 	vm_storage_close(vm);
 	chardev_free(vm->console);
+	chardev_free(vm->serial2);
+	chardev_free(vm->parallel);
 	chardev_free(vm->debugcon);
 	mutex_unlock(&vm->io_lock);
 	net_free(vm->net); /* without the lock: it waits for its thread */
 	vm->net = NULL;
-	vm->console = vm->debugcon = NULL;
+	vm->console = vm->serial2 = vm->parallel = vm->debugcon = NULL;
 }

@@ -62,6 +62,9 @@ struct vm_config {
 	const char *control; /* path of the control socket; NULL: none */
 	enum vm_serial serial;
 	const char *serial_path;
+	enum vm_serial serial2; /* COM2; not stdio */
+	const char *serial2_path;
+	const char *parallel; /* file that the parallel port prints into; NULL: nothing is connected */
 };
 
 #endif

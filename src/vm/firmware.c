@@ -95,6 +95,8 @@ static int build_acpi(struct vm *vm, uint16_t pm_base, struct acpi_files *ret, s
 		.fw_cfg = true,
 		.i8042 = vm->has_i8042,
 		.vga = vm->has_vga,
+		.com2 = true,
+		.parallel = true,
 		.floppy = vm->config->nr_floppies > 0,
 	};
 	return acpi_build_files(&c, ret, err);

@@ -61,7 +61,7 @@ struct vm {
 	struct pci_bus *pci;
 	struct kvmclock *kvmclock;
 	struct fwcfg *fwcfg;
-	struct chardev *console;
+	struct chardev *console, *serial2, *parallel; /* NULL: nothing is connected */
 	struct block *blocks[VM_MAX_DISKS];
 	struct vm_cd {
 		struct cdrom *drive; /* NULL: there is no such drive */
