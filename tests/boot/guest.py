@@ -35,6 +35,14 @@ def need_kit(*flavour):
         skip("tools/guest-kit cannot get a kernel (no network?)")
 
 
+def unpack(package):
+    """The folder with a Debian package's files; skips the test if it cannot be had."""
+    r = subprocess.run([os.path.join(ROOT, "tools/guest-kit"), "unpack", package], stdin=subprocess.DEVNULL)
+    if r.returncode != 0:
+        skip("tools/guest-kit cannot get the package %s (no network?)" % package)
+    return os.path.join(KIT, package)
+
+
 def check(condition, message):
     if not condition:
         print("FAILED:", message)
