@@ -287,6 +287,22 @@ static int parse_boot(struct options *o, const char *value, struct error *err)
 	return 0;
 }
 
+static int parse_vga(struct options *o, const char *value, struct error *err)
+{
+	(void)err;
+	o->vm.vga = !strcmp(value, "none")     ? VM_VGA_NONE
+		    : !strcmp(value, "virtio") ? VM_VGA_VIRTIO
+					       : VM_VGA_STD;
+	return 0;
+}
+
+static int parse_input(struct options *o, const char *value, struct error *err)
+{
+	(void)err;
+	o->vm.virtio_input = !strcmp(value, "virtio");
+	return 0;
+}
+
 static int parse_debug_exit(struct options *o, const char *value, struct error *err)
 {
 	char *end;
@@ -323,6 +339,8 @@ static int parse_help(struct options *o, const char *value, struct error *err)
 
 static const char *const engines[] = { "auto", "bt", NULL };
 static const char *const tiers[] = { "auto", "interp", "t1", "lockstep", NULL };
+static const char *const vgas[] = { "std", "virtio", "none", NULL };
+static const char *const inputs[] = { "ps2", "virtio", NULL };
 static const char *const cpus[] = { "host", "v2", "v3", NULL };
 
 #define STRING(member) offsetof(struct options, vm.member)
@@ -342,6 +360,8 @@ static const struct option table[] = {
 	{ "cdrom", "FILE", "disc image (ISO) in a CD-ROM drive; repeat for more", NULL, 0, parse_cdrom, true },
 	{ "net", "user[,hostfwd=tcp:ADDR:PORT-:PORT][,model=virtio|e1000]|none", "network (default user: NAT); also tftp=DIR, bootfile=NAME, restrict=on", NULL, 0, parse_net, false },
 	{ "display", "none|vnc=ADDR:PORT[,password=TEXT]", "where the screen is shown (default none); also vnc=unix:PATH", NULL, 0, parse_display, false },
+	{ "vga", "std|virtio|none", "graphics card: VGA, or virtio-gpu without VGA (default std)", vgas, 0, parse_vga, false },
+	{ "input", "ps2|virtio", "keyboard and mouse; virtio adds a keyboard and a tablet (default ps2)", inputs, 0, parse_input, false },
 	{ "control", "unix:PATH|on", "socket for sill ctl (on: found by the VM's --name)", NULL, 0, parse_control, false },
 	{ "serial", "stdio|none|file:PATH|unix:PATH", "where COM1 goes (default stdio)", NULL, 0, parse_serial, false },
 	{ "engine", "ENGINE", "what runs the processors: auto or bt (default auto)", engines, STRING(engine), NULL, false },
@@ -413,6 +433,10 @@ static int check_together(const struct options *o, struct error *err)
 	if (c->kernel && (o->boot_given || c->firmware_log))
 		return error_set(err, EINVAL,
 				 "--boot and --firmware-log are for firmware; leave them out with --kernel");
+	if (c->vga == VM_VGA_NONE && c->vnc)
+		return error_set(
+		    err, EINVAL,
+		    "--vga none and --display: there is no screen to show; leave one of them out");
 	if (!c->kernel && (c->initrd || c->cmdline[0]))
 		return error_set(err, EINVAL,
 				 "--initrd and --append go with a kernel; give --kernel FILE too");
