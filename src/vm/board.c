@@ -325,10 +325,21 @@ static int add_gpu(struct vm *vm, struct error *err)
 	return r ? r : virtio_pci_new(vm->pci, PCI_DEVFN(2, 0), v, CLASS_DISPLAY, VM_MAX_DISKS + 2, err);
 }
 
+/* Closing the window presses the power button; closing it again pulls the plug. */
+static void window_closed(void *opaque, bool again)
+{
+	struct vm *vm = opaque;
+	if (again || vm->paused)
+		vm_post_event(vm, VM_EVENT(VM_END_USER), NULL);
+	else
+		acpi_pm_power_button(vm->acpi_pm);
+}
+
 /* The screen, and who shows it. */
 static int add_display(struct vm *vm, struct error *err)
 {
 	struct vnc_config vnc = { .address = vm->config->vnc, .password = vm->config->vnc_password };
+	struct window_config window = { .title = vm->config->name, .closed = window_closed, .opaque = vm };
 	int r = 0;
 	if (vm->has_vga)
 		r = add_vga(vm, err);
@@ -336,6 +347,8 @@ static int add_display(struct vm *vm, struct error *err)
 		r = add_gpu(vm, err);
 	if (!r && vm->config->vnc)
 		r = vnc_new(vm->loop, &vnc, vm->config->name, &vm->display, &vm->input, &vm->vnc, err);
+	if (!r && vm->config->window)
+		r = window_new(vm->loop, &window, &vm->display, &vm->input, &vm->window, err);
 	return r;
 }
 
@@ -382,8 +395,9 @@ static int add_virtio_input(struct vm *vm, struct error *err)
 
 int vm_board_new(struct vm *vm, struct error *err)
 {
-	vm->has_i8042 = vm->firmware || vm->config->vnc || vm->config->vga == VM_VGA_VIRTIO;
-	vm->has_vga = (vm->firmware || vm->config->vnc) && vm->config->vga == VM_VGA_STD;
+	bool shown = vm->config->vnc || vm->config->window;
+	vm->has_i8042 = vm->firmware || shown || vm->config->vga == VM_VGA_VIRTIO;
+	vm->has_vga = (vm->firmware || shown) && vm->config->vga == VM_VGA_STD;
 	int r = add_chipset(vm, err);
 	if (!r)
 		r = add_isa(vm, err);
@@ -410,6 +424,8 @@ void vm_board_free(struct vm *vm)
 {
 	mutex_lock(&vm->io_lock);
 	vnc_free(vm->vnc);
+	window_free(vm->window);
+	vm->window = NULL;
 	control_free(vm->control);
 	vm->vnc = NULL;
 	vm->control = NULL;

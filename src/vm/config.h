@@ -51,6 +51,7 @@ struct vm_config {
 	unsigned nr_cds;
 	const char *vnc;          /* address of the VNC server; NULL: none */
 	const char *vnc_password; /* NULL: none */
+	bool window;              /* the screen in a window */
 	enum vm_vga vga;
 	bool virtio_input; /* a virtio keyboard and tablet beside the PS/2 ones */
 	bool net;          /* a network card, behind user-mode NAT */
