@@ -95,6 +95,9 @@ static int build_acpi(struct vm *vm, uint16_t pm_base, struct acpi_files *ret, s
 		.fw_cfg = true,
 		.i8042 = vm->has_i8042,
 		.vga = vm->has_vga,
+		.com2 = true,
+		.parallel = true,
+		.floppy = vm->config->nr_floppies > 0,
 	};
 	return acpi_build_files(&c, ret, err);
 }
@@ -138,6 +141,16 @@ void vm_boot_path(struct vm *vm, enum vm_boot kind, const char *path)
 	}
 }
 
+void vm_boot_path_pci(struct vm *vm, enum vm_boot kind, const struct pci_device *fn, const char *type,
+		      const char *rest)
+{
+	char path[128], nr[8] = "";
+	if (fn->devfn & 7)
+		snprintf(nr, sizeof(nr), ",%x", fn->devfn & 7);
+	snprintf(path, sizeof(path), "/pci@i0cf8/%s@%x%s%s", type, fn->devfn >> 3, nr, rest);
+	vm_boot_path(vm, kind, path);
+}
+
 static int add_boot_order(struct vm *vm, struct fwcfg *f, struct error *err)
 {
 	char order[sizeof(vm->boot_paths) + 1] = "";
@@ -165,7 +178,7 @@ int vm_firmware_describe(struct vm *vm, struct fwcfg *f, struct error *err)
 	if (!r)
 		r = add_boot_order(vm, f, err);
 	/* Where nobody sees the screen, SeaBIOS shows on the serial line what it writes there. */
-	if (!r && !vm->config->vnc)
+	if (!r && !vm->config->vnc && !vm->config->window)
 		r = fwcfg_add_file(f, "etc/sercon-port", &com1, sizeof(com1), err);
 	return r;
 }

@@ -15,6 +15,8 @@
 #include <string.h>
 #include <time.h>
 
+#include "base/util.h"
+
 #define BIT(n) (1u << (n))
 
 /* Leaf 1 ECX: user-visible features, by the model that first has them. */
@@ -175,6 +177,8 @@ static void basic_leaves(struct cpu_model *m, enum level l)
 		}
 	}
 	m->basic[2] = m->vendor_intel ? host_leaf(2, 0) : (struct cpuid_regs){ 0 };
+	for (uint32_t i = 0; m->vendor_intel && i < ARRAY_SIZE(m->leaf4); i++)
+		m->leaf4[i] = host_leaf(4, i);
 }
 
 static void xsave_leaves(struct cpu_model *m)
@@ -348,7 +352,7 @@ struct cpuid_regs cpuid_query(const struct cpu_model *m, const struct cpuid_cont
 	case 4:
 		if (!m->vendor_intel)
 			return r;
-		r = host_leaf(4, sub);
+		r = sub < ARRAY_SIZE(m->leaf4) ? m->leaf4[sub] : r;
 		if (r.eax & 0x1f) {
 			r.eax &= 0x3fffu;
 			r.eax |= (m->nr_vcpus - 1) << 26;

@@ -201,7 +201,7 @@ static void bt_vcpu_free(struct vcpu *v)
 	lockstep_free(v);
 	interp_free(v);
 	if (v->asids)
-		munmap(v->asids, sizeof(struct asid) * PCID_SLOTS);
+		munmap(v->asids, sizeof(struct asid) * ASID_SLOTS);
 	munmap(v->map, v->map_size);
 }
 
@@ -253,7 +253,7 @@ static int bt_vcpu_new(struct engine_vm *vm, const struct vcpu_config *c, struct
 	v->xmask = c->model->xcr0_mask ? c->model->xcr0_mask : 3;
 	v->cr4_valid = cr4_valid(c->model);
 	v->phys_mask = (1ull << c->model->phys_bits) - 1;
-	v->asids = mmap(NULL, sizeof(struct asid) * PCID_SLOTS, PROT_READ | PROT_WRITE,
+	v->asids = mmap(NULL, sizeof(struct asid) * ASID_SLOTS, PROT_READ | PROT_WRITE,
 			MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	if (v->asids == MAP_FAILED)
 		v->asids = NULL;
@@ -263,13 +263,14 @@ static int bt_vcpu_new(struct engine_vm *vm, const struct vcpu_config *c, struct
 		bt_vcpu_free(v);
 		return error_set(err, ENOMEM, "out of memory for a vCPU");
 	}
-	for (int i = 0; i < PCID_SLOTS; i++) {
+	for (int i = 0; i < ASID_SLOTS; i++) {
 		/* Empty is not all zeros. */
 		for (int m = 0; m < TLB_MODES; m++)
 			v->asids[i].tlb_touched[m].n = TOUCHED_MAX + 1;
 		for (int m = 0; m < 2; m++)
 			v->asids[i].jc_touched[m].n = TOUCHED_MAX + 1;
 	}
+	mmu_init(v);
 	x86_state_reset(&v->st);
 	mmu_select(v, true);
 	while (v->index < 16 && vm->vcpus[v->index])

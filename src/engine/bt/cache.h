@@ -55,7 +55,7 @@ struct block_exit {
 	struct block_exit *next_in;
 	struct block_exit *next_global;
 	uint8_t *cold_lookup; /* executable: through the jump cache, for targets that must not be linked */
-	uint8_t flags_in_mem; /* which entry of the target it takes */
+	bool in_host, in_mem; /* where the flags are, at least one: which entry of the target it takes */
 	bool same_page;       /* may be linked for good: the target lies in the same page */
 	bool no_group;        /* leads to the block at its target that has BLOCK_NOGROUP */
 	bool in_global;       /* on the list of links that live as long as a global TLB entry */
@@ -75,7 +75,8 @@ struct block {
 	const uint8_t *page2; /* its last instruction goes on in the next page: that page */
 	uint32_t flags;
 	bool dead;
-	bool vector; /* uses x87 or vector registers */
+	bool vector;    /* uses x87 or vector registers */
+	bool wants_mem; /* entry_m is the shorter way in */
 	uint16_t guest_len;
 	uint8_t *entry_h, *entry_m; /* entries with the flags in host RFLAGS, in t1_flags */
 

@@ -97,7 +97,7 @@ void cache_link(struct vcpu *v, struct block_exit *e, struct block *to)
 	e->to = to;
 	e->next_in = to->in;
 	to->in = e;
-	cache_patch(v->cache, e, e->flags_in_mem ? to->entry_m : to->entry_h);
+	cache_patch(v->cache, e, e->in_mem && (!e->in_host || to->wants_mem) ? to->entry_m : to->entry_h);
 }
 
 /* True if both addresses lie in one large global page, whose translation outlives CR3 loads (SDM
@@ -117,11 +117,7 @@ static bool same_global_page(struct vcpu *v, uint64_t a, uint64_t b)
 
 void cache_jc_enter(struct vcpu *v, struct block *b, uint64_t va)
 {
-	unsigned user = !!(b->flags & BLOCK_USER), i = jc_index(va);
-
-	v->asid->jc[user][i] = (struct jc_entry){ va, b->entry_jc };
-	touch(&v->asid->jc_touched[user], i);
-	mmu_note_exec(v, va);
+	mmu_jc_enter(v, b->flags & BLOCK_USER, va, b->entry_jc, b->page2);
 }
 
 uint64_t cache_rip(const struct vcpu *v, const struct block *b, uint64_t off)

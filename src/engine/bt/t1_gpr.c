@@ -8,6 +8,7 @@
  * stored them in st; what these cannot do without ordinary C (needs_full) goes
  * out to the interpreter.
  */
+#include "base/util.h"
 #include "engine/bt/cache.h"
 #include "engine/bt/interp_internal.h"
 #include "engine/bt/t1_internal.h"
@@ -47,35 +48,29 @@ static bool flat_but_base(const struct x86_seg *s)
 	return (s->attr & SEG_P) && s->limit == 0xffffffffu && (s->attr & 0xa) == 2 && !(s->attr & 4);
 }
 
-/* Can translated code run here, and under which mode flags? */
-bool t1_mode_flags(struct vcpu *v, uint32_t *ret)
+/* Those of segments in 32-bit code; false: not flat. */
+static bool segment_flags(const struct x86_state *s, uint32_t *f)
 {
-	struct x86_state *s = &v->st;
-	uint32_t f = 0;
-	bool user = x86_cpl(s) == 3;
+	if (!(s->seg[SEG_CS].attr & SEG_DB) || !(s->seg[SEG_SS].attr & SEG_DB))
+		return false;
+	if (!flat(&s->seg[SEG_CS], false) || !flat(&s->seg[SEG_SS], true) || !flat(&s->seg[SEG_DS], true) ||
+	    !flat(&s->seg[SEG_ES], true))
+		return false;
+	/* FS and GS may have a base, but no limit to check; unused ones may be null. */
+	/* What FS and GS are not fit for, their users find out in the interpreter. */
+	if (!flat_but_base(&s->seg[SEG_FS]))
+		*f |= BLOCK_NO_FS;
+	if (!flat_but_base(&s->seg[SEG_GS]))
+		*f |= BLOCK_NO_GS;
+	*f |= BLOCK_32;
+	return true;
+}
 
-	if (!(s->cr0 & CR0_PE) || (s->rflags & (FLAG_VM | FLAG_TF)) || v->dr_watch || s->shadow)
-		return false;
-	if ((s->rflags & FLAG_AC) && user && (s->cr0 & CR0_AM))
-		return false;
-	if (!x86_code64(s)) {
-		if (!(s->seg[SEG_CS].attr & SEG_DB) || !(s->seg[SEG_SS].attr & SEG_DB))
-			return false;
-		if (!flat(&s->seg[SEG_CS], false) || !flat(&s->seg[SEG_SS], true) ||
-		    !flat(&s->seg[SEG_DS], true) || !flat(&s->seg[SEG_ES], true))
-			return false;
-		/* FS and GS may have a base, but no limit to check; unused ones may be null. */
-		/* What FS and GS are not fit for, their users find out in the interpreter. */
-		if (!flat_but_base(&s->seg[SEG_FS]))
-			f |= BLOCK_NO_FS;
-		if (!flat_but_base(&s->seg[SEG_GS]))
-			f |= BLOCK_NO_GS;
-		f |= BLOCK_32;
-	}
-	if (x86_cpl(s) == 1 || x86_cpl(s) == 2)
-		return false;
-	if (user)
-		f |= BLOCK_USER;
+/* Those of control registers. */
+static uint32_t control_flags(const struct x86_state *s, bool user)
+{
+	uint32_t f = user ? BLOCK_USER : 0;
+
 	if (!(s->cr0 & (CR0_EM | CR0_TS)) && (s->cr4 & CR4_OSFXSR)) {
 		f |= BLOCK_SSE;
 		if ((s->cr4 & CR4_OSXSAVE) && (s->xcr0 & 6) == 6)
@@ -93,7 +88,32 @@ bool t1_mode_flags(struct vcpu *v, uint32_t *ret)
 		f |= BLOCK_LONG;
 	if (s->cr0 & CR0_PG)
 		f |= BLOCK_PAGING;
-	*ret = f;
+	return f;
+}
+
+/* Can translated code run here, and under which mode flags? */
+bool t1_mode_flags(struct vcpu *v, uint32_t *ret)
+{
+	struct x86_state *s = &v->st;
+	struct control_cache *c = &v->control;
+	bool user = x86_cpl(s) == 3;
+	uint32_t segments = 0;
+
+	if (!(s->cr0 & CR0_PE) || (s->rflags & (FLAG_VM | FLAG_TF)) || v->dr_watch || s->shadow)
+		return false;
+	if ((s->rflags & FLAG_AC) && user && (s->cr0 & CR0_AM))
+		return false;
+	if (!x86_code64(s) && !segment_flags(s, &segments))
+		return false;
+	if (x86_cpl(s) == 1 || x86_cpl(s) == 2)
+		return false;
+	if (c->cr0 != s->cr0 || c->cr4 != s->cr4 || c->efer != s->efer || c->xcr0 != s->xcr0)
+		*c = (struct control_cache){ .cr0 = s->cr0,
+					     .cr4 = s->cr4,
+					     .efer = s->efer,
+					     .xcr0 = s->xcr0,
+					     .flags = { control_flags(s, false), control_flags(s, true) } };
+	*ret = c->flags[user] | segments;
 	return true;
 }
 
@@ -216,7 +236,24 @@ static void *resume(struct vcpu *v)
 	return t1_find(v, s->rip, NULL);
 }
 
-void *t1_special(struct vcpu *v, const struct special *sp)
+/* By the function whose instruction it is, which is known after the first time. */
+static int execute(struct vcpu *v, struct special *sp)
+{
+	static int (*const groups[])(struct vcpu *, const struct insn *) = { interp_control, interp_string,
+									     interp_system,
+									     interp_fpstate_live };
+	int r = 1;
+
+	for (; sp->group < ARRAY_SIZE(groups); sp->group++) {
+		r = groups[sp->group](v, &sp->in);
+		if (r != 1)
+			return r;
+	}
+	sp->group = 0;
+	return r;
+}
+
+void *t1_special(struct vcpu *v, struct special *sp)
 {
 	struct x86_state *s = &v->st;
 	const struct insn *in = &sp->in;
@@ -232,11 +269,7 @@ void *t1_special(struct vcpu *v, const struct special *sp)
 	v->in_gpr = true;
 	/* A SYSRET that sets TF traps by it at once, which interp_step knows. */
 	v->bail = in->mnemonic == ZYDIS_MNEMONIC_SYSRET && (s->gpr[R11] & FLAG_TF);
-	r = v->bail ? -1 : interp_control(v, in);
-	if (r == 1)
-		r = interp_string(v, in);
-	if (r == 1)
-		r = interp_system(v, in);
+	r = v->bail ? -1 : execute(v, sp);
 	if (r) {
 		if (!v->switched)
 			s->rip = v->insn_rip;

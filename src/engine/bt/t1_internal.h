@@ -16,9 +16,10 @@ struct special {
 	uint64_t rip, next; /* addresses; pic: offsets from page_va */
 	uint64_t mask;      /* of an address in this code */
 	bool pic;
+	uint8_t group; /* of the function that does it; t1_special's */
 };
 /* Both return the code to go on with, or NULL with exit_reason: leave. Registers are in st. */
-void *t1_special(struct vcpu *v, const struct special *sp);
+void *t1_special(struct vcpu *v, struct special *sp);
 void *t1_fault(struct vcpu *v, uint64_t host_pc, uint64_t guest_off);
 
 /* Arithmetic flags, IF, DF and AC between st.rflags and the fields that translated code uses. */

@@ -194,8 +194,8 @@ bool tr_group(struct tr *t, const struct ea *a, bool write, uint32_t live, struc
 	if (t->group_end <= t->i) {
 		if (a->index != EMIT_NO_REG || a->absolute || a->seg != SEG_DS || !plan(t, &whole, &last))
 			return false;
-		t->group_end = last + 1;
 		tr_spare_flags(t, live);
+		t->group_end = last + 1;
 		start = emit_here(&t->e);
 		range.disp = whole.lo;
 		tr_emit_ea(t, &range);

@@ -111,7 +111,7 @@ bool tr_bit_string(struct tr *t, const struct insn *in)
 		emit_op_reg(e, in->opsize, OP_MOV_STORE, h, T1);
 	emit_bytes(e, "\x41\x83\xe6", 3); /* and r14d, width - 1 */
 	emit1(e, (uint8_t)(in->opsize * 8 - 1));
-	tr_want_flags(t); /* they keep all but CF */
+	tr_want_flags(t, true); /* they keep all but CF */
 	t->map[t->i].in_host = true;
 	if (in->lock)
 		emit1(e, 0xf0);
@@ -160,7 +160,7 @@ void tr_copy_insn(struct tr *t, const struct insn *in)
 	}
 	if (in->flags_read ||
 	    ((in->flags_written | in->flags_undefined) && (live_after & ~tr_insn_kills(t, in))))
-		tr_want_flags(t);
+		tr_want_flags(t, in->has_mem || n_high);
 	t->map[t->i].in_host = t->where & IN_HOST;
 	reencode(&t->e, in, map, &m);
 	for (unsigned k = 0; k < n_high; k++)
@@ -440,7 +440,7 @@ static bool tr_jcc(struct tr *t, const struct insn *in)
 	default:
 		break;
 	}
-	tr_want_flags(t);
+	tr_want_flags(t, false);
 	emit1(e, 0x0f);
 	emit1(e, (uint8_t)(0x80 | in->cond));
 	tr_exit_jump(t, target);

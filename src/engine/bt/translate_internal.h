@@ -79,14 +79,14 @@ struct ea {
 /* ---- flags, exits, memory (translate_mem.c) ---- */
 /* A code address into a host register; flags survive. */
 void tr_emit_pc(struct tr *t, unsigned reg, uint64_t va);
-/* From RFLAGS to t1_flags. RFLAGS survives. */
-void tr_save_flags(struct tr *t);
+/* From RFLAGS to t1_flags. RFLAGS survives. t1_free: T1 need not. */
+void tr_save_flags(struct tr *t, bool t1_free);
 /* From t1_flags to RFLAGS. */
-void tr_load_flags(struct tr *t);
+void tr_load_flags(struct tr *t, bool t1_free);
 /* Before host flags are destroyed while `needed` of them are wanted later. */
 void tr_spare_flags(struct tr *t, uint32_t needed);
-/* Before an instruction that needs the flags in RFLAGS. */
-void tr_want_flags(struct tr *t);
+/* Before an instruction that needs the flags in RFLAGS. operands: T0 and T1 hold some of its operands. */
+void tr_want_flags(struct tr *t, bool operands);
 /* The rel32 of a jump (opcode already emitted) to guest address va. */
 void tr_exit_jump(struct tr *t, uint64_t va);
 /* Ends the block: to a known address; to the address in T0; with the instruction done by C; before it, by the

@@ -17,45 +17,71 @@ void tr_emit_pc(struct tr *t, unsigned reg, uint64_t va)
 
 /* ---- flags ---- */
 
-void tr_save_flags(struct tr *t)
+/*
+ * RAX waits in T1, or where that is taken in memory, whose way back costs some
+ * cycles on whatever uses RAX next.
+ */
+static void put_rax(struct tr *t, bool t1_free)
+{
+	if (t1_free)
+		emit_mov(&t->e, T1, RAX);
+	else
+		emit_store(&t->e, RAX, VCPU, OFF(scratch[0]));
+}
+
+static void get_rax(struct tr *t, bool t1_free)
+{
+	if (t1_free)
+		emit_mov(&t->e, RAX, T1);
+	else
+		emit_load(&t->e, RAX, VCPU, OFF(scratch[0]));
+}
+
+void tr_save_flags(struct tr *t, bool t1_free)
 {
 	struct emit *e = &t->e;
 
-	emit_store(e, RAX, VCPU, OFF(scratch[0]));
+	put_rax(t, t1_free);
 	emit1(e, 0x9f);                   /* lahf */
 	emit_bytes(e, "\x0f\x90\xc0", 3); /* seto al */
 	emit1(e, 0x66);
 	emit_op_mem(e, 4, OP_MOV_STORE, RAX, VCPU, OFF(t1_flags));
-	emit_load(e, RAX, VCPU, OFF(scratch[0]));
+	get_rax(t, t1_free);
 }
 
-void tr_load_flags(struct tr *t)
+void tr_load_flags(struct tr *t, bool t1_free)
 {
 	struct emit *e = &t->e;
 
-	emit_store(e, RAX, VCPU, OFF(scratch[0]));
+	put_rax(t, t1_free);
 	emit1(e, 0x0f); /* movzx eax, word */
 	emit1(e, 0xb7);
 	emit_mem(e, RAX, VCPU, EMIT_NO_REG, 1, OFF(t1_flags));
 	emit_bytes(e, "\x04\x7f\x9e", 3); /* add al, 7f; sahf */
-	emit_load(e, RAX, VCPU, OFF(scratch[0]));
+	get_rax(t, t1_free);
+}
+
+/* Is T1 between instructions anybody's? */
+static bool t1_free(const struct tr *t)
+{
+	return t->i >= t->group_end;
 }
 
 /* Before host flags are destroyed while `needed` of them are wanted later. */
 void tr_spare_flags(struct tr *t, uint32_t needed)
 {
 	if (needed && !(t->where & IN_MEM)) {
-		tr_save_flags(t);
+		tr_save_flags(t, t1_free(t));
 		t->where |= IN_MEM;
 	}
 	t->where &= ~(unsigned)IN_HOST;
 }
 
-/* Before an instruction that needs the flags in RFLAGS. */
-void tr_want_flags(struct tr *t)
+/* Before an instruction that needs the flags in RFLAGS. operands: T0 and T1 hold some of its operands. */
+void tr_want_flags(struct tr *t, bool operands)
 {
 	if (!(t->where & IN_HOST)) {
-		tr_load_flags(t);
+		tr_load_flags(t, !operands && t1_free(t));
 		t->where |= IN_HOST;
 	}
 }
@@ -89,7 +115,8 @@ void tr_exit_jump(struct tr *t, uint64_t va)
 		.patch = c->patch,
 		.target = va,
 		.from = t->b,
-		.flags_in_mem = !(t->where & IN_HOST),
+		.in_host = t->where & IN_HOST,
+		.in_mem = t->where & IN_MEM,
 		.same_page = ((va ^ t->b->va) & PAGE_MASK) == 0,
 	};
 	c->rip = va;
@@ -313,7 +340,7 @@ void tr_check_range(struct tr *t, uint8_t *start, unsigned size, bool write, boo
 	c->rip = t->va;
 	c->exit = t->n_exits;
 	t->exits[t->n_exits++] = (struct block_exit){
-		.target = t->va, .from = t->b, .flags_in_mem = true, .same_page = true, .no_group = true
+		.target = t->va, .from = t->b, .in_mem = true, .same_page = true, .no_group = true
 	};
 }
 

@@ -42,6 +42,7 @@ struct tlb_entry {
 /* Instruction fetch, looked at by C code only: tag and host page. */
 struct itlb_entry {
 	uint64_t tag, page;
+	bool global;
 };
 #define ITLB_SIZE 256
 
@@ -89,14 +90,24 @@ static inline void touch(struct touched *t, unsigned index)
 		t->n++;
 }
 
-/* Everything cached for one PCID. */
+/*
+ * Everything cached for one PCID.  One more is shared by all of them: what is
+ * cached for supervisor mode, where user pages are absent (SMAP), is the same for
+ * every PCID as far as it comes from global pages, and most does.  The rest of
+ * it, the local entries, goes whenever CR3 is loaded.
+ */
 #define PCID_SLOTS       8
+#define ASID_SLOTS       (PCID_SLOTS + 1)
+#define ASID_SHARED      PCID_SLOTS
 #define PAGE_FILTER_BITS 15
 struct asid {
 	struct tlb_entry tlb[TLB_MODES][TLB_SIZE];
 	struct itlb_entry itlb[2][ITLB_SIZE]; /* [CPL 3?] */
 	struct jc_entry jc[2][JC_SIZE];
 	struct touched tlb_touched[TLB_MODES], jc_touched[2];
+	struct touched local_tlb,
+	    local_jc; /* of the shared one: entries that come from pages that are not global */
+	bool local_itlb;
 	/* Hash sets of the host pages that have (or had) a write tag in the table, see mmu_protect_page; and
 	 * of the guest pages that the jump caches have (or had) entries for. */
 	uint64_t written_pages[TLB_MODES][(1 << PAGE_FILTER_BITS) / 64];
@@ -167,7 +178,7 @@ struct vcpu {
 	struct x86_state st;
 
 	/* --- warm --- */
-	struct asid *asid, *asids; /* current; the array of PCID_SLOTS */
+	struct asid *asid, *asids; /* current; the array of ASID_SLOTS */
 	uint64_t asid_clock;
 	uint64_t pdpte[4];         /* PAE page-directory pointers, loaded with CR3 */
 	uint64_t large_filter[64]; /* hash set of 2 MiB regions with entries that came from large pages */
@@ -204,9 +215,16 @@ struct vcpu {
 	uint32_t cur_flags;        /* mode flags of the code that runs */
 	uint32_t global_gen,
 	    links_gen; /* counts flushes of global TLB entries; the count that links were checked against */
+	/* Mode flags that follow from control registers, by CPL 3; and the registers that they were found
+	 * for. */
+	struct control_cache {
+		uint64_t cr0, cr4, efer, xcr0;
+		uint32_t flags[2];
+	} control;
 	uint32_t jc_flags[2];       /* mode flags of the blocks in the jump caches, by CPL 3 */
 	_Atomic uint32_t running;   /* inside vcpu_run: may execute guest code before its next safe point */
 	_Atomic uint32_t post_lock; /* spin flag for the two below */
+	uint8_t fp_image[X86_XSAVE_MAX] __attribute__((aligned(64))); /* of an XSAVE or XRSTOR on its way */
 	uint8_t crossing[256] __attribute__((aligned(64))); /* what a read across a page's end found */
 	uint32_t n_posted;
 	struct posted {
