@@ -305,16 +305,33 @@ static void note_exec(struct asid *a, uint64_t va)
 		note_exec(a, (va | 0xfff) + 1);
 }
 
+/* Supervisor code at va, whose translation was just looked up: is it in a global page? */
+static bool exec_global(const struct vcpu *v, uint64_t va)
+{
+	const struct itlb_entry *x = itlb_entry(v, false, va);
+
+	return x->global && x->tag == (va & PAGE_MASK);
+}
+
 void mmu_jc_enter(struct vcpu *v, bool user, uint64_t va, void *code, bool crosses)
 {
-	const struct itlb_entry *x = itlb_entry(v, user, va);
 	struct asid *a = code_holder(v, user);
 	unsigned i = jc_index(va);
+	struct jc_entry *j = &a->jc[user][i];
 
-	a->jc[user][i] = (struct jc_entry){ va, code };
+	if (j->code && j->va != va) {
+		/* The one that it drives out goes to its second place, if this is its first. */
+		if (jc_index(j->va) == i) {
+			a->jc[user][i ^ 1] = *j;
+			touch(&a->jc_touched[user], i ^ 1);
+			if (!user && a->local_jc.n)
+				touch(&a->local_jc, i ^ 1);
+		}
+	}
+	*j = (struct jc_entry){ va, code };
 	touch(&a->jc_touched[user], i);
 	note_exec(a, va);
-	if (!user && (crosses || !x->global || x->tag != (va & PAGE_MASK)))
+	if (!user && !(exec_global(v, va) && (!crosses || exec_global(v, (va | 0xfff) + 1))))
 		touch(&a->local_jc, i);
 }
 
