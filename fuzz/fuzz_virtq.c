@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Drives a virtio disk, network card or entropy source as a hostile guest:
+ * Drives a virtio disk, network card, entropy source, graphics card, keyboard or tablet as a hostile guest:
  * the input is a little program that writes descriptors and rings, sets
  * registers, notifies, delivers frames, resets, saves and loads.
  *
@@ -12,6 +12,8 @@
 #include "block/block.h"
 #include "dev/virtio/test_driver.h"
 #include "dev/virtio/virtio_blk.h"
+#include "dev/virtio/virtio_gpu.h"
+#include "dev/virtio/virtio_input.h"
 #include "dev/virtio/virtio_net.h"
 #include "dev/virtio/virtio_rng.h"
 #include "net/net.h"
@@ -34,12 +36,12 @@ enum op {
 	OP_COUNT
 };
 
-struct input {
+struct bytes {
 	const uint8_t *p;
 	size_t left;
 };
 
-static uint8_t u8(struct input *in)
+static uint8_t u8(struct bytes *in)
 {
 	if (!in->left)
 		return 0;
@@ -47,14 +49,14 @@ static uint8_t u8(struct input *in)
 	return *in->p++;
 }
 
-static uint16_t u16(struct input *in)
+static uint16_t u16(struct bytes *in)
 {
 	uint16_t lo = u8(in);
 
 	return (uint16_t)(lo | u8(in) << 8);
 }
 
-static uint32_t u32(struct input *in)
+static uint32_t u32(struct bytes *in)
 {
 	uint32_t lo = u16(in);
 
@@ -62,7 +64,7 @@ static uint32_t u32(struct input *in)
 }
 
 /* A guest address: in the rings, in the data, at the end of RAM, at the end of everything. */
-static uint64_t address(struct input *in)
+static uint64_t address(struct bytes *in)
 {
 	uint8_t kind = u8(in);
 	uint16_t offset = u16(in);
@@ -97,7 +99,20 @@ static void op_state(struct test_driver *t, struct block *block, bool load)
 	state_buf_free(&b);
 }
 
-static void step(struct test_driver *t, struct input *in, struct block *block, struct net *net)
+/* What the world outside does to the machine's screen and input devices. */
+static struct display display;
+static struct input people;
+
+static void look_and_type(struct bytes *in)
+{
+	uint8_t how = u8(in), a = u8(in), b = u8(in);
+
+	display_refresh(&display, how & 1);
+	input_key(&people, a, how & 2);
+	input_pointer(&people, a << 7, b << 7, (int8_t)how, how >> 4, 100 + a, 100 + b);
+}
+
+static void step(struct test_driver *t, struct bytes *in, struct block *block, struct net *net)
 {
 	static const uint8_t sizes[] = { 1, 2, 4, 8, 16, 32, 64, 128 };
 	uint8_t frame[4096], len, flags;
@@ -161,6 +176,8 @@ static void step(struct test_driver *t, struct input *in, struct block *block, s
 			frame[i] = u8(in);
 		if (net && net->client.receive)
 			net->client.receive(net->client.opaque, frame, v, &info);
+		if (!net)
+			look_and_type(in);
 		break;
 	}
 	case OP_STATE:
@@ -189,7 +206,7 @@ static struct block *open_disk(struct test_driver *t, int *ret_fd)
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	static const uint8_t mac[6] = { 0x52, 0x54, 0, 1, 2, 3 };
-	struct input in = { data, size };
+	struct bytes in = { data, size };
 	struct virtio_device *v = NULL;
 	struct block *block = NULL;
 	struct net *net = NULL;
@@ -197,13 +214,22 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	int fd = -1, rc;
 
 	td_init(&t);
-	switch (u8(&in) % 3) {
+	display = (struct display){ 0 };
+	people = (struct input){ 0 };
+	switch (u8(&in) % 6) {
 	case 0:
 		block = open_disk(&t, &fd);
 		rc = virtio_blk_new(&t.board, block, "fuzz", 3, 0, &v, NULL);
 		break;
 	case 1:
 		rc = net_null_new(&net, NULL) || virtio_net_new(&t.board, net, mac, 0, &v, NULL);
+		break;
+	case 3:
+		rc = virtio_gpu_new(&t.board, &display, 0, &v, NULL);
+		break;
+	case 4:
+	case 5:
+		rc = virtio_input_new(&t.board, &people, data[0] % 6 - 4, 0, &v, NULL);
 		break;
 	default:
 		rc = virtio_rng_new(&t.board, 0, &v, NULL);

@@ -257,17 +257,22 @@ static int read_password(const char *path, char **ret, struct error *err)
 	return *ret ? 0 : error_set(err, ENOMEM, "no memory; free some and try again");
 }
 
-/* none|vnc=ADDR[,password=TEXT|,password-file=FILE] */
+/* none|window|vnc=ADDR[,password=TEXT|,password-file=FILE] */
 static int parse_display(struct options *o, const char *value, struct error *err)
 {
 	if (!strcmp(value, "none"))
 		return 0;
+	if (!strcmp(value, "window")) {
+		o->vm.window = true;
+		return 0;
+	}
 	size_t len = strcspn(value, ",");
 	if (strncmp(value, "vnc=", 4) != 0 || len == 4)
-		return error_set(err, EINVAL,
-				 "--display %s: not possible; give none, or vnc=ADDR:PORT, vnc=:PORT or "
-				 "vnc=unix:PATH, and perhaps ,password=TEXT or ,password-file=FILE",
-				 value);
+		return error_set(
+		    err, EINVAL,
+		    "--display %s: not possible; give none, window, or vnc=ADDR:PORT, vnc=:PORT or "
+		    "vnc=unix:PATH, and perhaps ,password=TEXT or ,password-file=FILE",
+		    value);
 	const char *rest = value + len;
 	int r = 0;
 	if (!strncmp(rest, ",password=", 10) && rest[10])
@@ -363,6 +368,22 @@ static int parse_usb(struct options *o, const char *value, struct error *err)
 	return 0;
 }
 
+static int parse_vga(struct options *o, const char *value, struct error *err)
+{
+	(void)err;
+	o->vm.vga = !strcmp(value, "none")     ? VM_VGA_NONE
+		    : !strcmp(value, "virtio") ? VM_VGA_VIRTIO
+					       : VM_VGA_STD;
+	return 0;
+}
+
+static int parse_input(struct options *o, const char *value, struct error *err)
+{
+	(void)err;
+	o->vm.virtio_input = !strcmp(value, "virtio");
+	return 0;
+}
+
 static int parse_debug_exit(struct options *o, const char *value, struct error *err)
 {
 	char *end;
@@ -399,6 +420,8 @@ static int parse_help(struct options *o, const char *value, struct error *err)
 
 static const char *const engines[] = { "auto", "bt", NULL };
 static const char *const tiers[] = { "auto", "interp", "t1", "lockstep", NULL };
+static const char *const vgas[] = { "std", "virtio", "none", NULL };
+static const char *const inputs[] = { "ps2", "virtio", NULL };
 static const char *const cpus[] = { "host", "v2", "v3", NULL };
 
 #define STRING(member) offsetof(struct options, vm.member)
@@ -418,7 +441,9 @@ static const struct option table[] = {
 	{ "cdrom", "FILE[,bus=ide|ahci|scsi|usb]", "disc image (ISO) in a CD-ROM drive; repeat for more", NULL, 0, parse_cdrom, true },
 	{ "floppy", "FILE[,readonly]", "diskette image in a floppy drive; repeat for a second", NULL, 0, parse_floppy, true },
 	{ "net", "user[,hostfwd=tcp:ADDR:PORT-:PORT][,model=virtio|e1000]|none", "network (default user: NAT); also tftp=DIR, bootfile=NAME, restrict=on", NULL, 0, parse_net, false },
-	{ "display", "none|vnc=ADDR:PORT[,password=TEXT]", "where the screen is shown (default none); also vnc=unix:PATH", NULL, 0, parse_display, false },
+	{ "display", "none|window|vnc=ADDR:PORT[,password=TEXT]", "where the screen is shown (default none); also vnc=unix:PATH", NULL, 0, parse_display, false },
+	{ "vga", "std|virtio|none", "graphics card: VGA, or virtio-gpu without VGA (default std)", vgas, 0, parse_vga, false },
+	{ "input", "ps2|virtio", "keyboard and mouse; virtio adds a keyboard and a tablet (default ps2)", inputs, 0, parse_input, false },
 	{ "usb", "xhci|none", "USB controller, with keyboard and tablet if there is a screen (default xhci)", NULL, 0, parse_usb, false },
 	{ "control", "unix:PATH|on", "socket for sill ctl (on: found by the VM's --name)", NULL, 0, parse_control, false },
 	{ "serial", "stdio|none|file:PATH|unix:PATH", "where COM1 goes (default stdio); a second time: COM2 (default none)", NULL, 0, parse_serial, true },
@@ -492,6 +517,10 @@ static int check_together(const struct options *o, struct error *err)
 	if (c->kernel && (o->boot_given || c->firmware_log))
 		return error_set(err, EINVAL,
 				 "--boot and --firmware-log are for firmware; leave them out with --kernel");
+	if (c->vga == VM_VGA_NONE && (c->vnc || c->window))
+		return error_set(
+		    err, EINVAL,
+		    "--vga none and --display: there is no screen to show; leave one of them out");
 	if (!c->kernel && (c->initrd || c->cmdline[0]))
 		return error_set(err, EINVAL,
 				 "--initrd and --append go with a kernel; give --kernel FILE too");

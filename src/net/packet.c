@@ -6,7 +6,11 @@
 #include "net/net.h"
 
 #define ETHERTYPE_IPV4 0x0800
+#define ETHERTYPE_IPV6 0x86dd
 #define PROTO_TCP      6
+#define PROTO_ICMP6    58
+#define ICMP6_RS       133
+#define ICMP6_RA       134
 #define IP_MF          0x2000
 #define IP_OFFSET_MASK 0x1fff
 #define TCP_SYN        0x02
@@ -123,6 +127,36 @@ bool packet_raise_mss(uint8_t *frame, size_t len, uint16_t mss)
 		p += frame[p + 1];
 	}
 	return false;
+}
+
+bool packet_answer_rs(const uint8_t *frame, size_t len, uint8_t ret[PACKET_RA_SIZE])
+{
+	static const uint8_t mac[6] = { 0x52, 0x55, 0x0a, 0x00, 0x02, 0x02 };
+	static const uint8_t router[16] = { 0xfe, 0x80, [15] = 2 };
+	static const uint8_t all_nodes[16] = { 0xff, 0x02, [15] = 1 }, nobody[16] = { 0 };
+	const uint8_t *ip = frame + NET_ETH_HEADER;
+
+	if (len < NET_ETH_HEADER + 48 || packet_get16(frame + 12) != ETHERTYPE_IPV6 || ip[0] >> 4 != 6 ||
+	    ip[6] != PROTO_ICMP6 || ip[7] != 255 || ip[40] != ICMP6_RS)
+		return false;
+	memset(ret, 0, PACKET_RA_SIZE);
+	memcpy(ret, frame + 6, 6);
+	memcpy(ret + 6, mac, 6);
+	packet_put16(ret + 12, ETHERTYPE_IPV6);
+	uint8_t *out = ret + NET_ETH_HEADER, *ra = out + 40;
+	out[0] = 0x60;
+	packet_put16(out + 4, 24);
+	out[6] = PROTO_ICMP6;
+	out[7] = 255;
+	memcpy(out + 8, router, 16);
+	memcpy(out + 24, memcmp(ip + 8, nobody, 16) ? ip + 8 : all_nodes, 16);
+	ra[0] = ICMP6_RA;
+	ra[4] = 64; /* hop limit; no flags, and a lifetime of 0: no default router */
+	ra[16] = 1; /* option: our link-layer address */
+	ra[17] = 1;
+	memcpy(ra + 18, mac, 6);
+	packet_put16(ra + 2, (uint16_t)~packet_sum(ra, 24, packet_sum(out + 8, 32, 24 + PROTO_ICMP6)));
+	return true;
 }
 
 bool packet_fragment4(const uint8_t *frame, size_t len,

@@ -41,6 +41,13 @@ bool packet_find_tcp4(const uint8_t *frame, size_t len, struct packet_tcp *ret);
  * changed. */
 bool packet_raise_mss(uint8_t *frame, size_t len, uint16_t mss);
 
+#define PACKET_RA_SIZE (14u + 40u + 24u)
+/*
+ * The answer to an IPv6 router solicitation (RFC 4861 §4.1, §4.2): that there is no router and no prefix,
+ * from fe80::2. False if the frame is no solicitation.
+ */
+bool packet_answer_rs(const uint8_t *frame, size_t len, uint8_t ret[PACKET_RA_SIZE]);
+
 /*
  * Cuts an IPv4 frame into fragments of at most NET_FRAME_USUAL bytes (RFC 791
  * §3.2), each given to emit; a don't-fragment bit is taken off.  Returns false

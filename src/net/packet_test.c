@@ -203,11 +203,40 @@ static void test_segment(void **state)
 	assert_false(packet_segment4(f, len, 0, collect_segment, &c));
 }
 
+static void test_answer_rs(void **state)
+{
+	uint8_t rs[70] = { 0x33, 0x33, 0,    0, 0, 2, 0x52, 0x54, 0,  1,   2,    3,
+			   0x86, 0xdd, 0x60, 0, 0, 0, 0,    8,    58, 255, 0xfe, 0x80 },
+		ra[PACKET_RA_SIZE];
+
+	(void)state;
+	rs[37] = 9; /* from fe80::9 */
+	rs[14 + 40] = 133;
+	assert_true(packet_answer_rs(rs, 62, ra));
+	assert_memory_equal(ra, rs + 6, 6);
+	assert_memory_equal(ra + 14 + 24, rs + 14 + 8, 16);
+	assert_int_equal(ra[14 + 40], 134);
+	assert_int_equal(packet_get16(ra + 14 + 40 + 6), 0);
+	/* The checksum of all, pseudo header included, is right. */
+	assert_int_equal(packet_sum(ra + 14 + 40, 24, packet_sum(ra + 14 + 8, 32, 24 + 58)), 0xffff);
+	memset(rs + 22, 0, 16);
+	assert_true(packet_answer_rs(rs, 62, ra));
+	assert_int_equal(ra[14 + 24], 0xff);
+	assert_false(packet_answer_rs(rs, 61, ra));
+	rs[14 + 7] = 254;
+	assert_false(packet_answer_rs(rs, 62, ra));
+	rs[14 + 7] = 255;
+	rs[14 + 40] = 135;
+	assert_false(packet_answer_rs(rs, 62, ra));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_sum), cmocka_unit_test(test_finish),   cmocka_unit_test(test_find),
-		cmocka_unit_test(test_mss), cmocka_unit_test(test_fragment), cmocka_unit_test(test_segment),
+		cmocka_unit_test(test_sum),       cmocka_unit_test(test_finish),
+		cmocka_unit_test(test_find),      cmocka_unit_test(test_mss),
+		cmocka_unit_test(test_fragment),  cmocka_unit_test(test_segment),
+		cmocka_unit_test(test_answer_rs),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -343,7 +343,7 @@ static void *user_thread(void *opaque)
 static void user_send(struct net *n, const uint8_t *frame, size_t len)
 {
 	struct net_user *u = container_of(n, struct net_user, n);
-	uint8_t syn[NET_FRAME_USUAL];
+	uint8_t syn[NET_FRAME_USUAL], ra[PACKET_RA_SIZE];
 
 	if (!u->running)
 		return;
@@ -356,6 +356,11 @@ static void user_send(struct net *n, const uint8_t *frame, size_t len)
 			packet_raise_mss(syn, len, BIG_MSS);
 			frame = syn;
 		}
+	}
+	/* slirp does IPv6 only whole; guests that ask for a router wait long for silence. */
+	if (packet_answer_rs(frame, len, ra)) {
+		deliver(u, ra, sizeof(ra), &(struct net_frame_info){ 0 });
+		return;
 	}
 	slirp_input(u->slirp, frame, (int)len);
 }

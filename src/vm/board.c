@@ -27,6 +27,8 @@
 #include "dev/pci/pci.h"
 #include "dev/timer/pit.h"
 #include "dev/timer/rtc.h"
+#include "dev/virtio/virtio_gpu.h"
+#include "dev/virtio/virtio_input.h"
 #include "dev/virtio/virtio_net.h"
 #include "dev/virtio/virtio_pci.h"
 #include "dev/virtio/virtio_rng.h"
@@ -34,6 +36,8 @@
 
 /* PCI class codes (PCI Code and ID Assignment 1.11) */
 #define CLASS_NETWORK 0x020000
+#define CLASS_DISPLAY 0x038000
+#define CLASS_INPUT   0x098000
 #define CLASS_OTHER   0x00ff00
 
 #define COM1_BASE 0x3f8
@@ -176,21 +180,49 @@ static int add_chipset(struct vm *vm, struct error *err)
 	return r;
 }
 
-/* The screen, and who shows it. */
-static int add_display(struct vm *vm, struct error *err)
+static int add_vga(struct vm *vm, struct error *err)
 {
 	_cleanup_free_ uint8_t *rom = NULL;
 	size_t rom_size = 0;
 	struct vga *vga;
-	struct vnc_config vnc = { .address = vm->config->vnc, .password = vm->config->vnc_password };
 	/* A kernel that is booted directly drives the card itself. */
 	int r = vm->firmware ? firmware_read_rom(FIRMWARE_SEABIOS_FOLDER, "vgabios-stdvga.bin", "seabios",
 						 &rom, &rom_size, err)
 			     : 0;
-	if (!r)
-		r = vga_new(&vm->board, vm->pci, rom, rom_size, &vm->display, &vga, err);
+	return r ? r : vga_new(&vm->board, vm->pci, rom, rom_size, &vm->display, &vga, err);
+}
+
+static int add_gpu(struct vm *vm, struct error *err)
+{
+	struct virtio_device *v;
+	int r = virtio_gpu_new(&vm->board, &vm->display, 0, &v, err);
+	return r ? r : virtio_pci_new(vm->pci, PCI_DEVFN(2, 0), v, CLASS_DISPLAY, VM_MAX_DISKS + 2, err);
+}
+
+/* Closing the window presses the power button; closing it again pulls the plug. */
+static void window_closed(void *opaque, bool again)
+{
+	struct vm *vm = opaque;
+	if (again || vm->paused)
+		vm_post_event(vm, VM_EVENT(VM_END_USER), NULL);
+	else
+		acpi_pm_power_button(vm->acpi_pm);
+}
+
+/* The screen, and who shows it. */
+static int add_display(struct vm *vm, struct error *err)
+{
+	struct vnc_config vnc = { .address = vm->config->vnc, .password = vm->config->vnc_password };
+	struct window_config window = { .title = vm->config->name, .closed = window_closed, .opaque = vm };
+	int r = 0;
+	if (vm->has_vga)
+		r = add_vga(vm, err);
+	else if (vm->config->vga == VM_VGA_VIRTIO)
+		r = add_gpu(vm, err);
 	if (!r && vm->config->vnc)
 		r = vnc_new(vm->loop, &vnc, vm->config->name, &vm->display, &vm->input, &vm->vnc, err);
+	if (!r && vm->config->window)
+		r = window_new(vm->loop, &window, &vm->display, &vm->input, &vm->window, err);
 	return r;
 }
 
@@ -222,15 +254,30 @@ static int add_rng(struct vm *vm, struct error *err)
 	return r ? r : virtio_pci_new(vm->pci, PCI_DEVFN_ANY, v, CLASS_OTHER, VM_MAX_DISKS + 1, err);
 }
 
+static int add_virtio_input(struct vm *vm, struct error *err)
+{
+	int r = 0;
+	for (uint32_t i = 0; !r && i < 2; i++) {
+		struct virtio_device *v;
+		r = virtio_input_new(&vm->board, &vm->input, i ? VIRTIO_INPUT_TABLET : VIRTIO_INPUT_KEYBOARD,
+				     i, &v, err);
+		if (!r)
+			r = virtio_pci_new(vm->pci, PCI_DEVFN_ANY, v, CLASS_INPUT, VM_MAX_DISKS + 3 + i, err);
+	}
+	return r;
+}
+
 int vm_board_new(struct vm *vm, struct error *err)
 {
-	vm->has_vga = vm->has_i8042 = vm->firmware || vm->config->vnc;
+	bool shown = vm->config->vnc || vm->config->window;
+	vm->has_i8042 = vm->firmware || shown || vm->config->vga == VM_VGA_VIRTIO;
+	vm->has_vga = (vm->firmware || shown) && vm->config->vga == VM_VGA_STD;
 	int r = add_chipset(vm, err);
 	if (!r)
 		r = add_isa(vm, err);
-	if (!r && vm->has_vga)
+	if (!r)
 		r = add_display(vm, err);
-	if (!r && vm->has_vga && !vm->config->no_usb)
+	if (!r && vm->has_i8042 && !vm->config->no_usb)
 		r = vm_usb_new(vm, err);
 	if (!r)
 		r = vm_storage_new(vm, err);
@@ -238,6 +285,8 @@ int vm_board_new(struct vm *vm, struct error *err)
 		r = add_net(vm, err);
 	if (!r)
 		r = add_rng(vm, err);
+	if (!r && vm->config->virtio_input)
+		r = add_virtio_input(vm, err);
 	if (!r)
 		r = describe(vm, vm->fwcfg, err); /* when all is there */
 	if (!r && vm->config->control)
@@ -249,6 +298,8 @@ void vm_board_free(struct vm *vm)
 {
 	mutex_lock(&vm->io_lock);
 	vnc_free(vm->vnc);
+	window_free(vm->window);
+	vm->window = NULL;
 	control_free(vm->control);
 	vm->vnc = NULL;
 	vm->control = NULL;

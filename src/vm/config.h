@@ -19,6 +19,8 @@
 enum vm_boot { VM_BOOT_NONE, VM_BOOT_DISK, VM_BOOT_CDROM, VM_BOOT_FLOPPY, VM_BOOT_NETWORK };
 #define VM_BOOT_KINDS 4
 
+enum vm_vga { VM_VGA_STD, VM_VGA_VIRTIO, VM_VGA_NONE };
+
 enum vm_nic { VM_NIC_VIRTIO, VM_NIC_E1000 };
 
 enum vm_bus { VM_BUS_VIRTIO, VM_BUS_IDE, VM_BUS_AHCI, VM_BUS_SCSI, VM_BUS_USB };
@@ -52,7 +54,10 @@ struct vm_config {
 	unsigned nr_floppies;
 	const char *vnc;          /* address of the VNC server; NULL: none */
 	const char *vnc_password; /* NULL: none */
-	bool net;                 /* a network card, behind user-mode NAT */
+	bool window;              /* the screen in a window */
+	enum vm_vga vga;
+	bool virtio_input; /* a virtio keyboard and tablet beside the PS/2 ones */
+	bool net;          /* a network card, behind user-mode NAT */
 	struct net_user_config net_user;
 	enum vm_nic nic;
 	bool no_usb;         /* no USB controller */

@@ -178,7 +178,7 @@ int vm_firmware_describe(struct vm *vm, struct fwcfg *f, struct error *err)
 	if (!r)
 		r = add_boot_order(vm, f, err);
 	/* Where nobody sees the screen, SeaBIOS shows on the serial line what it writes there. */
-	if (!r && !vm->config->vnc)
+	if (!r && !vm->config->vnc && !vm->config->window)
 		r = fwcfg_add_file(f, "etc/sercon-port", &com1, sizeof(com1), err);
 	return r;
 }

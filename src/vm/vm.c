@@ -148,6 +148,7 @@ static void pause_or_resume(struct vm *vm)
 	if (vm->net)
 		net_set_running(vm->net, !paused);
 	control_state_changed(vm->control);
+	window_set_paused(vm->window, paused);
 	mutex_unlock(&vm->io_lock);
 }
 

@@ -21,6 +21,7 @@
 #include "ui/display.h"
 #include "ui/input.h"
 #include "ui/vnc.h"
+#include "ui/window.h"
 #include "vm/control.h"
 #include "vm/vm.h"
 
@@ -85,6 +86,7 @@ struct vm {
 	struct display display; /* pixels NULL: there is none */
 	struct input input;
 	struct vnc *vnc;
+	struct window *window;
 	struct control *control; /* NULL: none */
 	struct acpi_pm *acpi_pm;
 	bool paused;                         /* [io] the main thread changes it */

@@ -35,17 +35,54 @@ def need_kit(*flavour):
         skip("tools/guest-kit cannot get a kernel (no network?)")
 
 
+def unpack(package):
+    """The folder with a Debian package's files; skips the test if it cannot be had."""
+    r = subprocess.run([os.path.join(ROOT, "tools/guest-kit"), "unpack", package], stdin=subprocess.DEVNULL)
+    if r.returncode != 0:
+        skip("tools/guest-kit cannot get the package %s (no network?)" % package)
+    return os.path.join(KIT, package)
+
+
 def check(condition, message):
     if not condition:
         print("FAILED:", message)
         sys.exit(1)
 
 
+def initrd_with(scratch, *modules):
+    """The kit's initial RAM disk with more modules in it, which `modprobe` finds; returns its path."""
+    tree = os.path.join(KIT, "modules/lib/modules")
+    version = os.listdir(tree)[0]
+    with open(os.path.join(tree, version, "modules.dep")) as f:
+        deps = {line.split(":")[0]: line.split(":")[1].split() for line in f}
+    wanted = {}
+    for name in modules:
+        path = [p for p in deps if os.path.basename(p).split(".")[0].replace("-", "_") == name]
+        check(len(path) == 1, "the kernel has no module %s" % name)
+        for p in path + deps[path[0]]:
+            wanted[p] = deps[p]
+    root = scratch.file("more")
+    for p in wanted:
+        target = os.path.join(root, "lib/modules", version, p)
+        os.makedirs(os.path.dirname(target), exist_ok=True)
+        shutil.copy(os.path.join(tree, version, p), target)
+    with open(os.path.join(root, "lib/modules", version, "modules.dep"), "w") as f:
+        f.writelines("%s: %s\n" % (p, " ".join(d)) for p, d in wanted.items())
+    names = subprocess.run(["find", "."], cwd=root, stdout=subprocess.PIPE, check=True).stdout
+    more = subprocess.run(["cpio", "-o", "-H", "newc", "--quiet"], cwd=root, input=names, stdout=subprocess.PIPE, check=True).stdout
+    path = scratch.file("initrd.img")
+    with open(path, "wb") as f, open(INITRD, "rb") as g:
+        f.write(g.read())
+        f.write(b"\0" * (-f.tell() % 4))
+        f.write(more)
+    return path
+
+
 class Guest:
     """A running VM. Its console is a pipe, or a terminal with tty=True."""
 
     def __init__(self, *args, commands=None, tty=False, kernel=True, append="", flavour="",
-                 image=None):
+                 image=None, initrd=None):
         self.output = b""
         argv = [SILL, "run"]
         if kernel:
@@ -53,7 +90,7 @@ class Guest:
             if commands is not None:
                 append += ' sill.exec="%s"' % commands
             kit = os.path.join(KIT, flavour)
-            argv += ["--kernel", image or os.path.join(kit, "vmlinuz"), "--initrd", os.path.join(kit, "initrd.img"),
+            argv += ["--kernel", image or os.path.join(kit, "vmlinuz"), "--initrd", initrd or os.path.join(kit, "initrd.img"),
                      "--append", append]
         argv += list(args)
         if tty:

@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """A VM that starts from firmware, with its screen and keyboard by way of the control socket."""
+import base64
 import json
 import os
 import shutil
 import socket
+import struct
 import subprocess
 import time
+import zlib
 
 from guest import Guest, TIMEOUT, check, skip
 
@@ -23,9 +26,9 @@ def run(*argv, **kwargs):
 
 
 class Machine(Guest):
-    def __init__(self, scratch, *args):
+    def __init__(self, scratch, *args, **kwargs):
         path = scratch.file("control")
-        super().__init__("--control", "unix:" + path, *args, kernel=False)
+        super().__init__("--control", "unix:" + path, *args, **{"kernel": False, **kwargs})
         deadline = time.monotonic() + 20
         while True:
             try:
@@ -52,6 +55,13 @@ class Machine(Guest):
         r = self.request("screen-text")
         return r["text"] if isinstance(r, dict) else ""
 
+    def picture(self):
+        """The screen as (width, height, pixel(x, y) -> (r, g, b), all bytes)."""
+        r = self.request("screenshot")
+        check(isinstance(r, dict), "no screenshot: %r" % r)
+        w, h, data = r["width"], r["height"], unpng(base64.b64decode(r["png"]))
+        return w, h, lambda x, y: tuple(data[y * (w * 3 + 1) + 1 + 3 * x:][:3]), data
+
     def wait_screen(self, what, timeout=TIMEOUT):
         deadline = time.monotonic() + timeout
         while True:
@@ -77,6 +87,17 @@ class Machine(Guest):
     def quit(self):
         self.request("quit")
         self.expect_end(0)
+
+
+def unpng(png):
+    """The rows of a PNG as Sill writes them: each a filter byte, which is 0, and its pixels."""
+    at, body = 8, b""
+    while at < len(png):
+        n, kind = struct.unpack(">I4s", png[at:at + 8])
+        if kind == b"IDAT":
+            body += png[at + 8:at + 8 + n]
+        at += 12 + n
+    return zlib.decompress(body)
 
 
 def grub_iso(scratch, files, config):

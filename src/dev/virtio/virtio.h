@@ -33,10 +33,12 @@
 #define VIRTIO_NO_VECTOR  0xffffu
 
 /* Device types (§5) */
-#define VIRTIO_ID_NET  1
-#define VIRTIO_ID_BLK  2
-#define VIRTIO_ID_RNG  4
-#define VIRTIO_ID_SCSI 8
+#define VIRTIO_ID_NET   1
+#define VIRTIO_ID_BLK   2
+#define VIRTIO_ID_RNG   4
+#define VIRTIO_ID_SCSI  8
+#define VIRTIO_ID_GPU   16
+#define VIRTIO_ID_INPUT 18
 
 /* Status bits (§2.1) */
 #define VIRTIO_S_ACKNOWLEDGE 1u
