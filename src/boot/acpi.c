@@ -158,20 +158,27 @@ struct isa_device {
 		uint8_t len;
 	} io[3];
 	int irq;
+	uint8_t dma; /* channel; 0: none */
+	uint8_t uid; /* 0: the only one of its kind */
 };
 
 static const struct isa_device isa_devices[] = {
-	{ "COM1", "PNP0501", { { 0x3f8, 8 } }, 4 },
-	{ "RTC_", "PNP0B00", { { 0x70, 2 } }, 8 },
-	{ "TIMR", "PNP0100", { { 0x40, 4 } }, 0 },
-	{ "PIC_", "PNP0000", { { 0x20, 2 }, { 0xa0, 2 }, { 0x4d0, 2 } }, 2 },
-	{ "SPKR", "PNP0800", { { 0x61, 1 } }, -1 },
+	{ "COM1", "PNP0501", { { 0x3f8, 8 } }, 4, 0, 1 },
+	{ "RTC_", "PNP0B00", { { 0x70, 2 } }, 8, 0, 0 },
+	{ "TIMR", "PNP0100", { { 0x40, 4 } }, 0, 0, 0 },
+	{ "PIC_", "PNP0000", { { 0x20, 2 }, { 0xa0, 2 }, { 0x4d0, 2 } }, 2, 0, 0 },
+	{ "SPKR", "PNP0800", { { 0x61, 1 } }, -1, 0, 0 },
+	{ "DMAC", "PNP0200", { { 0x00, 16 }, { 0x81, 15 }, { 0xc0, 32 } }, -1, 4, 0 },
 };
+
+static const struct isa_device floppy_device = { "FDC0", "PNP0700", { { 0x3f2, 4 }, { 0x3f7, 1 } }, 6, 2, 0 };
+static const struct isa_device com2_device = { "COM2", "PNP0501", { { 0x2f8, 8 } }, 3, 0, 2 };
+static const struct isa_device parallel_device = { "LPT1", "PNP0400", { { 0x378, 8 } }, 7, 0, 0 };
 
 /* With a keyboard controller */
 static const struct isa_device i8042_devices[] = {
-	{ "PS2K", "PNP0303", { { 0x60, 1 }, { 0x64, 1 } }, 1 },
-	{ "PS2M", "PNP0F13", { { 0 } }, 12 },
+	{ "PS2K", "PNP0303", { { 0x60, 1 }, { 0x64, 1 } }, 1, 0, 0 },
+	{ "PS2M", "PNP0F13", { { 0 } }, 12, 0, 0 },
 };
 
 static void emit_isa(struct aml *a, const struct isa_device *d)
@@ -179,13 +186,15 @@ static void emit_isa(struct aml *a, const struct isa_device *d)
 	aml_device(a, d->name);
 	aml_name(a, "_HID");
 	aml_eisa_id(a, d->id);
-	if (!strcmp(d->name, "COM1"))
-		aml_name_integer(a, "_UID", 1);
+	if (d->uid)
+		aml_name_integer(a, "_UID", d->uid);
 	aml_crs(a);
 	for (size_t i = 0; i < ARRAY_SIZE(d->io) && d->io[i].len; i++)
 		aml_io(a, d->io[i].base, d->io[i].len);
 	if (d->irq >= 0)
 		aml_irq(a, (unsigned)d->irq);
+	if (d->dma)
+		aml_dma(a, d->dma);
 	aml_crs_end(a);
 	aml_close(a);
 }
@@ -256,6 +265,12 @@ static void emit_dsdt(struct aml *a, const struct acpi_config *c)
 		emit_isa(a, &isa_devices[i]);
 	for (size_t i = 0; c->i8042 && i < ARRAY_SIZE(i8042_devices); i++)
 		emit_isa(a, &i8042_devices[i]);
+	if (c->floppy)
+		emit_isa(a, &floppy_device);
+	if (c->com2)
+		emit_isa(a, &com2_device);
+	if (c->parallel)
+		emit_isa(a, &parallel_device);
 	if (c->pvpanic)
 		emit_ports(a, "PEVT", "QEMU0001", 0x505, 1);
 	if (c->fw_cfg)

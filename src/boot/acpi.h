@@ -16,7 +16,7 @@ struct acpi_config {
 	uint64_t pci_mem64_start; /* 64-bit PCI window; size 0: none */
 	uint64_t pci_mem64_size;
 	bool pvpanic, fw_cfg; /* present at ports 505 and 510 */
-	bool i8042, vga;
+	bool i8042, vga, floppy, com2, parallel;
 	uint16_t pm_base; /* ports of the power-management registers */
 };
 

@@ -218,6 +218,13 @@ void aml_irq(struct aml *a, unsigned irq)
 	put(a, 1u << irq, 2);
 }
 
+void aml_dma(struct aml *a, unsigned channel)
+{
+	aml_byte(a, 0x2a); /* small, DMA */
+	aml_byte(a, (uint8_t)(1u << channel));
+	aml_byte(a, 0); /* compatible timing, 8 bits */
+}
+
 void aml_memory32(struct aml *a, uint32_t base, uint32_t len)
 {
 	aml_byte(a, 0x86);

@@ -49,6 +49,7 @@ void aml_crs(struct aml *a);
 void aml_crs_end(struct aml *a);
 void aml_io(struct aml *a, uint16_t base, uint8_t len);
 void aml_irq(struct aml *a, unsigned irq);
+void aml_dma(struct aml *a, unsigned channel);
 void aml_memory32(struct aml *a, uint32_t base, uint32_t len);
 void aml_bus_range(struct aml *a, uint16_t first, uint16_t last);
 void aml_io_window(struct aml *a, uint16_t first, uint16_t last);

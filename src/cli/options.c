@@ -64,15 +64,50 @@ static bool is_word(const char *p, size_t n, const char *word)
 	return strlen(word) == n && !strncmp(p, word, n);
 }
 
+#define DISK_BUSES "bus=virtio, bus=ide, bus=ahci, bus=scsi, bus=usb"
+#define CD_BUSES   "bus=ide, bus=ahci, bus=scsi or bus=usb"
+
+static const struct {
+	const char *word;
+	enum vm_bus bus;
+} buses[] = {
+	{ "bus=virtio", VM_BUS_VIRTIO }, { "bus=ide", VM_BUS_IDE }, { "bus=ahci", VM_BUS_AHCI },
+	{ "bus=scsi", VM_BUS_SCSI },     { "bus=usb", VM_BUS_USB },
+};
+
+static bool is_bus(const char *p, size_t n, enum vm_bus *ret)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(buses); i++) {
+		if (!is_word(p, n, buses[i].word))
+			continue;
+		*ret = buses[i].bus;
+		return true;
+	}
+	return false;
+}
+
+/* FILE[,bus=BUS]: only a bus at the end is an option, so a FILE may contain commas. */
 static int parse_cdrom(struct options *o, const char *value, struct error *err)
 {
 	if (o->vm.nr_cds == VM_MAX_CDS)
 		return error_set(err, EINVAL, "--cdrom %s: too many; give at most %d discs", value,
 				 VM_MAX_CDS);
-	char *path = strdup(value);
-	if (!path)
+	struct vm_disk *d = &o->vm.cds[o->vm.nr_cds];
+	const char *comma = strrchr(value, ',');
+	size_t len = strlen(value);
+	*d = (struct vm_disk){ .readonly = true, .bus = VM_BUS_IDE };
+	if (comma && !strncmp(comma, ",bus=", 5)) {
+		if (!is_bus(comma + 1, strlen(comma + 1), &d->bus) || d->bus == VM_BUS_VIRTIO)
+			return error_set(err, EINVAL, "--cdrom %s: no CD drive has this bus; use " CD_BUSES,
+					 value);
+		len = (size_t)(comma - value);
+	}
+	if (!len)
+		return error_set(err, EINVAL, "--cdrom %s: names no file; give FILE[,bus=BUS]", value);
+	d->path = strndup(value, len);
+	if (!d->path)
 		return error_set(err, ENOMEM, "no memory; free some and try again");
-	o->vm.cds[o->vm.nr_cds++] = path;
+	o->vm.nr_cds++;
 	return 0;
 }
 
@@ -95,15 +130,10 @@ static int parse_disk(struct options *o, const char *value, struct error *err)
 		size_t n = strcspn(p, ",");
 		if (is_word(p, n, "readonly"))
 			readonly = true;
-		else if (is_word(p, n, "bus=ide"))
-			bus = VM_BUS_IDE;
-		else if (is_word(p, n, "bus=virtio"))
-			bus = VM_BUS_VIRTIO;
-		else if (!is_word(p, n, "format=raw"))
+		else if (!is_bus(p, n, &bus) && !is_word(p, n, "format=raw"))
 			return error_set(err, EINVAL,
-					 "--disk %s: \"%.*s\" is not an option; use readonly, bus=virtio, "
-					 "bus=ide and format=raw "
-					 "(a file name with a comma needs a link without)",
+					 "--disk %s: \"%.*s\" is not an option; use readonly, " DISK_BUSES
+					 " and format=raw (a file name with a comma needs a link without)",
 					 value, (int)n, p);
 		p += n;
 	}
@@ -113,6 +143,26 @@ static int parse_disk(struct options *o, const char *value, struct error *err)
 	d->readonly = readonly;
 	d->bus = bus;
 	o->vm.nr_disks++;
+	return 0;
+}
+
+/* FILE[,readonly]: only that at the end is an option, so a FILE may contain commas. */
+static int parse_floppy(struct options *o, const char *value, struct error *err)
+{
+	struct vm_disk *d = &o->vm.floppies[o->vm.nr_floppies];
+	const char *comma = strrchr(value, ',');
+	bool readonly = comma && !strcmp(comma, ",readonly");
+	size_t len = readonly ? (size_t)(comma - value) : strlen(value);
+	if (o->vm.nr_floppies == VM_MAX_FLOPPIES)
+		return error_set(err, EINVAL, "--floppy %s: too many; give at most %d diskettes", value,
+				 VM_MAX_FLOPPIES);
+	if (!len)
+		return error_set(err, EINVAL, "--floppy %s: names no file; give FILE[,readonly]", value);
+	d->path = strndup(value, len);
+	if (!d->path)
+		return error_set(err, ENOMEM, "no memory; free some and try again");
+	d->readonly = readonly;
+	o->vm.nr_floppies++;
 	return 0;
 }
 
@@ -149,30 +199,47 @@ static int parse_net(struct options *o, const char *value, struct error *err)
 	return r;
 }
 
+/* The first one is COM1, the second COM2. */
 static int parse_serial(struct options *o, const char *value, struct error *err)
 {
 	static const struct {
 		const char *prefix;
 		enum vm_serial kind;
-	} kinds[] = { { "file:", VM_SERIAL_FILE }, { "unix:", VM_SERIAL_UNIX } };
-	if (!strcmp(value, "stdio")) {
-		o->vm.serial = VM_SERIAL_STDIO;
-		return 0;
+	} kinds[] = { { "file:", VM_SERIAL_FILE },
+		      { "unix:", VM_SERIAL_UNIX },
+		      { "none", VM_SERIAL_NONE },
+		      { "stdio", VM_SERIAL_STDIO } };
+	enum vm_serial *kind = o->nr_serials ? &o->vm.serial2 : &o->vm.serial;
+	const char **path = o->nr_serials ? &o->vm.serial2_path : &o->vm.serial_path;
+	size_t i = 0, n = 0;
+	if (o->nr_serials == 2)
+		return error_set(err, EINVAL, "--serial %s: too many; a PC has two serial ports", value);
+	for (; i < ARRAY_SIZE(kinds); i++) {
+		n = strlen(kinds[i].prefix);
+		/* A path follows the colon, nothing follows a word. */
+		if (!strncmp(value, kinds[i].prefix, n) && !value[n] == (kinds[i].prefix[n - 1] != ':'))
+			break;
 	}
-	if (!strcmp(value, "none")) {
-		o->vm.serial = VM_SERIAL_NONE;
-		return 0;
-	}
-	for (size_t i = 0; i < ARRAY_SIZE(kinds); i++) {
-		size_t n = strlen(kinds[i].prefix);
-		if (strncmp(value, kinds[i].prefix, n) != 0 || !value[n])
-			continue;
-		o->vm.serial = kinds[i].kind;
-		o->vm.serial_path = value + n;
-		return 0;
-	}
-	return error_set(err, EINVAL, "--serial %s: not possible; give stdio, none, file:PATH or unix:PATH",
-			 value);
+	if (i == ARRAY_SIZE(kinds))
+		return error_set(err, EINVAL,
+				 "--serial %s: not possible; give stdio, none, file:PATH or unix:PATH",
+				 value);
+	if (o->nr_serials && kinds[i].kind == VM_SERIAL_STDIO)
+		return error_set(err, EINVAL,
+				 "--serial stdio: for COM1 only; give none, file:PATH or unix:PATH for COM2");
+	*kind = kinds[i].kind;
+	*path = value + n;
+	o->nr_serials++;
+	return 0;
+}
+
+static int parse_parallel(struct options *o, const char *value, struct error *err)
+{
+	bool file = !strncmp(value, "file:", 5) && value[5];
+	if (!file && strcmp(value, "none") != 0)
+		return error_set(err, EINVAL, "--parallel %s: not possible; give none or file:PATH", value);
+	o->vm.parallel = file ? value + 5 : NULL;
+	return 0;
 }
 
 static int read_password(const char *path, char **ret, struct error *err)
@@ -292,6 +359,15 @@ static int parse_boot(struct options *o, const char *value, struct error *err)
 	return 0;
 }
 
+static int parse_usb(struct options *o, const char *value, struct error *err)
+{
+	if (strcmp(value, "none") != 0 && strcmp(value, "xhci") != 0)
+		return error_set(err, EINVAL, "--usb %s: there is no such controller; give xhci or none",
+				 value);
+	o->vm.no_usb = !strcmp(value, "none");
+	return 0;
+}
+
 static int parse_vga(struct options *o, const char *value, struct error *err)
 {
 	(void)err;
@@ -361,14 +437,17 @@ static const struct option table[] = {
 	{ "memory", "SIZE", "memory, with suffix K, M or G (default 1G)", NULL, 0, parse_memory, false },
 	{ "cpus", "N", "virtual processors, 1 to 16 (default 1)", NULL, 0, parse_cpus, false },
 	{ "cpu", "MODEL", "what they look like: host, v2 or v3 (default host)", cpus, STRING(cpu), NULL, false },
-	{ "disk", "FILE[,readonly][,bus=virtio|ide]", "disk image; repeat for more (default bus virtio)", NULL, 0, parse_disk, true },
-	{ "cdrom", "FILE", "disc image (ISO) in a CD-ROM drive; repeat for more", NULL, 0, parse_cdrom, true },
+	{ "disk", "FILE[,readonly][,bus=virtio|ide|ahci|scsi|usb]", "disk image; repeat for more (default bus virtio)", NULL, 0, parse_disk, true },
+	{ "cdrom", "FILE[,bus=ide|ahci|scsi|usb]", "disc image (ISO) in a CD-ROM drive; repeat for more", NULL, 0, parse_cdrom, true },
+	{ "floppy", "FILE[,readonly]", "diskette image in a floppy drive; repeat for a second", NULL, 0, parse_floppy, true },
 	{ "net", "user[,hostfwd=tcp:ADDR:PORT-:PORT][,model=virtio|e1000]|none", "network (default user: NAT); also tftp=DIR, bootfile=NAME, restrict=on", NULL, 0, parse_net, false },
 	{ "display", "none|window|vnc=ADDR:PORT[,password=TEXT]", "where the screen is shown (default none); also vnc=unix:PATH", NULL, 0, parse_display, false },
 	{ "vga", "std|virtio|none", "graphics card: VGA, or virtio-gpu without VGA (default std)", vgas, 0, parse_vga, false },
 	{ "input", "ps2|virtio", "keyboard and mouse; virtio adds a keyboard and a tablet (default ps2)", inputs, 0, parse_input, false },
+	{ "usb", "xhci|none", "USB controller, with keyboard and tablet if there is a screen (default xhci)", NULL, 0, parse_usb, false },
 	{ "control", "unix:PATH|on", "socket for sill ctl (on: found by the VM's --name)", NULL, 0, parse_control, false },
-	{ "serial", "stdio|none|file:PATH|unix:PATH", "where COM1 goes (default stdio)", NULL, 0, parse_serial, false },
+	{ "serial", "stdio|none|file:PATH|unix:PATH", "where COM1 goes (default stdio); a second time: COM2 (default none)", NULL, 0, parse_serial, true },
+	{ "parallel", "none|file:PATH", "what the parallel port prints into (default none)", NULL, 0, parse_parallel, false },
 	{ "engine", "ENGINE", "what runs the processors: auto or bt (default auto)", engines, STRING(engine), NULL, false },
 	{ "tier", "TIER", "highest tier of the bt engine: auto, interp or t1", tiers, STRING(tier), NULL, false },
 	{ "name", "NAME", "name of the VM, for messages", NULL, STRING(name), NULL, false },
@@ -445,7 +524,13 @@ static int check_together(const struct options *o, struct error *err)
 	if (!c->kernel && (c->initrd || c->cmdline[0]))
 		return error_set(err, EINVAL,
 				 "--initrd and --append go with a kernel; give --kernel FILE too");
-	if (!c->kernel && !c->firmware && !c->nr_disks && !c->nr_cds && !o->boot_given)
+	for (unsigned i = 0; c->no_usb && i < c->nr_disks + c->nr_cds; i++) {
+		const struct vm_disk *d = i < c->nr_disks ? &c->disks[i] : &c->cds[i - c->nr_disks];
+		if (d->bus == VM_BUS_USB)
+			return error_set(err, EINVAL,
+					 "%s,bus=usb needs a USB controller; leave out --usb none", d->path);
+	}
+	if (!c->kernel && !c->firmware && !c->nr_disks && !c->nr_cds && !c->nr_floppies && !o->boot_given)
 		return error_set(
 		    err, EINVAL,
 		    "nothing to boot; give --disk FILE, --cdrom FILE, --kernel FILE or --boot network");
@@ -454,7 +539,7 @@ static int check_together(const struct options *o, struct error *err)
 
 int options_parse(int argc, char *const *argv, struct options *ret, struct error *err)
 {
-	uint32_t seen = 0;
+	uint64_t seen = 0;
 	int r;
 	*ret = (struct options){
 		.vm = { .name = "vm",
@@ -466,7 +551,8 @@ int options_parse(int argc, char *const *argv, struct options *ret, struct error
 			.cmdline = "",
 			.net = true,
 			.boot = { VM_BOOT_DISK, VM_BOOT_CDROM, VM_BOOT_FLOPPY },
-			.serial = VM_SERIAL_STDIO },
+			.serial = VM_SERIAL_STDIO,
+			.serial2 = VM_SERIAL_NONE },
 	};
 	for (int i = 0; i < argc; i++) {
 		const char *arg = argv[i];
@@ -491,7 +577,7 @@ int options_parse(int argc, char *const *argv, struct options *ret, struct error
 		if (opt->argument && !*value && opt->string != STRING(cmdline))
 			return error_set(err, EINVAL, "--%s has an empty value; give %s", opt->name,
 					 opt->argument);
-		uint32_t bit = 1u << (opt - table);
+		uint64_t bit = 1ull << (opt - table);
 		if ((seen & bit) && !opt->repeatable)
 			return error_set(err, EINVAL, "--%s is given twice; give it once", opt->name);
 		seen |= bit;
@@ -511,8 +597,11 @@ void options_free(struct options *o)
 		free(o->vm.disks[i].path);
 	o->vm.nr_disks = 0;
 	for (unsigned i = 0; i < o->vm.nr_cds; i++)
-		free(o->vm.cds[i]);
+		free(o->vm.cds[i].path);
 	o->vm.nr_cds = 0;
+	for (unsigned i = 0; i < o->vm.nr_floppies; i++)
+		free(o->vm.floppies[i].path);
+	o->vm.nr_floppies = 0;
 	free(o->firmware);
 	free(o->vnc);
 	free(o->vnc_password);

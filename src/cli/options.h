@@ -13,6 +13,7 @@ struct options {
 	char *firmware;           /* allocated: what vm.firmware points to */
 	char *vnc, *vnc_password; /* allocated, likewise */
 	bool boot_given;
+	unsigned nr_serials;
 	bool control_by_name; /* the control socket is where the VM's name says */
 	bool stats;
 	bool help;

@@ -93,9 +93,16 @@ static void refusals(void **state)
 		{ "--disk", ",readonly", "names no file" },
 		{ "--disk", "a,format=qcow2", "format=qcow2" },
 		{ "--disk", "a,", "not an option" },
+		{ "--disk", "a,bus=isa", "bus=ahci" },
+		{ "--floppy", ",readonly", "names no file" },
+		{ "--usb", "ehci", "xhci or none" },
+		{ "--cdrom", ",bus=ide", "names no file" },
+		{ "--cdrom", "a,bus=virtio", "bus=ahci" },
 		{ "--net", "tap", "tap" },
 		{ "--net", "user,hostfwd=nonsense", "nonsense" },
 		{ "--serial", "file:", "file:PATH" },
+		{ "--serial", "nonesuch", "file:PATH" },
+		{ "--parallel", "stdio", "file:PATH" },
 		{ "--serial", "tcp:1", "unix:PATH" },
 		{ "--nonsense", "1", "--help" },
 		{ "--kernel", "again", "twice" },
@@ -119,6 +126,51 @@ static void refusals(void **state)
 	assert_non_null(strstr(err.message, "--kernel FILE"));
 }
 
+static void ports(void **state)
+{
+	(void)state;
+	struct options o;
+	struct error err;
+	assert_int_equal(PARSE(&o, NULL, "--kernel", "k", "--serial", "stdio", "--serial", "unix:/s",
+			       "--parallel", "file:/p"),
+			 0);
+	assert_int_equal(o.vm.serial, VM_SERIAL_STDIO);
+	assert_int_equal(o.vm.serial2, VM_SERIAL_UNIX);
+	assert_string_equal(o.vm.serial2_path, "/s");
+	assert_string_equal(o.vm.parallel, "/p");
+	options_free(&o);
+	assert_int_equal(PARSE(&o, &err, "--kernel", "k", "--serial", "none", "--serial", "stdio"), -EINVAL);
+	assert_non_null(strstr(err.message, "COM1"));
+	assert_int_equal(
+	    PARSE(&o, &err, "--kernel", "k", "--serial", "none", "--serial", "none", "--serial", "none"),
+	    -EINVAL);
+	assert_non_null(strstr(err.message, "two serial ports"));
+}
+
+static void buses(void **state)
+{
+	(void)state;
+	struct options o;
+	assert_int_equal(PARSE(&o, NULL, "--disk", "a", "--disk", "b,bus=ide", "--disk",
+			       "c,bus=ahci,readonly", "--cdrom", "d,e", "--cdrom", "f,bus=ahci", "--disk",
+			       "g,bus=scsi", "--disk", "h,bus=usb", "--floppy", "i,j,readonly"),
+			 0);
+	assert_int_equal(o.vm.disks[0].bus, VM_BUS_VIRTIO);
+	assert_int_equal(o.vm.disks[1].bus, VM_BUS_IDE);
+	assert_int_equal(o.vm.disks[2].bus, VM_BUS_AHCI);
+	assert_int_equal(o.vm.disks[3].bus, VM_BUS_SCSI);
+	assert_int_equal(o.vm.disks[4].bus, VM_BUS_USB);
+	assert_false(o.vm.no_usb);
+	assert_string_equal(o.vm.floppies[0].path, "i,j");
+	assert_true(o.vm.floppies[0].readonly);
+	assert_true(o.vm.disks[2].readonly);
+	assert_string_equal(o.vm.cds[0].path, "d,e");
+	assert_int_equal(o.vm.cds[0].bus, VM_BUS_IDE);
+	assert_string_equal(o.vm.cds[1].path, "f");
+	assert_int_equal(o.vm.cds[1].bus, VM_BUS_AHCI);
+	options_free(&o);
+}
+
 static void too_many_disks(void **state)
 {
 	(void)state;
@@ -137,10 +189,8 @@ static void too_many_disks(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(defaults),
-		cmocka_unit_test(everything),
-		cmocka_unit_test(refusals),
-		cmocka_unit_test(too_many_disks),
+		cmocka_unit_test(defaults), cmocka_unit_test(everything), cmocka_unit_test(refusals),
+		cmocka_unit_test(ports),    cmocka_unit_test(buses),      cmocka_unit_test(too_many_disks),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -44,6 +44,8 @@ struct vcpu_board {
 	int (*msr_write)(void *opaque, uint32_t index, uint64_t value);
 	/* CR8, the task priority (bits 3:0). */
 	uint8_t (*cr8_read)(void *opaque);
+	/* A KVM hypercall by the kernel, arguments already cut to the mode's width (bits): what RAX gets. */
+	uint64_t (*hypercall)(void *opaque, uint64_t nr, const uint64_t arg[4], unsigned width);
 	void (*cr8_write)(void *opaque, uint8_t value);
 };
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What is wired to what: one PC with an i440FX host bridge, a PIIX3 ISA bridge
- * and a PIIX4 power-management function, PC timers, one serial port, and virtio
- * devices from PCI slot 3 up, in this order: disks, network, entropy.
+ * and a PIIX4 power-management function, PC timers, serial and parallel ports, and virtio
+ * devices from PCI slot 3 up, in this order: disks (board_storage.c), network, entropy.
  *
  * The order of construction is the order of reset, save and load; it is part of
  * the saved state's format.
@@ -10,7 +10,6 @@
 #include <errno.h>
 #include <string.h>
 
-#include "base/log.h"
 #include "base/util.h"
 #include "boot/firmware.h"
 #include "dev/display/vga.h"
@@ -19,6 +18,8 @@
 #include "dev/pc/acpi_pm.h"
 #include "dev/pc/debug_exit.h"
 #include "dev/pc/debugcon.h"
+#include "dev/pc/dma.h"
+#include "dev/pc/parallel.h"
 #include "dev/pc/pvpanic.h"
 #include "dev/pc/serial.h"
 #include "dev/pc/sysctl.h"
@@ -26,7 +27,6 @@
 #include "dev/pci/pci.h"
 #include "dev/timer/pit.h"
 #include "dev/timer/rtc.h"
-#include "dev/virtio/virtio_blk.h"
 #include "dev/virtio/virtio_gpu.h"
 #include "dev/virtio/virtio_input.h"
 #include "dev/virtio/virtio_net.h"
@@ -35,7 +35,6 @@
 #include "vm/vm_internal.h"
 
 /* PCI class codes (PCI Code and ID Assignment 1.11) */
-#define CLASS_DISK    0x010000
 #define CLASS_NETWORK 0x020000
 #define CLASS_DISPLAY 0x038000
 #define CLASS_INPUT   0x098000
@@ -43,6 +42,8 @@
 
 #define COM1_BASE 0x3f8
 #define COM1_IRQ  4
+#define COM2_BASE 0x2f8
+#define COM2_IRQ  3
 
 static const char console_help[] = "\r\nCtrl-A x       end the VM at once\r\n"
 				   "Ctrl-A h       this help\r\n"
@@ -57,20 +58,43 @@ static void console_escape(void *opaque, uint8_t key)
 		chardev_write(vm->console, console_help, sizeof(console_help) - 1);
 }
 
-static int open_console(struct vm *vm, struct error *err)
+static int open_serial(struct vm *vm, enum vm_serial kind, const char *path, struct chardev **ret,
+		       struct error *err)
 {
-	const char *path = vm->config->serial_path;
-	switch (vm->config->serial) {
+	switch (kind) {
 	case VM_SERIAL_STDIO:
-		return chardev_stdio_new(vm->loop, console_escape, vm, &vm->console, err);
+		return chardev_stdio_new(vm->loop, console_escape, vm, ret, err);
 	case VM_SERIAL_FILE:
-		return chardev_file_new(vm->loop, path, &vm->console, err);
+		return chardev_file_new(vm->loop, path, ret, err);
 	case VM_SERIAL_UNIX:
-		return chardev_unix_new(vm->loop, path, &vm->console, err);
+		return chardev_unix_new(vm->loop, path, ret, err);
 	case VM_SERIAL_NONE:
 		break;
 	}
 	return 0;
+}
+
+/* Two serial ports and a parallel one, whatever is connected to them. */
+static int add_ports(struct vm *vm, struct error *err)
+{
+	const struct vm_config *c = vm->config;
+	struct board *b = &vm->board;
+	struct serial *serial;
+	struct parallel *parallel;
+	int r = open_serial(vm, c->serial, c->serial_path, &vm->console, err);
+	if (!r)
+		r = serial_new(b, COM1_BASE, irq_router_isa_line(vm->router, COM1_IRQ), vm->console, 0,
+			       &serial, err);
+	if (!r)
+		r = open_serial(vm, c->serial2, c->serial2_path, &vm->serial2, err);
+	if (!r)
+		r = serial_new(b, COM2_BASE, irq_router_isa_line(vm->router, COM2_IRQ), vm->serial2, 1,
+			       &serial, err);
+	if (!r && c->parallel)
+		r = chardev_file_new(vm->loop, c->parallel, &vm->parallel, err);
+	if (!r)
+		r = parallel_new(b, irq_router_isa_line(vm->router, 7), vm->parallel, &parallel, err);
+	return r;
 }
 
 /* What firmware asks the configuration device for. */
@@ -90,32 +114,33 @@ static int describe(struct vm *vm, struct fwcfg *f, struct error *err)
 	return r;
 }
 
-/* The serial port and what else is on the ISA bus. */
+/* What is on the ISA bus. */
 static int add_isa(struct vm *vm, struct error *err)
 {
 	struct board *b = &vm->board;
 	struct pit *pit;
 	struct rtc *rtc;
-	struct serial *serial;
 	struct sysctl *sysctl;
 	struct i8042 *i8042;
 	struct pvpanic *pvpanic;
 	struct debug_exit *debug_exit;
 	struct debugcon *debugcon;
 	struct testdev *testdev;
-	int r = open_console(vm, err);
-	if (!r)
-		r = pit_new(b, irq_router_isa_line(vm->router, 0), &pit, err);
+	struct dma *dma;
+	int r = pit_new(b, irq_router_isa_line(vm->router, 0), &pit, err);
 	if (!r)
 		r = rtc_new(b, irq_router_isa_line(vm->router, 8), &rtc, err);
 	if (!r)
-		r = serial_new(b, COM1_BASE, irq_router_isa_line(vm->router, COM1_IRQ), vm->console, 0,
-			       &serial, err);
+		r = add_ports(vm, err);
 	if (!r)
 		r = sysctl_new(b, vm->has_i8042, &sysctl, err);
 	if (!r && vm->has_i8042)
 		r = i8042_new(b, irq_router_isa_line(vm->router, 1), irq_router_isa_line(vm->router, 12),
 			      &vm->input, &i8042, err);
+	if (!r)
+		r = dma_new(b, &dma, err);
+	if (!r)
+		r = vm_floppies_new(vm, dma, rtc, err);
 	if (!r)
 		r = fwcfg_new(b, &vm->fwcfg, err);
 	if (!r)
@@ -152,157 +177,6 @@ static int add_chipset(struct vm *vm, struct error *err)
 		r = piix4_pm_new(vm->pci, vm->acpi_pm, vm->firmware, err);
 	if (!r)
 		r = kvmclock_new(b, vm->nr_cpus, vm->model.tsc_khz, &vm->kvmclock, err);
-	return r;
-}
-
-/* The path of something on the PCI function added last, for the boot order. */
-static void boot_path(struct vm *vm, enum vm_boot kind, const char *type, const char *rest)
-{
-	char path[128], fn[8] = "";
-	uint8_t devfn = pci_newest(vm->pci)->devfn;
-	if (devfn & 7)
-		snprintf(fn, sizeof(fn), ",%x", devfn & 7);
-	snprintf(path, sizeof(path), "/pci@i0cf8/%s@%x%s%s", type, devfn >> 3, fn, rest);
-	vm_boot_path(vm, kind, path);
-}
-
-/* The first free of the places on the IDE cables, in this order; -1: none. */
-static int ide_place(struct vm *vm, const uint8_t order[IDE_DRIVES])
-{
-	for (unsigned i = 0; i < IDE_DRIVES; i++) {
-		if (vm->ide_used[order[i]])
-			continue;
-		vm->ide_used[order[i]] = true;
-		return order[i];
-	}
-	return -1;
-}
-
-static void ide_boot_path(struct vm *vm, enum vm_boot kind, int place)
-{
-	char path[64];
-	snprintf(path, sizeof(path), "/pci@i0cf8/ide@1,1/drive@%x/disk@%x", place / 2, place % 2);
-	vm_boot_path(vm, kind, path);
-}
-
-static int add_ide_disk(struct vm *vm, unsigned i, const char *serial, struct error *err)
-{
-	static const uint8_t order[IDE_DRIVES] = { 0, 1, 3, 2 };
-	int place = ide_place(vm, order);
-	if (place < 0)
-		return error_set(
-		    err, ENOSPC,
-		    "--disk %s: the IDE controller has room for four drives, CDs counted; use bus=virtio",
-		    vm->config->disks[i].path);
-	ide_add_disk(vm->ide, (unsigned)place, vm->blocks[i], serial);
-	ide_boot_path(vm, VM_BOOT_DISK, place);
-	return 0;
-}
-
-/* A guest that asks for an open tray gets one; what was in it is closed when the VM ends. */
-static void cd_tray(void *opaque, bool eject)
-{
-	struct vm_cd *cd = opaque;
-	if (eject)
-		cdrom_change(&cd->drive->cd, NULL);
-	else if (cd->block && !cd->drive->cd.block)
-		cdrom_change(&cd->drive->cd, cd->block);
-}
-
-static int add_cd(struct vm *vm, unsigned i, struct error *err)
-{
-	static const uint8_t order[IDE_DRIVES] = { 2, 3, 1, 0 };
-	const char *path = vm->config->cds[i];
-	struct vm_cd *cd = &vm->cds[i];
-	char serial[21];
-	int place = ide_place(vm, order), r = path ? vm_cd_open(vm, path, &cd->block, err) : 0;
-	if (!r && path && !(cd->path = strdup(path)))
-		r = error_set(err, ENOMEM, "no memory; free some and try again");
-	if (r)
-		return r;
-	snprintf(serial, sizeof(serial), "sill-cd%u", i);
-	cd->drive = ide_add_cd(vm->ide, (unsigned)place, cd->block, serial);
-	cd->drive->tray = cd_tray;
-	cd->drive->tray_opaque = cd;
-	ide_boot_path(vm, VM_BOOT_CDROM, place);
-	return 0;
-}
-
-static int add_ide(struct vm *vm, struct error *err)
-{
-	const struct vm_config *c = vm->config;
-	/* Firmware's machine always has a drive to put a disc into. */
-	unsigned nr_cds = vm->firmware && !c->nr_cds ? 1 : c->nr_cds;
-	bool wanted = nr_cds > 0;
-	int r = 0;
-	for (unsigned i = 0; i < c->nr_disks; i++)
-		wanted |= c->disks[i].bus == VM_BUS_IDE;
-	if (wanted)
-		r = ide_new(&vm->board, vm->pci, irq_router_isa_line(vm->router, 14),
-			    irq_router_isa_line(vm->router, 15), &vm->ide, err);
-	for (unsigned i = 0; !r && i < nr_cds; i++)
-		r = add_cd(vm, i, err);
-	return r;
-}
-
-/* A disc image: what holds no sector is refused, what is no file system of a CD is pointed out. */
-int vm_cd_open(struct vm *vm, const char *path, struct block **ret, struct error *err)
-{
-	char id[5] = "";
-	int r = block_open(vm->loop, path, true, BLOCK_FORMAT_RAW, ret, err);
-	if (r)
-		return r;
-	if (block_size(*ret) < CD_SECTOR) {
-		block_close(*ret);
-		*ret = NULL;
-		return error_set(err, EINVAL,
-				 "%s: too short for a CD, which has sectors of 2048 bytes; give an ISO image",
-				 path);
-	}
-	_cleanup_fclose_ FILE *f = fopen(path, "re");
-	if (!f || fseek(f, 16 * CD_SECTOR + 1, SEEK_SET) < 0 || fread(id, 1, sizeof(id), f) != sizeof(id) ||
-	    memcmp(id, "CD001", sizeof(id)) != 0)
-		log_warn("%s: no ISO 9660 file system on it; guests may not be able to read this disc", path);
-	return 0;
-}
-
-int vm_cd_insert(struct vm *vm, struct vm_cd *cd, const char *path, struct error *err)
-{
-	struct block *block = NULL;
-	char *copy = path ? strdup(path) : NULL;
-	int r = path && !copy ? error_set(err, ENOMEM, "no memory; free some and try again") : 0;
-	if (!r && path)
-		r = vm_cd_open(vm, path, &block, err);
-	if (r) {
-		free(copy);
-		return r;
-	}
-	if (cd->block)
-		block_drain(cd->block);
-	cdrom_change(&cd->drive->cd, block);
-	block_close(cd->block);
-	free(cd->path);
-	cd->block = block;
-	cd->path = copy;
-	return 0;
-}
-
-static int add_disk(struct vm *vm, unsigned i, struct error *err)
-{
-	const struct vm_disk *d = &vm->config->disks[i];
-	struct virtio_device *v;
-	char serial[21];
-	int r = block_open(vm->loop, d->path, d->readonly, BLOCK_FORMAT_RAW, &vm->blocks[i], err);
-	if (r)
-		return r;
-	snprintf(serial, sizeof(serial), "sill-disk%u", i);
-	if (d->bus == VM_BUS_IDE)
-		return add_ide_disk(vm, i, serial, err);
-	r = virtio_blk_new(&vm->board, vm->blocks[i], serial, 1, i, &v, err);
-	if (!r)
-		r = virtio_pci_new(vm->pci, PCI_DEVFN_ANY, v, CLASS_DISK, i, err);
-	if (!r)
-		boot_path(vm, VM_BOOT_DISK, "scsi", "/disk@0,0");
 	return r;
 }
 
@@ -369,7 +243,7 @@ static int add_net(struct vm *vm, struct error *err)
 	if (!r)
 		r = vm_firmware_add_boot_rom(vm, e1000 ? "efi-e1000.rom" : "efi-virtio.rom", err);
 	if (!r)
-		boot_path(vm, VM_BOOT_NETWORK, "ethernet", "/ethernet-phy@0");
+		vm_boot_path_pci(vm, VM_BOOT_NETWORK, pci_newest(vm->pci), "ethernet", "/ethernet-phy@0");
 	return r;
 }
 
@@ -403,10 +277,10 @@ int vm_board_new(struct vm *vm, struct error *err)
 		r = add_isa(vm, err);
 	if (!r)
 		r = add_display(vm, err);
+	if (!r && vm->has_i8042 && !vm->config->no_usb)
+		r = vm_usb_new(vm, err);
 	if (!r)
-		r = add_ide(vm, err);
-	for (unsigned i = 0; !r && i < vm->config->nr_disks; i++)
-		r = add_disk(vm, i, err);
+		r = vm_storage_new(vm, err);
 	if (!r && vm->config->net)
 		r = add_net(vm, err);
 	if (!r)
@@ -430,25 +304,15 @@ void vm_board_free(struct vm *vm)
 	vm->vnc = NULL;
 	vm->control = NULL;
 	/* Backends finish what is in flight while the devices that asked still exist. */
-	for (unsigned i = 0; i < VM_MAX_DISKS; i++)
-		if (vm->blocks[i])
-			block_drain(vm->blocks[i]);
-	for (unsigned i = 0; i < VM_MAX_CDS; i++)
-		if (vm->cds[i].block)
-			block_drain(vm->cds[i].block);
+	vm_storage_drain(vm);
 	board_free_devices(&vm->board);
-	for (unsigned i = 0; i < VM_MAX_CDS; i++) {
-		block_close(vm->cds[i].block);
-		free(vm->cds[i].path);
-	}
-	memset(vm->cds, 0, sizeof(vm->cds));
-	for (unsigned i = 0; i < VM_MAX_DISKS; i++)
-		block_close(vm->blocks[i]);
+	vm_storage_close(vm);
 	chardev_free(vm->console);
+	chardev_free(vm->serial2);
+	chardev_free(vm->parallel);
 	chardev_free(vm->debugcon);
 	mutex_unlock(&vm->io_lock);
 	net_free(vm->net); /* without the lock: it waits for its thread */
 	vm->net = NULL;
-	vm->console = vm->debugcon = NULL;
-	memset(vm->blocks, 0, sizeof(vm->blocks));
+	vm->console = vm->serial2 = vm->parallel = vm->debugcon = NULL;
 }

@@ -8,11 +8,12 @@
 
 #include "net/net.h"
 
-#define VM_MAX_CPUS   16
-#define VM_MAX_DISKS  16
-#define VM_MAX_CDS    3
-#define VM_MIN_MEMORY (16ull << 20)
-#define VM_MAX_MEMORY (1ull << 40)
+#define VM_MAX_CPUS     16
+#define VM_MAX_DISKS    16
+#define VM_MAX_CDS      3
+#define VM_MAX_FLOPPIES 2
+#define VM_MIN_MEMORY   (16ull << 20)
+#define VM_MAX_MEMORY   (1ull << 40)
 
 /* What firmware tries, in its order. */
 enum vm_boot { VM_BOOT_NONE, VM_BOOT_DISK, VM_BOOT_CDROM, VM_BOOT_FLOPPY, VM_BOOT_NETWORK };
@@ -22,7 +23,7 @@ enum vm_vga { VM_VGA_STD, VM_VGA_VIRTIO, VM_VGA_NONE };
 
 enum vm_nic { VM_NIC_VIRTIO, VM_NIC_E1000 };
 
-enum vm_bus { VM_BUS_VIRTIO, VM_BUS_IDE };
+enum vm_bus { VM_BUS_VIRTIO, VM_BUS_IDE, VM_BUS_AHCI, VM_BUS_SCSI, VM_BUS_USB };
 
 struct vm_disk {
 	char *path; /* allocated */
@@ -47,8 +48,10 @@ struct vm_config {
 	bool boot_menu;
 	struct vm_disk disks[VM_MAX_DISKS];
 	unsigned nr_disks;
-	char *cds[VM_MAX_CDS]; /* allocated; discs in drives of their own */
+	struct vm_disk cds[VM_MAX_CDS]; /* discs in drives of their own; read-only whatever is said */
 	unsigned nr_cds;
+	struct vm_disk floppies[VM_MAX_FLOPPIES];
+	unsigned nr_floppies;
 	const char *vnc;          /* address of the VNC server; NULL: none */
 	const char *vnc_password; /* NULL: none */
 	bool window;              /* the screen in a window */
@@ -57,12 +60,16 @@ struct vm_config {
 	bool net;          /* a network card, behind user-mode NAT */
 	struct net_user_config net_user;
 	enum vm_nic nic;
+	bool no_usb;         /* no USB controller */
 	uint16_t debug_exit; /* port of the debug exit device; 0: none */
 	bool testdev;        /* the test suites' device */
 	const char *stress;  /* for the engine's tests; NULL: none */
 	const char *control; /* path of the control socket; NULL: none */
 	enum vm_serial serial;
 	const char *serial_path;
+	enum vm_serial serial2; /* COM2; not stdio */
+	const char *serial2_path;
+	const char *parallel; /* file that the parallel port prints into; NULL: nothing is connected */
 };
 
 #endif

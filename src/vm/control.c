@@ -308,8 +308,8 @@ static json_t *cd_state(const struct vm *vm)
 	for (unsigned i = 0; i < VM_MAX_CDS && vm->cds[i].drive; i++) {
 		const struct vm_cd *cd = &vm->cds[i];
 		json_array_append_new(list, json_pack("{s:i, s:s?, s:b, s:b}", "drive", (int)i, "file",
-						      cd->block ? cd->path : NULL, "open",
-						      !cd->drive->cd.block, "locked", cd->drive->cd.locked));
+						      cd->block ? cd->path : NULL, "open", !cd->drive->block,
+						      "locked", cd->drive->locked));
 	}
 	return list;
 }
@@ -437,7 +437,7 @@ static struct vm_cd *find_cd(struct client *c, json_t *args)
 
 static bool may_open(struct client *c, json_t *args, const struct vm_cd *cd)
 {
-	if (!cd->drive->cd.locked || json_is_true(json_object_get(args, "force")))
+	if (!cd->drive->locked || json_is_true(json_object_get(args, "force")))
 		return true;
 	refuse(c, "the guest keeps the drive locked; have it unmount the disc, or give \"force\": true");
 	return false;

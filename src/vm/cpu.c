@@ -20,6 +20,8 @@
 #include "base/util.h"
 #include "vm/vm_internal.h"
 
+#define KVM_HC_SEND_IPI 10u
+
 /* ---- what the LAPIC and the engine ask ---- */
 
 static void post_cpu_event(struct vm_cpu *c, unsigned event)
@@ -96,6 +98,15 @@ static int board_msr_write(void *opaque, uint32_t index, uint64_t value)
 	if (r)
 		r = kvmclock_msr_write(c->vm->kvmclock, c->index, tsc_offset(c), index, value);
 	return r ? -1 : 0;
+}
+
+static uint64_t board_hypercall(void *opaque, uint64_t nr, const uint64_t arg[4], unsigned width)
+{
+	struct vm_cpu *c = opaque;
+
+	if (nr == KVM_HC_SEND_IPI)
+		return (uint64_t)lapic_pv_ipi(c->lapic, arg, width, arg[2], arg[3]);
+	return (uint64_t)-1000; /* -KVM_ENOSYS */
 }
 
 static uint8_t board_cr8_read(void *opaque)
@@ -346,6 +357,7 @@ static int cpu_new(struct vm *vm, struct vm_cpu *c, struct error *err)
 			.msr_write = board_msr_write,
 			.cr8_read = board_cr8_read,
 			.cr8_write = board_cr8_write,
+			.hypercall = board_hypercall,
 		},
 		.apic_id = c->index,
 	};

@@ -95,6 +95,9 @@ static int build_acpi(struct vm *vm, uint16_t pm_base, struct acpi_files *ret, s
 		.fw_cfg = true,
 		.i8042 = vm->has_i8042,
 		.vga = vm->has_vga,
+		.com2 = true,
+		.parallel = true,
+		.floppy = vm->config->nr_floppies > 0,
 	};
 	return acpi_build_files(&c, ret, err);
 }
@@ -136,6 +139,16 @@ void vm_boot_path(struct vm *vm, enum vm_boot kind, const char *path)
 		size_t n = strlen(vm->boot_paths[i]);
 		snprintf(vm->boot_paths[i] + n, sizeof(vm->boot_paths[i]) - n, "%s\n", path);
 	}
+}
+
+void vm_boot_path_pci(struct vm *vm, enum vm_boot kind, const struct pci_device *fn, const char *type,
+		      const char *rest)
+{
+	char path[128], nr[8] = "";
+	if (fn->devfn & 7)
+		snprintf(nr, sizeof(nr), ",%x", fn->devfn & 7);
+	snprintf(path, sizeof(path), "/pci@i0cf8/%s@%x%s%s", type, fn->devfn >> 3, nr, rest);
+	vm_boot_path(vm, kind, path);
 }
 
 static int add_boot_order(struct vm *vm, struct fwcfg *f, struct error *err)

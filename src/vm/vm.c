@@ -95,6 +95,9 @@ static int boot_directly(struct vm *vm, struct error *err)
 		.pm_base = ACPI_PM_BASE,
 		.i8042 = vm->has_i8042,
 		.vga = vm->has_vga,
+		.com2 = true,
+		.parallel = true,
+		.floppy = vm->config->nr_floppies > 0,
 	};
 	if (acpi.pci_mem64_start + acpi.pci_mem64_size > 1ull << vm->model.phys_bits)
 		acpi.pci_mem64_size = 0;

@@ -15,7 +15,7 @@
 #include "dev/kvmclock.h"
 #include "dev/pc/fwcfg.h"
 #include "dev/pci/pci.h"
-#include "dev/storage/ide.h"
+#include "dev/storage/cdrom.h"
 #include "engine/engine.h"
 #include "net/net.h"
 #include "ui/display.h"
@@ -62,15 +62,21 @@ struct vm {
 	struct pci_bus *pci;
 	struct kvmclock *kvmclock;
 	struct fwcfg *fwcfg;
-	struct chardev *console;
+	struct chardev *console, *serial2, *parallel; /* NULL: nothing is connected */
 	struct block *blocks[VM_MAX_DISKS];
 	struct vm_cd {
-		struct ata_drive *drive; /* NULL: there is no such drive */
-		struct block *block;     /* NULL: it is empty */
-		char *path;              /* of the disc */
+		struct cdrom *drive; /* NULL: there is no such drive */
+		struct block *block; /* NULL: it is empty */
+		char *path;          /* of the disc */
 	} cds[VM_MAX_CDS];
-	struct ide *ide;
+	struct ide *ide; /* controllers are there if something is plugged in */
+	struct ahci *ahci;
 	bool ide_used[4]; /* IDE_DRIVES */
+	struct virtio_device *scsi;
+	struct pci_device *scsi_fn;
+	struct xhci *xhci;
+	struct block *floppies[VM_MAX_FLOPPIES];
+	unsigned ahci_used, scsi_used;
 	struct net *net;
 	struct boot_image *image;  /* direct boot */
 	struct firmware *firmware; /* or firmware */
@@ -143,13 +149,25 @@ int vm_firmware_add_boot_rom(struct vm *vm, const char *name, struct error *err)
 int vm_firmware_describe(struct vm *vm, struct fwcfg *f, struct error *err);
 /* Says where firmware finds a device that it can boot from; those of one kind in the order of calls. */
 void vm_boot_path(struct vm *vm, enum vm_boot kind, const char *path);
+/* The same for something on a PCI function: its type, and the path from there on. */
+void vm_boot_path_pci(struct vm *vm, enum vm_boot kind, const struct pci_device *fn, const char *type,
+		      const char *rest);
 
-/* board.c; without the I/O lock, which backends take themselves */
+/* board_storage.c: the USB controller, once; disks and CD drives; what is in flight finishes; closes the
+ * images, after the devices. */
+int vm_usb_new(struct vm *vm, struct error *err);
+/* The floppy controller, if there is a diskette; in CMOS too. */
+struct dma;
+struct rtc;
+int vm_floppies_new(struct vm *vm, struct dma *dma, struct rtc *rtc, struct error *err);
+int vm_storage_new(struct vm *vm, struct error *err);
+void vm_storage_drain(struct vm *vm);
+void vm_storage_close(struct vm *vm);
 /* [io] Puts a disc into a drive, path NULL: takes it out. 0 or -errno with one sentence; the drive is as
  * before. */
 int vm_cd_insert(struct vm *vm, struct vm_cd *cd, const char *path, struct error *err);
-/* Opens a disc image for a CD drive. 0 or -errno with one sentence. */
-int vm_cd_open(struct vm *vm, const char *path, struct block **ret, struct error *err);
+
+/* board.c; without the I/O lock, which backends take themselves */
 int vm_board_new(struct vm *vm, struct error *err);
 void vm_board_free(struct vm *vm);
 

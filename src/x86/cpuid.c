@@ -15,6 +15,8 @@
 #include <string.h>
 #include <time.h>
 
+#include "base/util.h"
+
 #define BIT(n) (1u << (n))
 
 /* Leaf 1 ECX: user-visible features, by the model that first has them. */
@@ -34,7 +36,7 @@
 	(L7B_V3 | BIT(0) | BIT(9) | BIT(16) | BIT(17) | BIT(18) | BIT(19) | BIT(21) | BIT(23) | BIT(24) |    \
 	 BIT(28) | BIT(29) | BIT(30) |                                                                       \
 	 BIT(31)) /* FSGSBASE ERMS AVX512F/DQ RDSEED ADX IFMA CLFLUSHOPT CLWB CD SHA BW VL */
-#define L7B_OURS   (BIT(7) | BIT(10) | BIT(20)) /* SMEP INVPCID SMAP */
+#define L7B_OURS   (BIT(1) | BIT(7) | BIT(10) | BIT(20)) /* TSC_ADJUST SMEP INVPCID SMAP */
 #define L7B_AVX512 (BIT(16) | BIT(17) | BIT(21) | BIT(28) | BIT(30) | BIT(31))
 /* Leaf 7 ECX: VBMI VBMI2 GFNI VAES VPCLMULQDQ VNNI BITALG VPOPCNTDQ RDPID */
 #define L7C_HOST   (BIT(1) | BIT(6) | BIT(8) | BIT(9) | BIT(10) | BIT(11) | BIT(12) | BIT(14) | BIT(22))
@@ -46,6 +48,11 @@
 #define L7D_AVX512 BIT(8)
 /* Leaf 7.1 EAX: AVX-VNNI, AVX512-BF16 */
 #define L71A_HOST (BIT(4) | BIT(5))
+/*
+ * Leaf 7.2 EDX, ours: BHI_CTRL, MCDT_NO. Linux takes every Intel processor for one that needs branch history
+ * cleared at each system call, by a loop of calls if there is no control bit for it.
+ */
+#define L72D_INTEL (BIT(4) | BIT(5))
 /* 0x80000001 ECX: LAHF, LZCNT, SSE4A, misaligned SSE, 3DNow prefetch */
 #define E1C_V2   BIT(0)
 #define E1C_V3   (E1C_V2 | BIT(5))
@@ -55,8 +62,8 @@
 #define E1D_AMD (BIT(22))
 #define E1D_DUP 0x0183f3ffu /* bits that AMD repeats from leaf 1 */
 
-/* KVM features: clocksource, no I/O delay, clocksource2, stable clock. */
-#define KVM_FEATURES (BIT(0) | BIT(1) | BIT(3) | BIT(24))
+/* KVM features: clocksource, no I/O delay, clocksource2, IPIs by hypercall, stable clock. */
+#define KVM_FEATURES (BIT(0) | BIT(1) | BIT(3) | BIT(11) | BIT(24))
 
 static struct cpuid_regs host_leaf(uint32_t leaf, uint32_t sub)
 {
@@ -164,8 +171,14 @@ static void basic_leaves(struct cpu_model *m, enum level l)
 			if (!avx512)
 				m->leaf7_1.eax &= ~BIT(5);
 		}
+		if (m->vendor_intel) {
+			r->eax = 2;
+			m->leaf7_2.edx = L72D_INTEL;
+		}
 	}
 	m->basic[2] = m->vendor_intel ? host_leaf(2, 0) : (struct cpuid_regs){ 0 };
+	for (uint32_t i = 0; m->vendor_intel && i < ARRAY_SIZE(m->leaf4); i++)
+		m->leaf4[i] = host_leaf(4, i);
 }
 
 static void xsave_leaves(struct cpu_model *m)
@@ -339,14 +352,14 @@ struct cpuid_regs cpuid_query(const struct cpu_model *m, const struct cpuid_cont
 	case 4:
 		if (!m->vendor_intel)
 			return r;
-		r = host_leaf(4, sub);
+		r = sub < ARRAY_SIZE(m->leaf4) ? m->leaf4[sub] : r;
 		if (r.eax & 0x1f) {
 			r.eax &= 0x3fffu;
 			r.eax |= (m->nr_vcpus - 1) << 26;
 		}
 		return r;
 	case 7:
-		return sub == 0 ? m->basic[7] : sub == 1 ? m->leaf7_1 : r;
+		return sub == 0 ? m->basic[7] : sub == 1 ? m->leaf7_1 : sub == 2 ? m->leaf7_2 : r;
 	case 0xb:
 		r.edx = c->apic_id;
 		r.ecx = sub & 0xff;

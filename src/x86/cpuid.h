@@ -21,7 +21,8 @@ struct cpu_model {
 	/* basic leaves 0..0x1f (sub-leaf 0 unless computed), 0x40000000.., 0x80000000..; private */
 	struct cpuid_regs host_d[64]; /* leaf 0xd sub-leaves as the host has them */
 	struct cpuid_regs basic[0x20], ext[0x20];
-	struct cpuid_regs leaf7_1, kvm[2], timing;
+	struct cpuid_regs leaf4[8]; /* caches, while it lasts */
+	struct cpuid_regs leaf7_1, leaf7_2, kvm[2], timing;
 };
 
 /* name: "host", "v2", "v3". Masks what Sill does not offer (VMX/SVM, MWAIT, AMX, XSAVES, TSX, ...). */

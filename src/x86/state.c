@@ -5,12 +5,13 @@
 
 void x86_state_reset(struct x86_state *s)
 {
-	uint64_t offset = s->tsc_offset;
+	uint64_t offset = s->tsc_offset, adjust = s->tsc_adjust;
 	uint16_t fcw = 0x40, ftw = 0xff;
 	uint32_t mxcsr = 0x1f80;
 
 	memset(s, 0, sizeof *s);
 	s->tsc_offset = offset;
+	s->tsc_adjust = adjust;
 	s->rip = 0xfff0;
 	s->rflags = FLAG_R1;
 	s->cr0 = CR0_ET | CR0_CD | CR0_NW;

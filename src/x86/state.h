@@ -143,7 +143,7 @@ struct x86_state {
 	/* MSRs that the CPU owns (the APIC's are the LAPIC's). */
 	uint64_t efer, star, lstar, cstar, sfmask, kernel_gs_base;
 	uint64_t sysenter_cs, sysenter_esp, sysenter_eip;
-	uint64_t pat, tsc_offset, tsc_aux, misc_enable, spec_ctrl, debugctl;
+	uint64_t pat, tsc_offset, tsc_aux, misc_enable, spec_ctrl, debugctl, tsc_adjust;
 	uint64_t mtrr_def_type, mtrr_fixed[11], mtrr_base[8], mtrr_mask[8];
 	uint64_t mcg_status;
 
@@ -159,7 +159,7 @@ struct x86_state {
 	uint8_t xsave[X86_XSAVE_MAX] __attribute__((aligned(64)));
 };
 
-/* Power-on/RESET state (SDM 3A table 9-1): real mode at f000:fff0. Leaves tsc_offset alone. */
+/* Power-on/RESET state (SDM 3A table 9-1): real mode at f000:fff0. Leaves tsc_offset and tsc_adjust alone. */
 void x86_state_reset(struct x86_state *s);
 
 /* Current privilege level: the DPL of SS (SDM 3A 5.5), 3 in virtual-8086 mode. */

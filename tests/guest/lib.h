@@ -16,6 +16,7 @@ void enter_user(uint64_t rip, uint64_t rsp, uint64_t rflags);
 void setup_idt(void);
 void on_exception(struct frame *f);
 void guest_main(void);
+void ap_main(unsigned cpu);
 extern char try_fault[];
 extern uint64_t stubs[64], pml4[512], pd[512], gdt[];
 
@@ -109,16 +110,16 @@ static void set_gate(unsigned v, uint64_t to, unsigned ist, unsigned dpl)
 	g[1] = to >> 32;
 }
 
+struct {
+	uint16_t limit;
+	uint64_t base;
+} __attribute__((packed)) idtr = { sizeof idt - 1, (uint64_t)idt };
+
 void setup_idt(void)
 {
-	struct {
-		uint16_t limit;
-		uint64_t base;
-	} __attribute__((packed)) r = { sizeof idt - 1, (uint64_t)idt };
-
 	for (unsigned i = 0; i < 64; i++)
 		set_gate(i, stubs[i], i == 8 || i == 12 ? 1 : 0, i == 3 || i == 63 ? 3 : 0);
-	__asm__ volatile("lidt %0" ::"m"(r));
+	__asm__ volatile("lidt %0" ::"m"(idtr));
 }
 
 #define READ_CR(n)                                                                                           \
@@ -140,6 +141,96 @@ static inline uint64_t rdmsr(uint32_t n)
 static inline void wrmsr(uint32_t n, uint64_t v)
 {
 	__asm__ volatile("wrmsr" ::"c"(n), "a"((uint32_t)v), "d"((uint32_t)(v >> 32)) : "memory");
+}
+
+/* ---- several processors ---- */
+
+#define MAX_CPUS 8
+extern volatile uint32_t cpus_up;
+extern char ap_boot[], ap_boot_end[];
+static void (*volatile job)(unsigned cpu);
+static volatile uint32_t job_number, job_done;
+
+static inline void relax(void)
+{
+	__asm__ volatile("pause" ::: "memory");
+}
+
+void ap_main(unsigned cpu)
+{
+	uint32_t seen = 0;
+
+	for (;;) {
+		while (job_number == seen)
+			relax();
+		seen = job_number;
+		job(cpu);
+		__atomic_fetch_add(&job_done, 1, __ATOMIC_SEQ_CST);
+	}
+}
+
+static void apic_write(unsigned reg, uint32_t v)
+{
+	*(volatile uint32_t *)(0xfee00000ull + reg) = v;
+}
+
+/* CPUID.0BH's level of processors in the package. */
+static unsigned cpus_present(void)
+{
+	uint32_t a = 0xb, b, c = 1, d;
+
+	__asm__ volatile("cpuid" : "+a"(a), "=b"(b), "+c"(c), "=d"(d));
+	return b & 0xffff;
+}
+
+/* Starts the application processors, of which there are n - 1. */
+static void start_cpus(unsigned n)
+{
+	for (char *to = (char *)0x8000, *p = ap_boot; p < ap_boot_end; p++)
+		*(volatile char *)to++ = *p;
+	apic_write(0xf0, 0x1ff);
+	apic_write(0x300, 0xc4500); /* INIT, then start-up at 0x8000, to all others */
+	apic_write(0x300, 0xc4608);
+	while (cpus_up < n)
+		relax();
+}
+
+/* Has all processors call fn, this one as number 0, and waits for the last to return. */
+static void on_all_cpus(void (*fn)(unsigned cpu))
+{
+	job = fn;
+	job_done = 0;
+	__atomic_fetch_add(&job_number, 1, __ATOMIC_SEQ_CST);
+	fn(0);
+	while (job_done < cpus_up - 1)
+		relax();
+}
+
+/* Waits until `cpus` processors are here. */
+struct barrier {
+	volatile uint32_t in, round;
+};
+
+static void meet(struct barrier *b, uint32_t n)
+{
+	uint32_t round = b->round;
+
+	if (__atomic_add_fetch(&b->in, 1, __ATOMIC_SEQ_CST) == n) {
+		b->in = 0;
+		__atomic_fetch_add(&b->round, 1, __ATOMIC_SEQ_CST);
+		return;
+	}
+	while (b->round == round)
+		relax();
+}
+
+static inline uint64_t next_random(uint64_t *x)
+{
+	uint64_t z = (*x += 0x9e3779b97f4a7c15ull);
+
+	z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9ull;
+	z = (z ^ z >> 27) * 0x94d049bb133111ebull;
+	return z ^ z >> 31;
 }
 
 /* A window of 4 KiB pages at 1 GiB, entries made by the program; user access is up to them. */

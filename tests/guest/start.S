@@ -64,6 +64,47 @@ start:
 4:	hlt
 	jmp 4b
 
+	/* Application processors: copied to 0x8000, where a start-up IPI sends them; from real to long mode at once. */
+	.code16
+	.globl ap_boot, ap_boot_end
+ap_boot:
+	cli
+	cld
+	xorw %ax, %ax
+	movw %ax, %ds
+	movl $0x6a0, %eax
+	movl %eax, %cr4
+	movl $pml4, %eax
+	movl %eax, %cr3
+	movl $0xc0000080, %ecx
+	movl $0x901, %eax
+	xorl %edx, %edx
+	wrmsr
+	lgdtl 0x8000 + ap_gdtr - ap_boot
+	movl $0x80010033, %eax
+	movl %eax, %cr0
+	ljmpl $0x10, $ap_long
+ap_gdtr:
+	.word 0x4f
+	.long gdt
+ap_boot_end:
+	.code64
+ap_long:
+	movl $0x18, %eax
+	movl %eax, %ds
+	movl %eax, %es
+	movl %eax, %ss
+	movl $1, %edi
+	lock xaddl %edi, cpus_up
+	movl %edi, %eax
+	shll $14, %eax
+	leaq ap_stacks(%rax), %rsp	/* the first has number 1 */
+	lidt idtr
+	call ap_main
+5:	cli
+	hlt
+	jmp 5b
+
 	/* int try_call(void (*fn)(uint64_t), uint64_t arg): the exception that ended it, or -1. */
 	.globl try_call
 try_call:
@@ -175,7 +216,13 @@ gdtr:	.word 0x4f
 tss:	.long 0
 	.quad exc_stack_top, 0, 0, 0, df_stack_top
 	.fill 10, 8, 0
+	.globl cpus_up
+cpus_up: .long 1
 	.bss
+	.globl ap_stacks
+	.balign 16
+ap_stacks:
+	.skip 16384 * 7
 	.balign 4096
 pml4:	.skip 4096
 pdpt:	.skip 4096

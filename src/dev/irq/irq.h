@@ -68,7 +68,8 @@ struct irq_router {
 	/* Which LAPIC the calling thread's MMIO access goes to (see irq_router_set_current). */
 	struct lapic *(*current)(void *opaque);
 	void *current_opaque;
-	struct io_region lapic_region;
+	struct io_region lapic_region; /* at LAPIC_BASE */
+	struct io_region moved_region; /* where some LAPIC was moved last; size 0: none was */
 };
 
 /* Makes the router, its PIC (ports) and IOAPIC (0xfec00000) and the LAPIC window (0xfee00000). 0 or -errno.
@@ -79,6 +80,10 @@ int irq_router_new(struct board *b, struct irq_router **ret, struct error *err);
  * function the window belongs to LAPIC 0. Before vCPUs run.
  */
 void irq_router_set_current(struct irq_router *r, struct lapic *(*current)(void *), void *opaque);
+
+/* A LAPIC's page is at `page` now. There is one window besides the usual: one page for all that move. [io
+ * lock, or before vCPUs run] */
+void irq_router_lapic_page(struct irq_router *r, uint64_t page);
 
 /* An ISA interrupt line, 0..15, as devices hold it. */
 struct irq_line irq_router_isa_line(struct irq_router *r, unsigned irq);

@@ -21,9 +21,11 @@
  * it is read.  Only the vCPU's thread fires it, in lapic_timer_poll, which the
  * host calls after the kick that arm_timer promised.
  *
- * Not modelled: SMIs, the CMCI entry, moving the page by APIC_BASE (the address
- * is kept for the guest; the page then floats), bus arbitration (delivery is
- * immediate, so "send pending" is never seen).  The ID is read-only.
+ * The page is where APIC_BASE says, in the router's window there; RAM at that
+ * address hides it, though (SDM 3A 11.4.5 has the APIC win).
+ *
+ * Not modelled: SMIs, the CMCI entry, bus arbitration (delivery is immediate, so
+ * "send pending" is never seen).  The ID is read-only.
  */
 #include "dev/irq/lapic.h"
 
@@ -414,6 +416,27 @@ static void icr_send(struct lapic *l)
 	irq_deliver_locked(l->router, &m, shorthand == SHORTHAND_OTHERS ? l : NULL);
 }
 
+int64_t lapic_pv_ipi(struct lapic *l, const uint64_t bitmap[2], unsigned width, uint64_t min, uint64_t icr)
+{
+	struct irq_message m = {
+		.x2apic = true, .mode = ICR_MODE(icr), .vector = icr & ICR_VECTOR, .level = icr & ICR_LEVEL
+	};
+	int64_t n = 0;
+
+	/* Destinations are the bitmap's alone; what an IPI cannot carry it does not carry here. */
+	if ((icr & (ICR_LOGICAL | 3u << 18)) || m.mode == IRQ_MODE_INIT || m.mode == IRQ_MODE_SIPI ||
+	    m.mode == IRQ_MODE_EXTINT || m.mode == IRQ_MODE_RESERVED)
+		return -22; /* KVM_EINVAL */
+	mutex_lock(&l->router->lock);
+	for (unsigned i = 0; i < 2 * width && min < IRQ_MAX_LAPICS; i++, min++) {
+		m.dest = (uint32_t)min;
+		if (bitmap[i / width] >> i % width & 1)
+			n += irq_deliver_locked(l->router, &m, NULL);
+	}
+	mutex_unlock(&l->router->lock);
+	return n;
+}
+
 /* ---- acknowledge and EOI ---- */
 
 int lapic_ack(struct lapic *l)
@@ -773,7 +796,12 @@ static bool reg_write(struct lapic *l, unsigned reg, uint32_t v)
 
 static bool page_decoded(const struct lapic *l)
 {
-	return hw_enabled(l) && !x2apic(l) && (l->apic_base & ~0xfffull) == LAPIC_BASE;
+	return hw_enabled(l) && !x2apic(l);
+}
+
+uint64_t lapic_page(const struct lapic *l)
+{
+	return l->apic_base & ~0xfffull;
 }
 
 uint64_t lapic_mmio_read(struct lapic *l, uint64_t offset, unsigned size)
@@ -948,6 +976,11 @@ static int base_write(struct lapic *l, uint64_t v)
 	lapic_update_locked(l);
 	mutex_unlock(&l->router->lock);
 	timer_arm(l, false);
+	if (page_decoded(l)) {
+		mutex_lock(l->router->board->io_lock);
+		irq_router_lapic_page(l->router, lapic_page(l));
+		mutex_unlock(l->router->board->io_lock);
+	}
 	return 0;
 }
 
@@ -1098,6 +1131,8 @@ static int lapic_loaded(void *obj, struct error *err)
 	l->tpr &= 0xff;
 	l->timer_divide &= 0xb;
 	l->svr &= SVR_WRITABLE;
+	if (page_decoded(l))
+		irq_router_lapic_page(l->router, lapic_page(l));
 	mutex_lock(&l->router->lock);
 	atomic_store(&l->pending, false); /* so that something pending kicks */
 	lapic_update_locked(l);

@@ -82,6 +82,15 @@ void lapic_clock_changed(struct lapic *l);
  * thread. */
 void lapic_init(struct lapic *l);
 
+/*
+ * KVM_HC_SEND_IPI (Linux, Documentation/virt/kvm/x86/hypercalls.rst): sends `icr` to the APIC IDs min + i of
+ * the bits i in the two words, each `width` bits wide. The number of LAPICs that took it, or a negative
+ * KVM error. vCPU's thread.
+ */
+int64_t lapic_pv_ipi(struct lapic *l, const uint64_t bitmap[2], unsigned width, uint64_t min, uint64_t icr);
+
+/* Guest-physical address of its page. vCPU's thread. */
+uint64_t lapic_page(const struct lapic *l);
 /* Registers, as offsets into the xAPIC page; size 1, 2, 4. In x2APIC or disabled mode the page floats. vCPU's
  * thread. */
 uint64_t lapic_mmio_read(struct lapic *l, uint64_t offset, unsigned size);

@@ -347,10 +347,39 @@ static void base_msr(void **state)
 	assert_int_equal(rdmsr(0, 0x802, &v), 0);
 	assert_int_equal(wrmsr(0, 0x1b, 0xfee00100), 0);
 	assert_int_equal(rdmsr(0, 0x802, &v), -1);
-	assert_int_equal(wrmsr(0, 0x1b, 0xfec00900), 0); /* moved: the page is elsewhere */
+	/* Moved: the page is elsewhere. */
+	assert_int_equal(wrmsr(0, 0x1b, 0xfed40900), 0);
 	assert_int_equal(rd(0x30), 0xffffffff);
+	assert_int_equal(mem_mmio_read(t.b.mem, GPA(0xfed40030), 4), 0x01050014);
+	assert_int_equal(wrmsr(0, 0x1b, 0xfed50900), 0);
+	assert_int_equal(mem_mmio_read(t.b.mem, GPA(0xfed40030), 4), 0xffffffff);
+	assert_int_equal(mem_mmio_read(t.b.mem, GPA(0xfed50030), 4), 0x01050014);
+	assert_int_equal(wrmsr(0, 0x1b, 0xfee00900), 0);
+	assert_int_equal(mem_mmio_read(t.b.mem, GPA(0xfed50030), 4), 0xffffffff);
+	assert_int_equal(rd(0x30), 0x01050014);
 	assert_int_equal(rdmsr(0, 0x10, &v), -1);
 	assert_int_equal(wrmsr(0, 0x10, 0), -1);
+}
+
+/* IPIs by hypercall: bits name APIC IDs, whatever the sender's mode. */
+static void pv_ipi(void **state)
+{
+	const uint64_t all[2] = { ~0ull, ~0ull }, second[2] = { 2, 0 }, none[2] = { 0, 0 },
+		       high[2] = { 0, 1 };
+
+	(void)state;
+	for (unsigned i = 0; i < t.router->nr_lapics; i++)
+		lapic_mmio_write(cpu(i), 0xf0, 0x1ff, 4);
+	assert_int_equal(lapic_pv_ipi(cpu(0), none, 64, 0, 0x40), 0);
+	assert_int_equal(lapic_pv_ipi(cpu(0), second, 64, 0, 0x40), 1);
+	assert_false(lapic_irq_pending(cpu(0)));
+	assert_int_equal(lapic_ack(cpu(1)), 0x40);
+	assert_int_equal(lapic_pv_ipi(cpu(0), all, 64, 0, 0x41), t.router->nr_lapics);
+	assert_int_equal(lapic_ack(cpu(0)), 0x41);
+	assert_int_equal(lapic_pv_ipi(cpu(0), high, 32, UINT64_MAX - 30, 0x42), 0);
+	assert_int_equal(lapic_pv_ipi(cpu(0), all, 64, 0xffffffff, 0), 0);
+	assert_int_equal(lapic_pv_ipi(cpu(0), second, 64, 0, 0x80041), -22); /* a shorthand */
+	assert_int_equal(lapic_pv_ipi(cpu(0), second, 64, 0, 0x541), -22);   /* INIT */
 }
 
 static void x2apic(void **state)
@@ -546,12 +575,25 @@ static void threads(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		T(reset_values),   T(priorities),         T(task_priority),
-		T(ipis),           T(cluster_model),      T(start_up),
-		T(errors),         T(software_disable),   T(timer_one_shot),
-		T(timer_periodic), T(timer_tsc_deadline), T(base_msr),
-		T(x2apic),         T(virtual_wire),       T(lint0_fixed),
-		T(nmi_line),       T(odd_accesses),       T(refuses_impossible_state),
+		T(reset_values),
+		T(priorities),
+		T(task_priority),
+		T(ipis),
+		T(cluster_model),
+		T(start_up),
+		T(pv_ipi),
+		T(errors),
+		T(software_disable),
+		T(timer_one_shot),
+		T(timer_periodic),
+		T(timer_tsc_deadline),
+		T(base_msr),
+		T(x2apic),
+		T(virtual_wire),
+		T(lint0_fixed),
+		T(nmi_line),
+		T(odd_accesses),
+		T(refuses_impossible_state),
 		T(threads),
 	};
 

@@ -187,19 +187,60 @@ static struct lapic *current_lapic(struct irq_router *r)
 	return r->nr_lapics ? r->lapic[0] : NULL;
 }
 
+static uint64_t page_read(struct irq_router *r, uint64_t page, uint64_t offset, unsigned size)
+{
+	struct lapic *l = current_lapic(r);
+
+	return l && lapic_page(l) == page ? lapic_mmio_read(l, offset, size) : UINT64_MAX;
+}
+
+static void page_write(struct irq_router *r, uint64_t page, uint64_t offset, uint64_t value, unsigned size)
+{
+	struct lapic *l = current_lapic(r);
+
+	if (l && lapic_page(l) == page)
+		lapic_mmio_write(l, offset, value, size);
+}
+
 static uint64_t window_read(void *opaque, uint64_t offset, unsigned size)
 {
-	struct lapic *l = current_lapic(opaque);
-
-	return l ? lapic_mmio_read(l, offset, size) : UINT64_MAX;
+	return page_read(opaque, LAPIC_BASE, offset, size);
 }
 
 static void window_write(void *opaque, uint64_t offset, uint64_t value, unsigned size)
 {
-	struct lapic *l = current_lapic(opaque);
+	page_write(opaque, LAPIC_BASE, offset, value, size);
+}
 
-	if (l)
-		lapic_mmio_write(l, offset, value, size);
+static uint64_t moved_read(void *opaque, uint64_t offset, unsigned size)
+{
+	struct irq_router *r = opaque;
+
+	return page_read(r, r->moved_region.base, offset, size);
+}
+
+static void moved_write(void *opaque, uint64_t offset, uint64_t value, unsigned size)
+{
+	struct irq_router *r = opaque;
+
+	page_write(r, r->moved_region.base, offset, value, size);
+}
+
+void irq_router_lapic_page(struct irq_router *r, uint64_t page)
+{
+	if (page == LAPIC_BASE || (r->moved_region.size && page == r->moved_region.base))
+		return;
+	if (r->moved_region.size)
+		mem_unmap_mmio(r->board->mem, &r->moved_region);
+	r->moved_region = (struct io_region){ .name = "lapic-moved",
+					      .base = page,
+					      .size = LAPIC_SIZE,
+					      .read = moved_read,
+					      .write = moved_write,
+					      .opaque = r,
+					      .unlocked = true,
+					      .max_size = 4 };
+	mem_map_mmio(r->board->mem, &r->moved_region);
 }
 
 /* ---- reset, state ---- */
@@ -242,6 +283,8 @@ static void router_free(struct device *d)
 	struct irq_router *r = (struct irq_router *)d;
 
 	mem_unmap_mmio(r->board->mem, &r->lapic_region);
+	if (r->moved_region.size)
+		mem_unmap_mmio(r->board->mem, &r->moved_region);
 	mutex_destroy(&r->lock);
 	free(r);
 }

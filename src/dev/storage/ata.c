@@ -265,7 +265,13 @@ static void identify_common(struct ata_drive *d, const char *model)
 		put_word(d, i, 120);
 	put_word(d, 80, 0x00f0); /* ATA-4 to 7 */
 	put_word(d, 88, 0x203f); /* Ultra DMA 0 to 5; 5 is selected */
-	put_word(d, 93, 0x4000 | 0x2000 | 0x0003);
+	if (!d->queue_depth) {
+		put_word(d, 93, 0x4000 | 0x2000 | 0x0003); /* reset result, of parallel ATA only */
+		return;
+	}
+	put_word(d, 75, d->queue_depth - 1u);
+	put_word(d, 76, 0x000e | (d->is_cd ? 0 : 0x0100)); /* 1.5, 3 and 6 Gbit/s; queued commands */
+	put_word(d, 80, 0x01f0);                           /* ATA8-ACS too, which has the log of these */
 }
 
 static void identify_disk(struct ata_drive *d)
@@ -287,12 +293,12 @@ static void identify_disk(struct ata_drive *d)
 	put_word(d, 59, d->multiple ? 0x100u | d->multiple : 0);
 	put_word(d, 60, (uint32_t)n28);
 	put_word(d, 61, (uint32_t)(n28 >> 16));
-	put_word(d, 82, 0x4020);          /* NOP, write cache */
-	put_word(d, 83, 0x4000 | 0x3400); /* FLUSH CACHE (EXT), 48-bit */
-	put_word(d, 84, 0x4000);
+	put_word(d, 82, 0x4020);                                 /* NOP, write cache */
+	put_word(d, 83, 0x4000 | 0x3400);                        /* FLUSH CACHE (EXT), 48-bit */
+	put_word(d, 84, 0x4000 | (d->queue_depth ? 0x0020 : 0)); /* logs */
 	put_word(d, 85, 0x4020);
 	put_word(d, 86, 0x3400);
-	put_word(d, 87, 0x4000);
+	put_word(d, 87, 0x4000 | (d->queue_depth ? 0x0020 : 0));
 	for (unsigned i = 0; i < 4; i++)
 		put_word(d, 100 + i, (uint32_t)(n >> (16 * i)));
 	put_word(d, 222, 0x1020); /* serial ATA transport is possible too */
@@ -423,9 +429,49 @@ static void set_features(struct ata_drive *d)
 	}
 }
 
+/* READ LOG EXT: the directory of logs, and the one of queued commands' errors (ATA8-ACS, A.8). */
+static void read_log(struct ata_drive *d, bool dma)
+{
+	uint8_t *p = d->buf, log = d->lba[0], sum = 0;
+
+	if (!d->queue_depth || (log != 0 && log != 0x10) || d->lba[1] || d->lba_hob[1] || d->count != 1 ||
+	    d->count_hob) {
+		fail(d, ATA_ABRT);
+		return;
+	}
+	memset(p, 0, 512);
+	if (log == 0) {
+		p[0] = 1;        /* version */
+		p[2 * 0x10] = 1; /* pages of log 10 */
+	} else if (d->failed_tag != ATA_NO_TAG) {
+		p[0] = d->failed_tag;
+		p[2] = ATA_DRDY | ATA_ERR;
+		p[3] = ATA_UNC;
+		for (unsigned i = 0; i < 3; i++) {
+			p[4 + i] = (uint8_t)(d->failed_lba >> (8 * i));
+			p[8 + i] = (uint8_t)(d->failed_lba >> (24 + 8 * i));
+		}
+		p[7] = 0x40;
+		p[12] = (uint8_t)d->failed_count;
+		p[13] = (uint8_t)(d->failed_count >> 8);
+	} else {
+		p[0] = 0x80; /* none of the queued ones */
+	}
+	for (unsigned i = 0; i < 511; i++)
+		sum += p[i];
+	p[511] = (uint8_t)-sum;
+	d->failed_tag = ATA_NO_TAG;
+	d->is_dma = dma;
+	begin_reply(d, 512, 512);
+}
+
 static bool disk_command(struct ata_drive *d, uint8_t c)
 {
 	switch (c) {
+	case 0x2f:
+	case 0x47:
+		read_log(d, c == 0x47);
+		return true;
 	case 0x20:
 	case 0x21:
 		transfer(d, false, false, false, 1);
@@ -628,6 +674,7 @@ void ata_reset(struct ata_drive *d)
 	d->unit = BLOCK_SECTOR;
 	d->cd.sense_key = d->cd.asc = d->cd.ascq = 0;
 	d->cd.locked = false;
+	d->failed_tag = ATA_NO_TAG;
 }
 
 bool ata_state_ok(const struct ata_drive *d)

@@ -50,6 +50,8 @@ struct ata_drive {
 	void (*tray)(void *opaque, bool eject);
 	void *tray_opaque;
 	char serial[21];
+	/* On a serial ATA link: commands that the host may queue (the controller executes those); 0: none. */
+	uint8_t queue_depth;
 
 	/* The host's registers: low bytes, and the high ones of 48-bit commands. */
 	uint8_t feature, count, lba[3], device, status, error, command;
@@ -76,7 +78,14 @@ struct ata_drive {
 	struct iovec iov;
 	bool in_flight, stopping;
 	bool moved, advancing; /* ata_piece_moved */
+
+	/* The queued command that failed last, for the log that the host reads then. */
+	uint8_t failed_tag; /* ATA_NO_TAG: none */
+	uint64_t failed_lba;
+	uint32_t failed_count;
 };
+
+#define ATA_NO_TAG 0xff
 
 void ata_init(struct ata_drive *d, const struct ata_ops *ops, void *opaque);
 bool ata_present(const struct ata_drive *d);
@@ -91,14 +100,17 @@ void ata_abort(struct ata_drive *d);
 /* Checks loaded state. */
 bool ata_state_ok(const struct ata_drive *d);
 
-#define ATA_FIELDS(S, m)                                                                                     \
+/* Between commands, registers are all the state. */
+#define ATA_REGISTER_FIELDS(S, m)                                                                            \
 	F_BOOL(S, m.cd.locked), F_BOOL(S, m.cd.changed), F_U8(S, m.cd.event), F_U8(S, m.cd.sense_key),       \
 	    F_U8(S, m.cd.asc), F_U8(S, m.cd.ascq), F_U8(S, m.feature), F_U8(S, m.count), F_BYTES(S, m.lba),  \
 	    F_U8(S, m.device), F_U8(S, m.status), F_U8(S, m.error), F_U8(S, m.command),                      \
-	    F_U8(S, m.count_hob), F_BYTES(S, m.lba_hob), F_U8(S, m.feature_hob), F_U8(S, m.phase),           \
-	    F_BOOL(S, m.is_dma), F_BOOL(S, m.is_write), F_BOOL(S, m.lba48), F_U8(S, m.multiple),             \
-	    F_BYTES(S, m.packet), F_U16(S, m.byte_limit), F_U64(S, m.offset), F_U64(S, m.left),              \
-	    F_U32(S, m.filled), F_U32(S, m.at), F_U32(S, m.piece), F_U32(S, m.unit), F_U32(S, m.pos),        \
-	    F_BOOL(S, m.reply), F_BYTES(S, m.buf)
+	    F_U8(S, m.count_hob), F_BYTES(S, m.lba_hob), F_U8(S, m.feature_hob), F_U8(S, m.multiple)
+
+#define ATA_FIELDS(S, m)                                                                                     \
+	ATA_REGISTER_FIELDS(S, m), F_U8(S, m.phase), F_BOOL(S, m.is_dma), F_BOOL(S, m.is_write),             \
+	    F_BOOL(S, m.lba48), F_BYTES(S, m.packet), F_U16(S, m.byte_limit), F_U64(S, m.offset),            \
+	    F_U64(S, m.left), F_U32(S, m.filled), F_U32(S, m.at), F_U32(S, m.piece), F_U32(S, m.unit),       \
+	    F_U32(S, m.pos), F_BOOL(S, m.reply), F_BYTES(S, m.buf)
 
 #endif

@@ -36,6 +36,7 @@
 #define VIRTIO_ID_NET   1
 #define VIRTIO_ID_BLK   2
 #define VIRTIO_ID_RNG   4
+#define VIRTIO_ID_SCSI  8
 #define VIRTIO_ID_GPU   16
 #define VIRTIO_ID_INPUT 18
 

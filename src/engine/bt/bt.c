@@ -194,12 +194,14 @@ static void bt_vcpu_free(struct vcpu *v)
 		v->vm->vcpus[v->index] = NULL;
 	if (v->has_timer)
 		timer_delete(v->timer);
+	if (v->has_stress_timer)
+		timer_delete(v->stress_timer);
 	t2_free(v);
 	t1_free(v);
 	lockstep_free(v);
 	interp_free(v);
 	if (v->asids)
-		munmap(v->asids, sizeof(struct asid) * PCID_SLOTS);
+		munmap(v->asids, sizeof(struct asid) * ASID_SLOTS);
 	munmap(v->map, v->map_size);
 }
 
@@ -208,8 +210,9 @@ static uint64_t cr4_valid(const struct cpu_model *m)
 {
 	struct cpuid_context c = { 0 };
 	struct cpuid_regs l1 = cpuid_query(m, &c, 1, 0), l7 = cpuid_query(m, &c, 7, 0);
-	uint64_t ok = CR4_VME | CR4_PVI | CR4_TSD | CR4_DE | CR4_PSE | CR4_PAE | CR4_MCE | CR4_PGE | CR4_PCE |
-		      CR4_OSFXSR | CR4_OSXMMEXCPT;
+	/* No VME, which no model offers. */
+	uint64_t ok =
+	    CR4_TSD | CR4_DE | CR4_PSE | CR4_PAE | CR4_MCE | CR4_PGE | CR4_PCE | CR4_OSFXSR | CR4_OSXMMEXCPT;
 
 	if (l1.ecx >> 26 & 1)
 		ok |= CR4_OSXSAVE;
@@ -244,12 +247,13 @@ static int bt_vcpu_new(struct engine_vm *vm, const struct vcpu_config *c, struct
 	v->mem = c->mem;
 	v->model = c->model;
 	v->board = c->board;
+	v->alone = vm->lockstep || vm->stress.flush;
 	v->apic_id = c->apic_id;
 	/* A model without XSAVE still has x87 and SSE registers. */
 	v->xmask = c->model->xcr0_mask ? c->model->xcr0_mask : 3;
 	v->cr4_valid = cr4_valid(c->model);
 	v->phys_mask = (1ull << c->model->phys_bits) - 1;
-	v->asids = mmap(NULL, sizeof(struct asid) * PCID_SLOTS, PROT_READ | PROT_WRITE,
+	v->asids = mmap(NULL, sizeof(struct asid) * ASID_SLOTS, PROT_READ | PROT_WRITE,
 			MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	if (v->asids == MAP_FAILED)
 		v->asids = NULL;
@@ -259,13 +263,14 @@ static int bt_vcpu_new(struct engine_vm *vm, const struct vcpu_config *c, struct
 		bt_vcpu_free(v);
 		return error_set(err, ENOMEM, "out of memory for a vCPU");
 	}
-	for (int i = 0; i < PCID_SLOTS; i++) {
+	for (int i = 0; i < ASID_SLOTS; i++) {
 		/* Empty is not all zeros. */
 		for (int m = 0; m < TLB_MODES; m++)
 			v->asids[i].tlb_touched[m].n = TOUCHED_MAX + 1;
 		for (int m = 0; m < 2; m++)
 			v->asids[i].jc_touched[m].n = TOUCHED_MAX + 1;
 	}
+	mmu_init(v);
 	x86_state_reset(&v->st);
 	mmu_select(v, true);
 	while (v->index < 16 && vm->vcpus[v->index])
@@ -293,6 +298,16 @@ static int bt_thread_init(struct vcpu *v, struct error *err)
 	if (timer_create(CLOCK_MONOTONIC, &ev, &v->timer))
 		return error_set(err, errno, "cannot create the vCPU's timer: %s", strerror(errno));
 	v->has_timer = true;
+	if (v->vm->stress.kick_us) {
+		struct timespec every = { .tv_sec = v->vm->stress.kick_us / 1000000,
+					  .tv_nsec = v->vm->stress.kick_us % 1000000 * 1000 };
+		struct itimerspec it = { .it_interval = every, .it_value = every };
+
+		if (timer_create(CLOCK_MONOTONIC, &ev, &v->stress_timer))
+			return error_set(err, errno, "cannot create the vCPU's timer: %s", strerror(errno));
+		v->has_stress_timer = true;
+		timer_settime(v->stress_timer, 0, &it, NULL);
+	}
 	sigemptyset(&set);
 	sigaddset(&set, KICK_SIGNAL);
 	pthread_sigmask(SIG_UNBLOCK, &set, NULL);
@@ -370,23 +385,35 @@ static void bt_arm_timer(struct vcpu *v, int64_t host_ns)
 
 /* ---- running ---- */
 
-static void serve_requests(struct vcpu *v)
+static void lock_posts(struct vcpu *v)
 {
-	struct posted list[ARRAY_SIZE(v->posted)];
-	uint32_t n;
-
 	while (atomic_exchange_explicit(&v->post_lock, 1, memory_order_acquire))
 		__builtin_ia32_pause();
-	n = v->n_posted;
-	memcpy(list, v->posted, sizeof list);
-	v->n_posted = 0;
+}
+
+static void unlock_posts(struct vcpu *v)
+{
 	atomic_store_explicit(&v->post_lock, 0, memory_order_release);
-	if (n > ARRAY_SIZE(list)) {
+}
+
+static void serve_posted(struct vcpu *v)
+{
+	struct posted list[ARRAY_SIZE(v->posted)];
+	uint32_t n, overflow;
+
+	lock_posts(v);
+	n = v->n_posted;
+	overflow = v->overflow;
+	memcpy(list, v->posted, sizeof list);
+	v->n_posted = v->overflow = 0;
+	unlock_posts(v);
+	if (overflow) {
 		mmu_flush_all(v);
-		t1_flush(v);
 		t2_protect_all(v);
 	}
-	for (uint32_t i = 0; i < n && n <= ARRAY_SIZE(list); i++) {
+	if (overflow & BT_POST_CODE)
+		t1_flush(v);
+	for (uint32_t i = 0; i < n; i++) {
 		if (!list[i].host) {
 			mmu_flush_all(v);
 		} else if (list[i].len) {
@@ -397,30 +424,72 @@ static void serve_requests(struct vcpu *v)
 		}
 	}
 	/* Only now may those go on who wait. What was posted meanwhile keeps the flag up. */
-	while (atomic_exchange_explicit(&v->post_lock, 1, memory_order_acquire))
+	lock_posts(v);
+	if (!v->n_posted && !v->overflow)
+		atomic_fetch_and(&v->request, ~BT_REQ_POSTED);
+	unlock_posts(v);
+}
+
+static void relax(unsigned spin)
+{
+	if (spin > 200)
+		sched_yield();
+	else
 		__builtin_ia32_pause();
-	if (!v->n_posted)
-		atomic_store(&v->request, 0);
-	atomic_store_explicit(&v->post_lock, 0, memory_order_release);
+}
+
+/* A safe point while another vCPU has stopped the world. */
+static void stand_still(struct vcpu *v)
+{
+	_Atomic uint32_t *stopper = &v->vm->stopper;
+
+	atomic_fetch_and(&v->request, ~BT_REQ_STOP);
+	do {
+		atomic_store(&v->stopped, 1);
+		for (unsigned spin = 0; atomic_load(stopper); spin++) {
+			if (atomic_load_explicit(&v->request, memory_order_relaxed) & BT_REQ_POSTED)
+				serve_posted(v);
+			relax(spin);
+		}
+		atomic_store(&v->stopped, 0);
+		/* The next one may have seen us stand still just before. */
+	} while (atomic_load(stopper));
+}
+
+static void serve_requests(struct vcpu *v)
+{
+	if (atomic_load_explicit(&v->request, memory_order_relaxed) & BT_REQ_POSTED)
+		serve_posted(v);
+	if (atomic_load_explicit(&v->request, memory_order_relaxed) & BT_REQ_STOP)
+		stand_still(v);
+}
+
+/* Who is not running looks at its requests before it does. */
+static void ask(struct vcpu *to, uint32_t what)
+{
+	atomic_fetch_or(&to->request, what);
+	if (atomic_load(&to->running))
+		bt_kick(to);
 }
 
 void bt_post(struct vcpu *to, const void *host, uint64_t len)
 {
 	uint32_t n;
 
-	/* A short list under a spin flag; when it overflows, everything goes. */
-	while (atomic_exchange_explicit(&to->post_lock, 1, memory_order_acquire))
-		__builtin_ia32_pause();
-	n = to->n_posted;
-	if (n < ARRAY_SIZE(to->posted)) {
-		to->posted[n].host = host;
-		to->posted[n].len = len;
-	}
-	if (n <= ARRAY_SIZE(to->posted))
+	/* A short list under a spin flag; when it is full, all that could be of the kind goes. */
+	lock_posts(to);
+	for (n = 0; n < to->n_posted; n++)
+		if (to->posted[n].host == host && to->posted[n].len == len)
+			break;
+	if (n == ARRAY_SIZE(to->posted)) {
+		to->overflow |= !host ? BT_POST_LAYOUT : len ? BT_POST_CODE : BT_POST_TAGS;
+	} else if (n == to->n_posted) {
+		to->posted[n] = (struct posted){ host, len };
 		to->n_posted = n + 1;
+	}
 	atomic_fetch_or(&to->request, BT_REQ_POSTED);
-	atomic_store_explicit(&to->post_lock, 0, memory_order_release);
-	bt_kick(to);
+	unlock_posts(to);
+	ask(to, BT_REQ_POSTED);
 }
 
 void bt_sync(struct vcpu *v, uint32_t mask)
@@ -430,15 +499,43 @@ void bt_sync(struct vcpu *v, uint32_t mask)
 
 		if (!(mask >> i & 1) || !o)
 			continue;
-		for (unsigned spin = 0; atomic_load(&o->running) && atomic_load(&o->request); spin++) {
-			if (atomic_load_explicit(&v->request, memory_order_relaxed))
-				serve_requests(v);
-			if (spin > 200)
-				sched_yield();
-			else
-				__builtin_ia32_pause();
+		for (unsigned spin = 0;
+		     atomic_load(&o->running) && (atomic_load(&o->request) & BT_REQ_POSTED); spin++) {
+			/* Not to stand still: whoever stopped the world may be who waits here. */
+			if (atomic_load_explicit(&v->request, memory_order_relaxed) & BT_REQ_POSTED)
+				serve_posted(v);
+			relax(spin);
 		}
 	}
+}
+
+void bt_stop_others(struct vcpu *v)
+{
+	struct engine_vm *vm = v->vm;
+	uint32_t none = 0;
+
+	while (!atomic_compare_exchange_strong(&vm->stopper, &none, v->index + 1)) {
+		none = 0;
+		stand_still(v);
+	}
+	for (unsigned i = 0; i < vm->nr_vcpus; i++)
+		if (vm->vcpus[i] && vm->vcpus[i] != v)
+			ask(vm->vcpus[i], BT_REQ_STOP);
+	for (unsigned i = 0; i < vm->nr_vcpus; i++) {
+		struct vcpu *o = vm->vcpus[i];
+
+		for (unsigned spin = 0; o && o != v && atomic_load(&o->running) && !atomic_load(&o->stopped);
+		     spin++) {
+			if (atomic_load_explicit(&v->request, memory_order_relaxed) & BT_REQ_POSTED)
+				serve_posted(v);
+			relax(spin);
+		}
+	}
+}
+
+void bt_resume_others(struct vcpu *v)
+{
+	atomic_store(&v->vm->stopper, 0);
 }
 
 static void interp_timed(struct vcpu *v)
@@ -482,8 +579,10 @@ static enum vcpu_exit bt_run(struct vcpu *v)
 {
 	enum vcpu_exit r;
 
-	/* From here on others wait for us; run_loop looks at requests first. */
+	/* From here on others wait for us. */
 	atomic_store(&v->running, 1);
+	if (atomic_load(&v->request))
+		serve_requests(v);
 	r = run_loop(v);
 	if (r == VCPU_EXIT_HALTED)
 		t2_idle(v);

@@ -12,6 +12,10 @@
  * served or are outside vcpu_run, which serves before it runs guest code.  It
  * may not be called with the I/O lock held: a vCPU that waits for that lock in a
  * device access cannot serve.
+ *
+ * Locked accesses that cross a page of memory stop the world: bt_stop_others
+ * waits until no other vCPU is between safe points, and keeps it so until
+ * bt_resume_others.  Those who wait go on serving what is posted to them.
  */
 #ifndef SILL_ENGINE_BT_BT_H
 #define SILL_ENGINE_BT_BT_H
@@ -29,6 +33,7 @@ struct engine_vm {
 	unsigned nr_vcpus;
 	unsigned host_cpus; /* that this process may use */
 	struct vcpu *vcpus[BT_MAX_VCPUS];
+	_Atomic uint32_t stopper; /* the vCPU that has stopped the others: index + 1; 0: none */
 	bool use_t1, use_t2, lockstep;
 	struct stress stress;
 	uint64_t code_cache_size;
@@ -36,6 +41,9 @@ struct engine_vm {
 
 /* Waits for the vCPUs in mask (bits by index) to serve what was posted to them; serves v's own meanwhile. */
 void bt_sync(struct vcpu *v, uint32_t mask);
+/* In v's thread, between what may be safe points: no other vCPU runs guest code until bt_resume_others. */
+void bt_stop_others(struct vcpu *v);
+void bt_resume_others(struct vcpu *v);
 /* Posts: drop blocks from [host, host+len); len 0: drop write tags of host's page; host NULL: the memory
  * layout changed. Kicks. Any thread. */
 void bt_post(struct vcpu *to, const void *host, uint64_t len);

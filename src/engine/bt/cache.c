@@ -47,6 +47,7 @@ int cache_init(struct vcpu *v, uint64_t size)
 	if (!c)
 		return -ENOMEM;
 	v->cache = c;
+	c->rorx = __builtin_cpu_supports("bmi2");
 	if (map_arena(c, size))
 		return -ENOMEM;
 	c->max_order = size / 64;

@@ -38,6 +38,7 @@ enum {
 	BLOCK_PAGING = 512,
 	BLOCK_NO_FS = 1024, /* 32-bit code with FS null or not flat: its use is the interpreter's */
 	BLOCK_NO_GS = 2048,
+	BLOCK_NOGROUP = 4096, /* each access has a check of its own; not of the mode but of the way here */
 };
 
 #define GRANULE 64u /* bytes: the pieces of a page in which it is known what translations depend on */
@@ -54,8 +55,9 @@ struct block_exit {
 	struct block_exit *next_in;
 	struct block_exit *next_global;
 	uint8_t *cold_lookup; /* executable: through the jump cache, for targets that must not be linked */
-	uint8_t flags_in_mem; /* which entry of the target it takes */
+	bool in_host, in_mem; /* where the flags are, at least one: which entry of the target it takes */
 	bool same_page;       /* may be linked for good: the target lies in the same page */
+	bool no_group;        /* leads to the block at its target that has BLOCK_NOGROUP */
 	bool in_global;       /* on the list of links that live as long as a global TLB entry */
 };
 
@@ -73,7 +75,8 @@ struct block {
 	const uint8_t *page2; /* its last instruction goes on in the next page: that page */
 	uint32_t flags;
 	bool dead;
-	bool vector; /* uses x87 or vector registers */
+	bool vector;    /* uses x87 or vector registers */
+	bool wants_mem; /* entry_m is the shorter way in */
 	uint16_t guest_len;
 	uint8_t *entry_h, *entry_m; /* entries with the flags in host RFLAGS, in t1_flags */
 
@@ -114,6 +117,7 @@ struct bt_cache {
 	/* shared stubs, executable addresses */
 	uint8_t *stub_lookup, *stub_lookup_end, *stub_find, *stub_link, *stub_interp, *stub_sti;
 	uint32_t generation; /* counts whole flushes */
+	bool rorx;           /* the host has BMI2 */
 };
 
 #define CACHE_PAGES 16384

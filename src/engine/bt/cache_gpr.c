@@ -97,7 +97,7 @@ void cache_link(struct vcpu *v, struct block_exit *e, struct block *to)
 	e->to = to;
 	e->next_in = to->in;
 	to->in = e;
-	cache_patch(v->cache, e, e->flags_in_mem ? to->entry_m : to->entry_h);
+	cache_patch(v->cache, e, e->in_mem && (!e->in_host || to->wants_mem) ? to->entry_m : to->entry_h);
 }
 
 /* True if both addresses lie in one large global page, whose translation outlives CR3 loads (SDM
@@ -117,11 +117,7 @@ static bool same_global_page(struct vcpu *v, uint64_t a, uint64_t b)
 
 void cache_jc_enter(struct vcpu *v, struct block *b, uint64_t va)
 {
-	unsigned user = !!(b->flags & BLOCK_USER), i = jc_index(va);
-
-	v->asid->jc[user][i] = (struct jc_entry){ va, b->entry_jc };
-	touch(&v->asid->jc_touched[user], i);
-	mmu_note_exec(v, va);
+	mmu_jc_enter(v, b->flags & BLOCK_USER, va, b->entry_jc, b->page2);
 }
 
 uint64_t cache_rip(const struct vcpu *v, const struct block *b, uint64_t off)
@@ -132,7 +128,8 @@ uint64_t cache_rip(const struct vcpu *v, const struct block *b, uint64_t off)
 /* Does exit e lead to b, entered at va, as long as e's block is entered at the same page? */
 static bool leads_to(const struct block_exit *e, const struct block *b, uint64_t va)
 {
-	if (e->from->flags != b->flags || e->from->dead || e->to || b->page2)
+	if (((e->from->flags ^ b->flags) & ~(uint32_t)BLOCK_NOGROUP) ||
+	    e->no_group != !!(b->flags & BLOCK_NOGROUP) || e->from->dead || e->to || b->page2)
 		return false;
 	if (!(b->flags & BLOCK_USER))
 		return e->target == va;
@@ -166,11 +163,12 @@ void cache_follow(struct vcpu *v, struct block_exit *e, struct block *b, uint64_
 void *t1_find(struct vcpu *v, uint64_t va, struct block_exit *e)
 {
 	uint64_t pa;
+	uint32_t flags = v->cur_flags | (e && e->no_group ? BLOCK_NOGROUP : 0);
 	struct block *b;
 	void *host;
 	bool dummy;
 
-	if (v->lockstep || (v->cache->global_links && v->global_gen != v->links_gen))
+	if (v->alone || (v->cache->global_links && v->global_gen != v->links_gen))
 		return NULL;
 	if ((v->cur_flags & BLOCK_USER) && t2_wants(v))
 		return NULL;
@@ -182,7 +180,7 @@ void *t1_find(struct vcpu *v, uint64_t va, struct block_exit *e)
 	}
 	if (!host)
 		return NULL;
-	b = cache_find(v, mem_ptr_to_gpa(v->mem, host).v, va, v->cur_flags);
+	b = cache_find(v, mem_ptr_to_gpa(v->mem, host).v, va, flags);
 	if (!b)
 		return NULL;
 	cache_follow(v, e, b, va);

@@ -568,6 +568,17 @@ int insn_decode(const uint8_t *code, size_t n, unsigned mode, bool real, struct 
 			return DECODE_TOO_LONG;
 		return DECODE_UD;
 	}
+	/* Zydis 4.0 takes a SIB byte without a base for one with R13D, where REX.B and an address-size prefix
+	 * meet (SDM 2A table 2-5: base 101 with mod 00 is a displacement, whatever REX.B). */
+	if (mode == 8 && z.address_width == 32 && (z.attributes & ZYDIS_ATTRIB_HAS_SIB) &&
+	    z.raw.modrm.mod == 0 && z.raw.sib.base == 5)
+		for (unsigned i = 0; i < z.operand_count; i++)
+			if (op[i].type == ZYDIS_OPERAND_TYPE_MEMORY &&
+			    op[i].mem.base == ZYDIS_REGISTER_R13D) {
+				op[i].mem.base = ZYDIS_REGISTER_NONE;
+				op[i].mem.disp.has_displacement = true;
+				op[i].mem.disp.value = z.raw.disp.value;
+			}
 	memset(in, 0, sizeof *in);
 	memcpy(in->bytes, code, z.length);
 	in->len = z.length;
@@ -641,7 +652,10 @@ int insn_decode(const uint8_t *code, size_t n, unsigned mode, bool real, struct 
 	}
 	in->mem_scalar = z.meta.exception_class == ZYDIS_EXCEPTION_CLASS_E3 ||
 			 z.meta.exception_class == ZYDIS_EXCEPTION_CLASS_E10 ||
-			 z.mnemonic == ZYDIS_MNEMONIC_VFPCLASSSS || z.mnemonic == ZYDIS_MNEMONIC_VFPCLASSSD;
+			 z.mnemonic == ZYDIS_MNEMONIC_VFPCLASSSS || z.mnemonic == ZYDIS_MNEMONIC_VFPCLASSSD ||
+			 z.mnemonic == ZYDIS_MNEMONIC_VMOVSS || z.mnemonic == ZYDIS_MNEMONIC_VMOVSD ||
+			 z.mnemonic == ZYDIS_MNEMONIC_VMOVSH;
+	in->mem_tuple = z.avx.broadcast.is_static;
 	in->vec_len = (uint8_t)(z.avx.vector_length / 8);
 	for (unsigned i = 0; i < z.operand_count; i++)
 		read_operand(in, &op[i]);
@@ -687,6 +701,9 @@ int insn_decode(const uint8_t *code, size_t n, unsigned mode, bool real, struct 
 			if (op[i].type == ZYDIS_OPERAND_TYPE_MEMORY &&
 			    (op[i].visibility == ZYDIS_OPERAND_VISIBILITY_HIDDEN || seen++))
 				in->cls = INSN_UD;
+	in->store_state = in->cls == INSN_NATIVE && in->has_mem && in->mem_write &&
+			  (in->unit == UNIT_X87 || in->unit == UNIT_MMX ||
+			   z.mnemonic == ZYDIS_MNEMONIC_VCVTPS2PH || z.mnemonic == ZYDIS_MNEMONIC_VCVTPS2PHX);
 	return DECODE_OK;
 }
 

@@ -52,6 +52,7 @@ struct insn {
 	/* memory operand */
 	bool has_mem, mem_read, mem_write, mem_vsib, mem_masked, mem_packed;
 	bool mem_scalar;    /* mem_masked: bit 0 of the mask alone counts */
+	bool mem_tuple;     /* one or more elements that are broadcast */
 	uint8_t vsib_index; /* vector register that indexes */
 	uint8_t mask_reg;   /* mem_masked: opmask register, or vector register for VEX; packed: elements are
 			       contiguous */
@@ -60,6 +61,7 @@ struct insn {
 	uint8_t base, index, scale;
 	uint16_t mem_size; /* bytes */
 	uint8_t mem_elem;  /* element size in bytes */
+	bool store_state;  /* x87 or SSE state may change though the store faults (interp.c) */
 	int64_t disp;
 
 	/* immediates (up to two, e.g. ENTER, far pointers) */

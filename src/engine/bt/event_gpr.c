@@ -43,9 +43,9 @@ static void frame_push(struct frame *f, uint64_t x)
 	f->val[f->n++] = x;
 }
 
-/* Writes the frame downwards from sp on stack segment ss at privilege `level`. */
+/* Writes the frame downwards from sp on stack segment ss at privilege `level`. err: #SS's error code. */
 static int frame_write(struct vcpu *v, const struct frame *f, const struct x86_seg *ss, uint64_t *sp,
-		       unsigned level)
+		       unsigned level, uint32_t err)
 {
 	bool lm = x86_long_mode(&v->st);
 	uint64_t mask = lm ? ~0ull : (ss->attr & SEG_DB) ? 0xffffffffu : 0xffff;
@@ -66,7 +66,7 @@ static int frame_write(struct vcpu *v, const struct frame *f, const struct x86_s
 			r = seg_linear(v, SEG_SS, p, f->size, ACC_W, &lin);
 			v->st.seg[SEG_SS] = old;
 			if (r) {
-				v->exc.error = ss->sel & ~3u;
+				v->exc.error = err;
 				return -1;
 			}
 		}
@@ -168,7 +168,7 @@ static int deliver_protected(struct vcpu *v, uint8_t vector, bool soft, bool has
 	frame_push(&f, ret);
 	if (has_error)
 		frame_push(&f, error);
-	if (frame_write(v, &f, &ss, &sp, level)) {
+	if (frame_write(v, &f, &ss, &sp, level, level < old ? ss.sel & ~3u : 0)) {
 		if (v->exc.vector != EXC_PF)
 			v->exc.error |= ext;
 		return -1;
@@ -245,10 +245,13 @@ void event_exception(struct vcpu *v)
 		if (e.vector == EXC_DB) {
 			s->dr6 = (s->dr6 & ~0xfull) | e.dr6;
 			s->dr7 &= ~(1ull << 13);
+			if (e.dr6 & 1u << 13) /* general detect, the one other fault among them */
+				s->rflags |= FLAG_RF;
 		} else if (e.vector != EXC_BP && e.vector != EXC_OF) {
 			/* Faults save RF set, so that an instruction breakpoint is not met twice. */
 			s->rflags |= FLAG_RF;
 		}
+		v->switched = false;
 		if (!deliver(v, e.vector, false, e.has_error && (s->cr0 & CR0_PE), e.error, ret,
 			     1 & !e.soft)) {
 			s->shadow = 0;
@@ -256,6 +259,8 @@ void event_exception(struct vcpu *v)
 		}
 		if (v->bail)
 			return;
+		if (v->switched)
+			ret = s->rip;
 		if (e.vector == EXC_DF) {
 			s->shutdown = true;
 			return;

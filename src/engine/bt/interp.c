@@ -15,6 +15,7 @@
  * memory operand needs a register for its host pointer: both get registers that
  * the instruction does not use.
  */
+#include "engine/bt/bt.h"
 #include "engine/bt/interp_internal.h"
 
 #include <errno.h>
@@ -299,13 +300,52 @@ static void scrub_fpu_env(uint8_t *env, const struct insn *in)
 		memset(env + 12, 0, 16);
 }
 
-static int execute_native(struct vcpu *v, struct ientry *e)
+/*
+ * Intel's processors compute what they store before they look at where it goes, and changes of the x87 and
+ * SSE state that this brings stay when the access then faults: an x87 store with an unmasked exception is
+ * over without any access (SDM 1 8.4, 8.5), an MMX store has already made TOP (but not yet the tags) zero, a
+ * conversion has set MXCSR's flags. 0: the instruction is done, -1: v->exc is the exception.
+ */
+static int faulting_store(struct vcpu *v, const struct insn *in, struct native_frame *f, uint8_t *buf)
+{
+	const unsigned fsw = 2, ftw = 4, mxcsr = 24, xstate_bv = 512, fsw_es = 0x80;
+	struct exception fault = v->exc;
+	uint8_t image[X86_XSAVE_MAX], seen[128];
+
+	memcpy(image, v->st.xsave, sizeof image);
+	memset(buf, 0xa5, in->mem_size);
+	memcpy(seen, buf, in->mem_size);
+	if (native_call(f))
+		return native_exception(v);
+	if (in->unit == UNIT_X87) {
+		if ((v->st.xsave[fsw] & fsw_es) && !memcmp(seen, buf, in->mem_size))
+			return 0;
+	} else if (in->unit == UNIT_MMX) {
+		v->st.xsave[ftw] = image[xstate_bv] & 1 ? image[ftw] : 0;
+		memcpy(image, v->st.xsave, sizeof image);
+	} else {
+		memcpy(image + mxcsr, v->st.xsave + mxcsr, 4);
+	}
+	memcpy(v->st.xsave, image, sizeof image);
+	v->exc = fault;
+	return -1;
+}
+
+/* What is locked is atomic even across a page: done in a copy, while no other vCPU looks. */
+static bool is_locked(const struct insn *in)
+{
+	return in->mem_write && (in->lock || in->mnemonic == ZYDIS_MNEMONIC_XCHG);
+}
+
+/* *stopped: the other vCPUs stand still. */
+static int execute_native_with(struct vcpu *v, struct ientry *e, bool *stopped)
 {
 	const struct insn *in = &e->in;
 	struct native_frame f;
 	struct mref m;
 	unsigned bit_reg = REG_NONE;
 	uint64_t bit_val = 0;
+	bool bad = false;
 
 	if (!e->code && !make_native(v->icache, e))
 		return exc_ud(v);
@@ -324,25 +364,35 @@ static int execute_native(struct vcpu *v, struct ientry *e)
 			bit_val = (uint64_t)bit & (in->opsize * 8 - 1);
 		}
 		if (in->mem_masked) {
-			if (needs_full(v) || masked_open(v, in, off, &m))
+			if (needs_full(v))
 				return -1;
-		} else if (seg_linear(v, in->seg, off, in->mem_size ? in->mem_size : 1,
-				      in->mem_write ? ACC_W : ACC_R, &lin) ||
-			   mref_open(v, lin, in->mem_size, in->mem_read, in->mem_write, &m)) {
-			return -1;
+			bad = masked_open(v, in, off, &m);
+		} else {
+			bad = seg_linear(v, in->seg, off, in->mem_size ? in->mem_size : 1,
+					 in->mem_write ? ACC_W : ACC_R, &lin);
+			if (!bad && is_locked(in) && (lin & 0xfff) + in->mem_size > PAGE_SIZE &&
+			    v->vm->nr_vcpus > 1) {
+				bt_stop_others(v);
+				*stopped = true;
+			}
+			bad = bad || mref_open(v, lin, in->mem_size, in->mem_read, in->mem_write, &m);
 		}
+		if (bad && !(in->store_state && v->model->vendor_intel))
+			return -1;
 	}
 	memcpy(f.r, v->st.gpr, sizeof f.r);
 	if (e->sp_reg != 0xff)
 		f.r[e->sp_reg] = v->st.gpr[RSP];
 	if (e->ptr_reg != 0xff)
-		f.r[e->ptr_reg] = (uint64_t)(stores_fpu_env(in) && !m.bounce ? m.buf : m.host);
+		f.r[e->ptr_reg] = (uint64_t)((stores_fpu_env(in) && !m.bounce) || bad ? m.buf : m.host);
 	if (bit_reg != REG_NONE)
 		f.r[bit_reg == RSP ? e->sp_reg : bit_reg] = bit_val;
 	f.flags = (v->st.rflags & FLAGS_ARITH) | FLAG_R1;
 	f.code = e->code;
 	f.xsave = in->unit == UNIT_INT ? NULL : v->st.xsave;
 	f.xmask = v->xmask;
+	if (bad)
+		return faulting_store(v, in, &f, m.buf);
 	if (native_call(&f))
 		return native_exception(v);
 	if (stores_fpu_env(in)) {
@@ -371,6 +421,16 @@ static int execute_native(struct vcpu *v, struct ientry *e)
 	return 0;
 }
 
+static int execute_native(struct vcpu *v, struct ientry *e)
+{
+	bool stopped = false;
+	int r = execute_native_with(v, e, &stopped);
+
+	if (stopped)
+		bt_resume_others(v);
+	return r;
+}
+
 /* ---- debug ---- */
 
 static bool code_breakpoint(struct vcpu *v)
@@ -379,6 +439,9 @@ static bool code_breakpoint(struct vcpu *v)
 	bool hit = false;
 
 	if (!v->dr_watch || (v->st.rflags & FLAG_RF))
+		return false;
+	/* Behind MOV SS and POP SS, Intel's processors do not look (SDM 3A 6.8.3). */
+	if (v->st.shadow == X86_SHADOW_SS && v->model->vendor_intel)
 		return false;
 	for (int i = 0; i < 4; i++)
 		if ((v->st.dr7 >> (2 * i) & 3) && !(v->st.dr7 >> (16 + 4 * i) & 3) && v->st.dr[i] == lin) {
@@ -438,6 +501,7 @@ int interp_try(struct vcpu *v)
 	v->exc.present = false;
 	v->exc.soft = false;
 	v->exc.dr6 = 0;
+	v->switched = false;
 	v->stats.interp_insns++;
 	if (code_breakpoint(v) || fetch(v, &e))
 		return -1;
@@ -449,8 +513,7 @@ int interp_try(struct vcpu *v)
 	if (!is_code64(v))
 		s->rip = (uint32_t)s->rip;
 	if (execute(v, e)) {
-		/* After a task switch the fault is the new task's, whose RIP stands. */
-		if (!(v->exc.vector == EXC_DB && v->exc.dr6 == 1u << 15))
+		if (!v->switched)
 			s->rip = v->insn_rip;
 		return -1;
 	}

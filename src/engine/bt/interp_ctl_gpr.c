@@ -214,6 +214,18 @@ static int do_push(struct vcpu *v, const struct insn *in)
 
 	if (operand_get(v, in, 0, in->opsize, &val))
 		return -1;
+	if (in->opsize == 4 && in->ops[0].type == ZYDIS_OPERAND_TYPE_REGISTER &&
+	    in->ops[0].cls == ZYDIS_REGCLASS_SEGMENT && v->model->vendor_intel) {
+		/* Intel moves the 16 bits and leaves the upper half of the slot as it was, AMD zero-extends
+		 * (SDM 2B PUSH). */
+		unsigned w = stack_width(v);
+		uint64_t sp = (v->st.gpr[RSP] - 4) & size_mask(w);
+
+		if (vmem_write(v, SEG_SS, sp, &val, 2))
+			return -1;
+		addr_set(v, RSP, w, sp);
+		return 0;
+	}
 	return push_val(v, val, in->opsize);
 }
 

@@ -28,40 +28,6 @@ static int run_image(struct vcpu *v, const char *code, void *buf, uint64_t mask)
 	return 0;
 }
 
-/* FOP, FIP, FDP hold host values: the guest gets zeros, which is what AMD shows without a pending exception.
- */
-static void scrub(uint8_t *image)
-{
-	memset(image + 6, 0, 18);
-}
-
-/* Bytes of a standard-format image with these components. */
-static unsigned standard_size(const struct vcpu *v, uint64_t bv)
-{
-	unsigned n = 576;
-
-	for (int i = 2; i < 63; i++)
-		if (bv >> i & 1) {
-			unsigned e = v->model->host_d[i].eax + v->model->host_d[i].ebx;
-
-			n = e > n ? e : n;
-		}
-	return n;
-}
-
-static unsigned compact_size(const struct vcpu *v, uint64_t bv)
-{
-	unsigned n = 576;
-
-	for (int i = 2; i < 63; i++)
-		if (bv >> i & 1) {
-			if (v->model->host_d[i].ecx & 2)
-				n = (n + 63) & ~63u;
-			n += v->model->host_d[i].eax;
-		}
-	return n;
-}
-
 static int fxsave(struct vcpu *v, const struct insn *in, bool save)
 {
 	uint8_t buf[512] __attribute__((aligned(64)));
@@ -78,7 +44,7 @@ static int fxsave(struct vcpu *v, const struct insn *in, bool save)
 		return run_image(v, w ? native_fxrstor64 : native_fxrstor, buf, 0);
 	if (run_image(v, w ? native_fxsave64 : native_fxsave, buf, 0))
 		return -1;
-	scrub(buf);
+	xsave_scrub(buf);
 	return lin_write(v, lin, buf, 512, mmu_acc(v));
 }
 
@@ -87,7 +53,7 @@ static int xsave(struct vcpu *v, const struct insn *in, bool compact)
 	uint8_t buf[X86_XSAVE_MAX] __attribute__((aligned(64)));
 	uint64_t ea = insn_ea(v, in), lin;
 	uint64_t rfbm = ((uint32_t)v->st.gpr[RAX] | v->st.gpr[RDX] << 32) & v->st.xcr0;
-	unsigned n = compact ? compact_size(v, rfbm) : standard_size(v, rfbm);
+	unsigned n = compact ? xsave_compact_size(v, rfbm) : xsave_standard_size(v, rfbm);
 	bool w = in->rex_w;
 
 	if (seg_linear(v, in->seg, ea, n, ACC_W, &lin))
@@ -102,7 +68,7 @@ static int xsave(struct vcpu *v, const struct insn *in, bool compact)
 		      buf, rfbm))
 		return -1;
 	if (rfbm & 1)
-		scrub(buf);
+		xsave_scrub(buf);
 	return lin_write(v, lin, buf, n, mmu_acc(v));
 }
 
@@ -124,7 +90,7 @@ static int xrstor(struct vcpu *v, const struct insn *in)
 	/* The host may allow components that this guest does not have. */
 	if ((bv | (comp & ~(1ull << 63))) & ~v->st.xcr0)
 		return exc_gp(v, 0);
-	n = comp >> 63 ? compact_size(v, comp & ~(1ull << 63)) : standard_size(v, bv & rfbm);
+	n = comp >> 63 ? xsave_compact_size(v, comp & ~(1ull << 63)) : xsave_standard_size(v, bv & rfbm);
 	if (n > 576 && (seg_linear(v, in->seg, ea, n, ACC_R, &lin) ||
 			lin_read(v, lin + 576, buf + 576, n - 576, mmu_acc(v))))
 		return -1;

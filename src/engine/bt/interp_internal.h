@@ -206,6 +206,16 @@ int interp_fpstate(struct vcpu *v,
 
 int interp_vector(struct vcpu *v, const struct insn *in); /* interp_vec.c: gathers, scatters, masked stores */
 
+/* Bytes of a standard-format image, of a compacted one, with these components. */
+unsigned xsave_standard_size(const struct vcpu *v, uint64_t bv);
+unsigned xsave_compact_size(const struct vcpu *v, uint64_t bv);
+/* FOP, FIP, FDP hold host values: the guest gets zeros, which is what AMD shows without a pending exception.
+ */
+void xsave_scrub(uint8_t *image);
+/* interp_fpu_gpr.c: those of the instructions above that need not leave translated code. 1: the interpreter
+ * must do it. */
+bool interp_fpstate_is_live(const struct insn *in);
+int interp_fpstate_live(struct vcpu *v, const struct insn *in);
 /* Writes the initial values of the components whose XSTATE_BV bit is clear into a standard-format image. */
 void xsave_spell_out(const struct vcpu *v, uint8_t *image);
 

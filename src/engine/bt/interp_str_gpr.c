@@ -236,12 +236,30 @@ static int bulk(struct vcpu *v, const struct str *s, enum kind k)
 	return 0;
 }
 
+/*
+ * With a 32-bit address size in 64-bit code, Intel's processors clear the upper halves of the registers of a
+ * repeated instruction at its start, of which the count may be zero and the first access may fault: the
+ * count's always, the pointers' of MOVS and STOS.
+ */
+static void clear_upper(struct vcpu *v, const struct str *s, enum kind k)
+{
+	if (s->addr != 4 || !v->model->vendor_intel)
+		return;
+	v->st.gpr[RCX] = (uint32_t)v->st.gpr[RCX];
+	if (k == K_MOVS)
+		v->st.gpr[RSI] = (uint32_t)v->st.gpr[RSI];
+	if (k == K_MOVS || k == K_STOS)
+		v->st.gpr[RDI] = (uint32_t)v->st.gpr[RDI];
+}
+
 static int run(struct vcpu *v, const struct insn *in, struct str *s, enum kind k)
 {
+	uint64_t flags = v->st.rflags;
 	bool stop = false;
 
 	if (!s->rep)
 		return one(v, in, s, k, &stop);
+	clear_upper(v, s, k);
 	for (;;) {
 		int r = 1;
 
@@ -252,8 +270,13 @@ static int run(struct vcpu *v, const struct insn *in, struct str *s, enum kind k
 			r = bulk(v, s, k);
 		if (r == 1)
 			r = one(v, in, s, k, &stop);
-		if (r)
+		if (r) {
+			/* SDM 2B REP: a fault of SCAS or CMPS finds EFLAGS as before the instruction; AMD's
+			 * processors show those of the last comparison. */
+			if (v->model->vendor_intel)
+				v->st.rflags = flags;
 			return r;
+		}
 		if (stop || !reg_get(v, RCX, s->addr))
 			return 0;
 		if ((v->st.rflags & FLAG_TF) || atomic_load_explicit(&v->kick, memory_order_relaxed) ||

@@ -9,6 +9,7 @@
 #define MSR_TSC             0x10
 #define MSR_PLATFORM_ID     0x17
 #define MSR_FEATURE_CONTROL 0x3a
+#define MSR_TSC_ADJUST      0x3b
 #define MSR_SPEC_CTRL       0x48
 #define MSR_PRED_CMD        0x49
 #define MSR_UCODE_REV       0x8b
@@ -126,6 +127,9 @@ static int msr_read(struct vcpu *v, uint32_t i, uint64_t *val)
 	case MSR_TSC:
 		*val = guest_tsc(v);
 		return 0;
+	case MSR_TSC_ADJUST:
+		*val = s->tsc_adjust;
+		return 0;
 	case MSR_SPEC_CTRL:
 		*val = s->spec_ctrl;
 		return has_speculation_msr(v, i) ? 0 : -1;
@@ -148,9 +152,11 @@ static int msr_read(struct vcpu *v, uint32_t i, uint64_t *val)
 		*val = s->sysenter_eip;
 		return 0;
 	case MSR_PLATFORM_ID:
-	case MSR_FEATURE_CONTROL:
 	case MSR_MCG_CAP:
 		*val = 0;
+		return 0;
+	case MSR_FEATURE_CONTROL: /* locked by firmware, VMX off */
+		*val = v->model->vendor_intel;
 		return 0;
 	case MSR_MCG_STATUS:
 		*val = s->mcg_status;
@@ -213,6 +219,27 @@ static bool pat_valid(uint64_t x)
 	return true;
 }
 
+static bool mtrr_type_valid(uint64_t t)
+{
+	return t < 2 || (t >= 4 && t <= 6);
+}
+
+/* Reserved bits and types (SDM 3A 12.11.2). */
+static bool mtrr_valid(const struct vcpu *v, uint32_t i, uint64_t val)
+{
+	if (i == MSR_MTRR_DEF)
+		return !(val & ~0xcffull) && mtrr_type_valid(val & 0xff);
+	if (i >= MSR_MTRR_BASE && i < MSR_MTRR_BASE + 16) {
+		if (val & ~(v->phys_mask | 0xfff))
+			return false;
+		return (i & 1) ? !(val & 0x7ff) : !(val & 0xf00) && mtrr_type_valid(val & 0xff);
+	}
+	for (unsigned k = 0; k < 64; k += 8)
+		if (!mtrr_type_valid(val >> k & 0xff))
+			return false;
+	return true;
+}
+
 static int efer_write(struct vcpu *v, uint64_t val)
 {
 	struct x86_state *s = &v->st;
@@ -241,12 +268,20 @@ static int msr_write(struct vcpu *v, uint32_t i, uint64_t val)
 
 	if (slot) {
 		/* Memory types do not matter here, but what was written must read back. */
+		if (!mtrr_valid(v, i, val))
+			return -1;
 		*slot = val;
 		return 0;
 	}
 	switch (i) {
-	case MSR_TSC:
-		s->tsc_offset += val - guest_tsc(v);
+	case MSR_TSC: /* what moves the one moves the other (SDM 3B 18.17.3) */
+		val -= guest_tsc(v);
+		s->tsc_offset += val;
+		s->tsc_adjust += val;
+		return 0;
+	case MSR_TSC_ADJUST:
+		s->tsc_offset += val - s->tsc_adjust;
+		s->tsc_adjust = val;
 		return 0;
 	case MSR_SPEC_CTRL:
 		if ((val & ~0x407ull) || !has_speculation_msr(v, i))
@@ -845,6 +880,29 @@ static int do_rdtsc(struct vcpu *v, bool p)
 	return 0;
 }
 
+/* By KVM's convention: number in RAX, arguments in RBX, RCX, RDX, RSI (Linux,
+ * Documentation/virt/kvm/x86/hypercalls.rst). */
+static int do_hypercall(struct vcpu *v)
+{
+	struct x86_state *s = &v->st;
+	unsigned size = is_code64(v) ? 8 : 4;
+	uint64_t arg[4] = { s->gpr[RBX], s->gpr[RCX], s->gpr[RDX], s->gpr[RSI] };
+
+	if (cpl(v)) {
+		s->gpr[RAX] = (uint64_t)-1; /* -KVM_EPERM */
+	} else if (!v->board.hypercall) {
+		s->gpr[RAX] = (uint64_t)-1000; /* -KVM_ENOSYS */
+	} else {
+		if (needs_full(v))
+			return -1;
+		for (int i = 0; i < 4; i++)
+			arg[i] &= size_mask(size);
+		s->gpr[RAX] = v->board.hypercall(v->board.opaque, reg_get(v, RAX, size), arg, 8 * size);
+	}
+	s->gpr[RAX] &= size_mask(size);
+	return 0;
+}
+
 static void do_cpuid(struct vcpu *v)
 {
 	struct cpuid_context c = {
@@ -871,7 +929,13 @@ static int do_xgetbv(struct vcpu *v)
 	case 1:
 		if (!(v->model->host_d[1].eax & 4))
 			return exc_gp(v, 0);
-		memcpy(&bv, v->st.xsave + 512, 8);
+		if (v->in_gpr) { /* what is in use is in the processor's registers */
+			uint32_t hi;
+
+			__asm__ volatile("xgetbv" : "=a"(bv), "=d"(hi) : "c"(1));
+		} else {
+			memcpy(&bv, v->st.xsave + 512, 8);
+		}
 		val = v->st.xcr0 & bv;
 		break;
 	default:
@@ -906,7 +970,7 @@ static int do_invpcid(struct vcpu *v, const struct insn *in)
 	if (vmem_read(v, in->seg, insn_ea(v, in), d, 16))
 		return -1;
 	type = reg_get(v, in->ops[0].reg, is_code64(v) ? 8 : 4);
-	if (type > 3 || (d[0] >> 12 && type < 2) || (type < 2 && !(v->st.cr4 & CR4_PCIDE) && (d[0] & 0xfff)))
+	if (type > 3 || d[0] >> 12 || (type < 2 && !(v->st.cr4 & CR4_PCIDE) && (d[0] & 0xfff)))
 		return exc_gp(v, 0);
 	switch (type) {
 	case 0:
@@ -1162,9 +1226,7 @@ int interp_system(struct vcpu *v, const struct insn *in)
 		return do_arpl(v, in);
 	case ZYDIS_MNEMONIC_VMCALL:
 	case ZYDIS_MNEMONIC_VMMCALL:
-		/* The KVM hypercall convention: none is offered (-KVM_ENOSYS). */
-		s->gpr[RAX] = cpl(v) ? (uint64_t)-1 : (uint64_t)-1000;
-		return 0;
+		return do_hypercall(v);
 	default:
 		return 1;
 	}

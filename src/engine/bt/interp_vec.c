@@ -257,6 +257,15 @@ static uint64_t enabled(struct vcpu *v, const struct insn *in, unsigned n)
 
 		return total < 64 ? !!(m & ((1ull << total) - 1)) : !!m;
 	}
+	if (in->mem_tuple && n > 1 && in->vec_len / in->mem_elem <= 64) {
+		/* A broadcast of several. */
+		uint64_t fed = m;
+
+		m = 0;
+		for (unsigned i = 0; i < in->vec_len / in->mem_elem; i++)
+			m |= (fed >> i & 1) << i % n;
+		return m;
+	}
 	return n >= 64 ? m : m & ((1ull << n) - 1);
 }
 

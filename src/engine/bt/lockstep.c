@@ -145,7 +145,9 @@ int lockstep_compare(struct vcpu *v, const struct block *b)
 	bool whole = true;
 
 	take(v, &now);
-	if (now.rip != l->at[k].rip || v->exit_reason == T1_EXIT_INTERP || v->exit_reason == T1_EXIT_KICK)
+	/* A way out before the end may lead where the end does: to the block's beginning. */
+	if (now.rip != l->at[k].rip || v->exit_reason == T1_EXIT_INTERP || v->exit_reason == T1_EXIT_KICK ||
+	    (v->exit_reason == T1_EXIT_LINK && v->exit_arg && ((struct block_exit *)v->exit_arg)->no_group))
 		for (k = 0; k < l->steps && l->at[k].rip != now.rip; k++)
 			;
 	whole = k == l->steps;

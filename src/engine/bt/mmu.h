@@ -48,8 +48,13 @@ int mmu_host(struct vcpu *v, uint64_t va, unsigned acc, void **ret, uint64_t *pa
 /* The access flags for an explicit data access of the current privilege level. */
 unsigned mmu_acc(const struct vcpu *v);
 
+/* Once, before anything else. */
+void mmu_init(struct vcpu *v);
+
 /* Invalidation. All act on this vCPU alone. */
 void mmu_flush_all(struct vcpu *v); /* every PCID, global pages too */
+void mmu_stress_flush(
+    struct vcpu *v); /* what is cached for the current PCID, stubs aside: never wrong, for --stress */
 void mmu_flush_pcid(struct vcpu *v, uint16_t pcid);
 void mmu_invlpg(struct vcpu *v, uint64_t va);
 void mmu_invlpg_pcid(struct vcpu *v, uint16_t pcid, uint64_t va);
@@ -59,8 +64,9 @@ void mmu_select(struct vcpu *v, bool flush);
 void mmu_set_mode(struct vcpu *v);
 /* Takes write tags away from every entry that maps the RAM page at host (page aligned). */
 void mmu_protect_page(struct vcpu *v, const void *host);
-/* Notes that the jump cache may hold entries for va's page. */
-void mmu_note_exec(struct vcpu *v, uint64_t va);
+/* Enters code for va, whose translation was just looked up, into the jump cache; crosses: it goes on in the
+ * next page. */
+void mmu_jc_enter(struct vcpu *v, bool user, uint64_t va, void *code, bool crosses);
 /* Forgets jump-cache entries. */
 void mmu_flush_jc(struct vcpu *v);
 /* Loads the four PAE PDPTEs from CR3; -1: reserved bits are set (#GP). */

@@ -16,9 +16,11 @@
  * Every fault is raised from a fresh walk: guests upgrade permissions without
  * flushing (SDM 3A 4.10.4.3), so a stale refusal must never reach them.
  *
- * Global pages are kept per PCID slot like the rest; INVLPG removes an address
- * from every slot, which is more than the manual demands and so allowed.
+ * Global pages are kept per PCID slot like the rest, but for supervisor mode with
+ * SMAP, whose one table all PCIDs share (struct asid); INVLPG removes an address from
+ * every slot, which is more than the manual demands and so allowed.
  */
+#include "engine/bt/bt.h"
 #include "engine/bt/mmu.h"
 #include "engine/bt/t2.h"
 
@@ -259,6 +261,22 @@ static enum tlb_mode mode_of(const struct vcpu *v, unsigned acc)
 	return TLB_KAC;
 }
 
+/* Where translations for a mode, code of a privilege level, are cached. */
+static struct asid *tlb_holder(const struct vcpu *v, enum tlb_mode m)
+{
+	return m == TLB_K ? &v->asids[ASID_SHARED] : v->asid;
+}
+
+static struct asid *code_holder(const struct vcpu *v, bool user)
+{
+	return user ? v->asid : &v->asids[ASID_SHARED];
+}
+
+static struct itlb_entry *itlb_entry(const struct vcpu *v, bool user, uint64_t va)
+{
+	return &code_holder(v, user)->itlb[user][(va >> 12) & (ITLB_SIZE - 1)];
+}
+
 static unsigned tlb_index(uint64_t va)
 {
 	return (va >> 12) & (TLB_SIZE - 1);
@@ -278,13 +296,26 @@ static bool large_maybe(const struct vcpu *v, uint64_t va)
 	return v->large_filter[h >> 6] >> (h & 63) & 1;
 }
 
-void mmu_note_exec(struct vcpu *v, uint64_t va)
+static void note_exec(struct asid *a, uint64_t va)
 {
 	unsigned h = (unsigned)((va >> 12) ^ (va >> 24)) & 4095;
 
-	v->asid->exec_pages[h >> 6] |= 1ull << (h & 63);
+	a->exec_pages[h >> 6] |= 1ull << (h & 63);
 	if ((va & 0xfff) > PAGE_SIZE - 15)
-		mmu_note_exec(v, (va | 0xfff) + 1);
+		note_exec(a, (va | 0xfff) + 1);
+}
+
+void mmu_jc_enter(struct vcpu *v, bool user, uint64_t va, void *code, bool crosses)
+{
+	const struct itlb_entry *x = itlb_entry(v, user, va);
+	struct asid *a = code_holder(v, user);
+	unsigned i = jc_index(va);
+
+	a->jc[user][i] = (struct jc_entry){ va, code };
+	touch(&a->jc_touched[user], i);
+	note_exec(a, va);
+	if (!user && (crosses || !x->global || x->tag != (va & PAGE_MASK)))
+		touch(&a->local_jc, i);
 }
 
 static bool exec_maybe(const struct asid *a, uint64_t va)
@@ -324,12 +355,36 @@ static bool written_maybe(const struct asid *a, enum tlb_mode m, uint64_t host_p
 	return a->written_pages[m][h >> 6] >> (h & 63) & 1;
 }
 
+static void clear_tlb(struct asid *a, enum tlb_mode m)
+{
+	struct touched *t = &a->tlb_touched[m];
+
+	if (t->n > TOUCHED_MAX) {
+		for (unsigned i = 0; i < TLB_SIZE; i++)
+			tlb_entry_clear(&a->tlb[m][i], i);
+		for (unsigned i = 0; i < ARRAY_SIZE(a->written_pages[m]); i++)
+			a->written_pages[m][i] = 0;
+	} else {
+		for (unsigned k = 0; k < t->n; k++)
+			tlb_entry_clear(&a->tlb[m][t->index[k]], t->index[k]);
+	}
+	t->n = 0;
+}
+
+static void clear_itlb(struct asid *a)
+{
+	for (int m = 0; m < 2; m++)
+		for (unsigned i = 0; i < ITLB_SIZE; i++)
+			a->itlb[m][i].tag = ~0ull;
+}
+
 static void fill(struct vcpu *v, uint64_t va, unsigned acc, const struct walk *w, void *host_page,
 		 uint8_t flags)
 {
 	enum tlb_mode mode = mode_of(v, acc);
 	unsigned i = tlb_index(va);
-	struct tlb_entry *e = &v->asid->tlb[mode][i];
+	struct asid *holder = tlb_holder(v, mode);
+	struct tlb_entry *e = &holder->tlb[mode][i];
 	uint64_t page = va & PAGE_MASK;
 	uint64_t addend = (uint64_t)host_page - page;
 	unsigned a = acc & ACC_USER;
@@ -337,14 +392,23 @@ static void fill(struct vcpu *v, uint64_t va, unsigned acc, const struct walk *w
 	if (w->page_size > PAGE_SIZE)
 		large_note(v, va);
 	v->stats.tlb_fills++;
+	if (v->vm->stress.tiny_tlb && (acc & ACC_X))
+		clear_itlb(code_holder(v, a));
+	if (v->vm->stress.tiny_tlb && !(acc & ACC_X))
+		for (int m = 0; m < TLB_MODES; m++)
+			clear_tlb(tlb_holder(v, m), m);
 	if (acc & ACC_X) {
-		v->asid->itlb[!!(acc & ACC_USER)][(va >> 12) & (ITLB_SIZE - 1)] =
-		    (struct itlb_entry){ page, (uint64_t)host_page };
+		*itlb_entry(v, a, va) =
+		    (struct itlb_entry){ .tag = page, .page = (uint64_t)host_page, .global = w->global };
+		if (!a && !w->global)
+			code_holder(v, false)->local_itlb = true;
 		return;
 	}
 	if (e->addend != addend || ((e->tag_r ^ page) && (e->tag_w ^ page)))
 		tlb_entry_clear(e, i);
-	touch(&v->asid->tlb_touched[mode], i);
+	touch(&holder->tlb_touched[mode], i);
+	if (mode == TLB_K && !w->global)
+		touch(&holder->local_tlb, i);
 	e->addend = addend;
 	e->page = (uint64_t)host_page;
 	if (watched(v, va)) {
@@ -355,7 +419,7 @@ static void fill(struct vcpu *v, uint64_t va, unsigned acc, const struct walk *w
 		e->tag_r = page;
 	if (w->dirty && !(flags & MEM_PAGE_CODE) && allowed(v, a | ACC_W, w)) {
 		e->tag_w = page;
-		note_written(v->asid, mode, e->page);
+		note_written(holder, mode, e->page);
 	} else if (e->tag_w == page)
 		e->tag_w = no_tag(i);
 }
@@ -364,7 +428,8 @@ int mmu_host(struct vcpu *v, uint64_t va, unsigned acc, void **ret, uint64_t *pa
 {
 	struct walk w;
 	unsigned i = tlb_index(va);
-	struct tlb_entry *e = &v->asid->tlb[mode_of(v, acc)][i];
+	enum tlb_mode mode = mode_of(v, acc);
+	struct tlb_entry *e = &tlb_holder(v, mode)->tlb[mode][i];
 	uint64_t page = va & PAGE_MASK;
 	uint64_t tag = (acc & ACC_W) ? e->tag_w : e->tag_r;
 	uint8_t *host;
@@ -372,7 +437,7 @@ int mmu_host(struct vcpu *v, uint64_t va, unsigned acc, void **ret, uint64_t *pa
 	bool readonly;
 
 	if (acc & ACC_X) {
-		struct itlb_entry *x = &v->asid->itlb[!!(acc & ACC_USER)][(va >> 12) & (ITLB_SIZE - 1)];
+		struct itlb_entry *x = itlb_entry(v, acc & ACC_USER, va);
 
 		if (x->tag == page) {
 			*ret = (void *)(x->page + (va & 0xfff));
@@ -404,20 +469,11 @@ int mmu_host(struct vcpu *v, uint64_t va, unsigned acc, void **ret, uint64_t *pa
 
 /* ---- invalidation ---- */
 
-static void clear_tlb(struct asid *a, enum tlb_mode m)
+void mmu_init(struct vcpu *v)
 {
-	struct touched *t = &a->tlb_touched[m];
-
-	if (t->n > TOUCHED_MAX) {
-		for (unsigned i = 0; i < TLB_SIZE; i++)
-			tlb_entry_clear(&a->tlb[m][i], i);
-		for (unsigned i = 0; i < ARRAY_SIZE(a->written_pages[m]); i++)
-			a->written_pages[m][i] = 0;
-	} else {
-		for (unsigned k = 0; k < t->n; k++)
-			tlb_entry_clear(&a->tlb[m][t->index[k]], t->index[k]);
-	}
-	t->n = 0;
+	v->asids[ASID_SHARED].valid = true;
+	v->asids[ASID_SHARED].pcid = 0xffff; /* nobody's */
+	v->asid = &v->asids[0];
 }
 
 static void clear_jc(struct asid *a)
@@ -437,11 +493,25 @@ static void clear_jc(struct asid *a)
 	}
 }
 
-static void clear_itlb(struct asid *a)
+/* What the shared one has of pages that are not global. */
+static void drop_local(struct vcpu *v)
 {
-	for (int m = 0; m < 2; m++)
-		for (unsigned i = 0; i < ITLB_SIZE; i++)
-			a->itlb[m][i].tag = ~0ull;
+	struct asid *a = &v->asids[ASID_SHARED];
+
+	if (a->local_tlb.n > TOUCHED_MAX)
+		clear_tlb(a, TLB_K);
+	else
+		for (unsigned k = 0; k < a->local_tlb.n; k++)
+			tlb_entry_clear(&a->tlb[TLB_K][a->local_tlb.index[k]], a->local_tlb.index[k]);
+	if (a->local_jc.n > TOUCHED_MAX)
+		clear_jc(a);
+	else
+		for (unsigned k = 0; k < a->local_jc.n; k++)
+			jc_clear(&a->jc[0][a->local_jc.index[k]], a->local_jc.index[k]);
+	if (a->local_itlb)
+		clear_itlb(a);
+	a->local_tlb.n = a->local_jc.n = 0;
+	a->local_itlb = false;
 }
 
 static void asid_clear(struct asid *a)
@@ -450,6 +520,11 @@ static void asid_clear(struct asid *a)
 	for (int m = 0; m < TLB_MODES; m++)
 		clear_tlb(a, m);
 	clear_jc(a);
+}
+
+void mmu_stress_flush(struct vcpu *v)
+{
+	asid_clear(v->asid);
 }
 
 static void drop_all(struct vcpu *v)
@@ -462,6 +537,8 @@ static void drop_all(struct vcpu *v)
 		if (a != v->asid)
 			a->valid = false;
 	}
+	asid_clear(&v->asids[ASID_SHARED]);
+	drop_local(v);
 	for (unsigned i = 0; i < 64; i++)
 		v->large_filter[i] = 0;
 	v->global_gen++;
@@ -476,6 +553,7 @@ void mmu_flush_all(struct vcpu *v)
 
 static void drop_pcid(struct vcpu *v, uint16_t pcid)
 {
+	drop_local(v);
 	for (int i = 0; i < PCID_SLOTS; i++)
 		if (v->asids[i].valid && v->asids[i].pcid == pcid) {
 			asid_clear(&v->asids[i]);
@@ -533,7 +611,7 @@ void mmu_invlpg(struct vcpu *v, uint64_t va)
 		drop_all(v);
 		return;
 	}
-	for (int i = 0; i < PCID_SLOTS; i++)
+	for (int i = 0; i < ASID_SLOTS; i++)
 		if (v->asids[i].valid)
 			invlpg_slot(&v->asids[i], va);
 }
@@ -545,8 +623,8 @@ void mmu_invlpg_pcid(struct vcpu *v, uint16_t pcid, uint64_t va)
 		drop_pcid(v, pcid);
 		return;
 	}
-	for (int i = 0; i < PCID_SLOTS; i++)
-		if (v->asids[i].valid && v->asids[i].pcid == pcid)
+	for (int i = 0; i < ASID_SLOTS; i++)
+		if (v->asids[i].valid && (v->asids[i].pcid == pcid || i == ASID_SHARED))
 			invlpg_slot(&v->asids[i], va);
 }
 
@@ -574,7 +652,8 @@ found:
 	victim->last_used = ++v->asid_clock;
 	v->asid = victim;
 	for (int m = 0; m < TLB_MODES; m++)
-		v->tlb_ptr[m] = (uint64_t)victim->tlb[m];
+		v->tlb_ptr[m] = (uint64_t)tlb_holder(v, m)->tlb[m];
+	drop_local(v);
 	if (flush)
 		v->stats.flushes++;
 	t2_root_loaded(v, flush);
@@ -587,7 +666,7 @@ void mmu_set_mode(struct vcpu *v)
 
 	t2_mode(v, acc & ACC_USER);
 	v->tlb_base = v->tlb_ptr[mode_of(v, acc)];
-	v->jc_base = (uint64_t)v->asid->jc[!!(acc & ACC_USER)];
+	v->jc_base = (uint64_t)code_holder(v, acc & ACC_USER)->jc[!!(acc & ACC_USER)];
 	/* User code that belongs into a stub comes out at its next lookup. */
 	if ((acc & ACC_USER) && t2_wants(v))
 		v->jc_base = v->empty_jc;
@@ -612,7 +691,7 @@ static void protect_in_table(struct asid *a, enum tlb_mode m, uint64_t host_page
 
 void mmu_protect_page(struct vcpu *v, const void *host)
 {
-	for (int s = 0; s < PCID_SLOTS; s++)
+	for (int s = 0; s < ASID_SLOTS; s++)
 		for (int m = 0; m < TLB_MODES; m++)
 			if (v->asids[s].valid && written_maybe(&v->asids[s], m, (uint64_t)host))
 				protect_in_table(&v->asids[s], m, (uint64_t)host);
@@ -620,7 +699,7 @@ void mmu_protect_page(struct vcpu *v, const void *host)
 
 void mmu_flush_jc(struct vcpu *v)
 {
-	for (int s = 0; s < PCID_SLOTS; s++)
+	for (int s = 0; s < ASID_SLOTS; s++)
 		if (v->asids[s].valid)
 			clear_jc(&v->asids[s]);
 }

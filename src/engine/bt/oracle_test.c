@@ -336,8 +336,9 @@ static bool same(const struct job *j, struct outcome *o, bool translated, char w
 	if (k < j->n && is_cmps(&j->item[k]) && n->rip == o->rip &&
 	    (n->vector == EXC_PF || n->vector == EXC_GP) && (o->vector == EXC_PF || o->vector == EXC_GP))
 		return true;
-	/* An operand across the 4 GiB limit of a flat segment: #GP on some. */
-	if (j->mode == 4 && n->vector == EXC_PF && o->vector == EXC_GP && n->rip == o->rip)
+	/* An operand across the 4 GiB limit of a flat segment: #GP or #SS on some (SDM 3A 5.3). */
+	if (j->mode == 4 && n->vector == EXC_PF && (o->vector == EXC_GP || o->vector == EXC_SS) &&
+	    n->rip == o->rip)
 		return true;
 	/* What is checked for alignment, and when, differs between processors. */
 	if (n->vector == EXC_AC || o->vector == EXC_AC)

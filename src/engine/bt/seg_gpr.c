@@ -241,6 +241,8 @@ int load_tr(struct vcpu *v, uint16_t sel)
 		return exc_err(v, EXC_NP, sel & ~3u);
 	if (x86_long_mode(&v->st) && desc_read_upper(v, sel, EXC_GP, &d, &hi2))
 		return -1;
+	if (!canonical(d.base))
+		return exc_gp(v, sel & ~3u);
 	if (tss_mark(v, &d, true))
 		return -1;
 	seg_from_desc(&v->st.tr, sel, &d);
@@ -427,13 +429,14 @@ int far_jump(struct vcpu *v, uint16_t sel, uint64_t off, unsigned opsize, uint64
 	return exc_gp(v, sel & ~3u);
 }
 
-/* Writes n values of `size` bytes below *sp on a stack segment that is not loaded yet, top first. */
-static int push_on(struct vcpu *v, const struct x86_seg *ss, uint64_t *sp, const uint64_t *val, unsigned n,
-		   unsigned size, unsigned level)
+/*
+ * Writes n values of `size` bytes below *sp, top first, on a stack segment that may not be loaded yet;
+ * code64: in IA-32e mode, where it is flat. err: the error code if they do not fit.
+ */
+static int push_on(struct vcpu *v, const struct x86_seg *ss, bool code64, uint64_t *sp, const uint64_t *val,
+		   unsigned n, unsigned size, unsigned level, uint32_t err)
 {
-	uint64_t mask = size == 8 && x86_long_mode(&v->st) ? ~0ull
-			: (ss->attr & SEG_DB)              ? 0xffffffffu
-							   : 0xffff;
+	uint64_t mask = code64 ? ~0ull : (ss->attr & SEG_DB) ? 0xffffffffu : 0xffff;
 	struct x86_seg old = v->st.seg[SEG_SS];
 	uint64_t p = *sp;
 	int r = 0;
@@ -444,7 +447,7 @@ static int push_on(struct vcpu *v, const struct x86_seg *ss, uint64_t *sp, const
 		p = (p - size) & mask;
 		if (mask == ~0ull) {
 			if (!canonical(p) || !canonical(p + size - 1)) {
-				r = exc_err(v, EXC_SS, 0);
+				r = exc_err(v, EXC_SS, err);
 				break;
 			}
 			lin = p;
@@ -453,7 +456,7 @@ static int push_on(struct vcpu *v, const struct x86_seg *ss, uint64_t *sp, const
 			r = seg_linear(v, SEG_SS, p, size, ACC_W, &lin);
 			v->st.seg[SEG_SS] = old;
 			if (r) {
-				v->exc.error = ss->sel & ~3u;
+				r = exc_err(v, EXC_SS, err);
 				break;
 			}
 		}
@@ -481,7 +484,7 @@ static int call_gate(struct vcpu *v, uint16_t sel, struct descriptor *d, uint64_
 		uint64_t cs_rip[2] = { v->st.seg[SEG_CS].sel, next };
 
 		sp = v->st.gpr[RSP];
-		if (push_on(v, &v->st.seg[SEG_SS], &sp, cs_rip, 2, g.size, level) ||
+		if (push_on(v, &v->st.seg[SEG_SS], x86_long_mode(&v->st), &sp, cs_rip, 2, g.size, level, 0) ||
 		    desc_set_accessed(v, &cs))
 			return -1;
 		addr_set(v, RSP, stack_width(v), sp);
@@ -509,7 +512,8 @@ static int call_gate(struct vcpu *v, uint16_t sel, struct descriptor *d, uint64_
 		vals[n++] = params[i - 1];
 	vals[n++] = v->st.seg[SEG_CS].sel;
 	vals[n++] = next;
-	if (push_on(v, &ss, &sp, vals, n, g.size, level) || desc_set_accessed(v, &cs))
+	if (push_on(v, &ss, x86_long_mode(&v->st), &sp, vals, n, g.size, level, ss.sel & ~3u) ||
+	    desc_set_accessed(v, &cs))
 		return -1;
 	v->st.seg[SEG_SS] = ss;
 	v->st.gpr[RSP] = sp;
@@ -527,7 +531,7 @@ int far_call(struct vcpu *v, uint16_t sel, uint64_t off, unsigned opsize, uint64
 	if (!is_protected(v)) {
 		if (off > v->st.seg[SEG_CS].limit)
 			return exc_gp(v, 0);
-		if (push_on(v, &v->st.seg[SEG_SS], &sp, vals, 2, opsize, cpl(v)))
+		if (push_on(v, &v->st.seg[SEG_SS], is_code64(v), &sp, vals, 2, opsize, cpl(v), 0))
 			return -1;
 		addr_set(v, RSP, stack_width(v), sp);
 		seg_load_real(v, SEG_CS, sel);
@@ -543,7 +547,8 @@ int far_call(struct vcpu *v, uint16_t sel, uint64_t off, unsigned opsize, uint64
 		if (!d_code(&d))
 			return exc_gp(v, sel & ~3u);
 		if (check_direct(v, sel, &d) || check_code_target(v, sel, &d, 0, off) ||
-		    push_on(v, &v->st.seg[SEG_SS], &sp, vals, 2, opsize, cpl(v)) || desc_set_accessed(v, &d))
+		    push_on(v, &v->st.seg[SEG_SS], is_code64(v), &sp, vals, 2, opsize, cpl(v), 0) ||
+		    desc_set_accessed(v, &d))
 			return -1;
 		addr_set(v, RSP, stack_width(v), sp);
 		set_cs(v, sel, &d, cpl(v), off);
@@ -670,6 +675,8 @@ static int iret_v86(struct vcpu *v, const uint64_t val[3])
 
 	if (peek(v, more, 6, 4, 12))
 		return -1;
+	if (val[0] > 0xffff)
+		return exc_gp(v, 0);
 	flags_write(v, val[2], ~0ull);
 	v->st.rflags |= FLAG_VM;
 	v->st.gpr[RSP] = (uint32_t)more[0];
@@ -679,7 +686,7 @@ static int iret_v86(struct vcpu *v, const uint64_t val[3])
 	seg_load_real(v, SEG_DS, (uint16_t)more[3]);
 	seg_load_real(v, SEG_FS, (uint16_t)more[4]);
 	seg_load_real(v, SEG_GS, (uint16_t)more[5]);
-	v->st.rip = val[0] & 0xffff;
+	v->st.rip = val[0];
 	mode_changed(v);
 	return 0;
 }
@@ -844,6 +851,8 @@ int task_switch(struct vcpu *v, uint16_t sel, enum task_reason why, uint64_t nex
 	bool is32;
 	unsigned type, level;
 
+	if (needs_full(v)) /* it writes here and there, and could not give up half-way */
+		return -1;
 	if (sel_null(sel) || (sel & 4))
 		return exc_err(v, vec, sel & ~3u);
 	if (desc_read(v, sel, vec, &d))
@@ -875,11 +884,12 @@ int task_switch(struct vcpu *v, uint16_t sel, enum task_reason why, uint64_t nex
 	if (why != TASK_IRET && tss_mark(v, &d, true))
 		return -1;
 	/* The switch is done: from here on, faults belong to the new task. */
+	v->switched = true;
 	seg_from_desc(&s->tr, sel, &d);
 	s->tr.attr |= 2;
 	s->cr0 |= CR0_TS;
 	if (is32) {
-		if ((s->cr0 & CR0_PG) && w[7] != s->cr3) {
+		if (s->cr0 & CR0_PG) {
 			s->cr3 = w[7];
 			if (s->cr4 & CR4_PAE)
 				mmu_load_pdptes(v, s->cr3);
@@ -907,6 +917,7 @@ int task_switch(struct vcpu *v, uint16_t sel, enum task_reason why, uint64_t nex
 			      FLAG_AC | FLAG_ID | (is32 ? FLAG_VM : 0))) |
 		    FLAG_R1;
 	s->dr7 &= ~0x155ull; /* local breakpoints */
+	v->dr_watch = s->dr7 & 0xff;
 	for (int i = 0; i < 6; i++)
 		s->seg[i].sel = segs[i];
 	level = is_v86(v) ? 3 : segs[SEG_CS] & 3;

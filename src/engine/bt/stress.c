@@ -34,11 +34,20 @@ int stress_parse(const char *list, struct stress *ret, struct error *err)
 			ret->direct = true;
 		else if (!strcmp(w, "tier-flip"))
 			ret->tier_flip = true;
+		else if (!strcmp(w, "one-insn"))
+			ret->one_insn = true;
+		else if (!strcmp(w, "flush"))
+			ret->flush = true;
+		else if (!strcmp(w, "tiny-tlb"))
+			ret->tiny_tlb = true;
 		else if ((n = number(w, "vma-cap", 1u << 16)))
 			ret->vma_cap = n;
+		else if ((n = number(w, "kick", 1000000)))
+			ret->kick_us = n;
 		else
 			r = error_set(err, EINVAL,
-				      "--stress %s: not known; give a list of direct, tier-flip, vma-cap=N",
+				      "--stress %s: not known; give a list of direct, tier-flip, vma-cap=N, "
+				      "one-insn, flush, tiny-tlb, kick=MICROSECONDS",
 				      w);
 	}
 	free(copy);

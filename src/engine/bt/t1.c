@@ -17,6 +17,7 @@
 #include <string.h>
 
 #include "base/util.h"
+#include "engine/bt/bt.h"
 #include "engine/bt/cache.h"
 #include "engine/bt/interp.h"
 #include "engine/bt/lockstep.h"
@@ -123,6 +124,9 @@ void t1_run(struct vcpu *v)
 			continue;
 		}
 		if (!asked && (flags & BLOCK_USER) && t2_wants(v)) {
+			struct block_exit *way = link;
+			uint64_t here = v->st.rip;
+
 			link = NULL;
 			switch (t2_run(v)) {
 			case T2_DONE:
@@ -133,6 +137,10 @@ void t1_run(struct vcpu *v)
 				break;
 			case T2_T1:
 				asked = true;
+				/* The way to a block without groups must not be forgotten, or the one with
+				 * them is tried for ever. */
+				if (v->st.rip == here && way && way->no_group)
+					link = way;
 				break;
 			}
 			continue;
@@ -146,7 +154,9 @@ void t1_run(struct vcpu *v)
 			}
 			last_flags = flags;
 		}
-		b = find_block(v, flags);
+		if (v->vm->stress.flush)
+			mmu_stress_flush(v);
+		b = find_block(v, flags | (link && link->no_group ? BLOCK_NOGROUP : 0));
 		if (generation != v->cache->generation) {
 			generation = v->cache->generation;
 			link = NULL;
@@ -163,13 +173,13 @@ void t1_run(struct vcpu *v)
 		}
 		if (v->lockstep)
 			lockstep_reference(v, b);
-		else
+		else if (!v->alone)
 			cache_follow(v, link, b, v->st.rip);
 		link = NULL;
 		v->cur_flags = flags;
 		t1_sync_in(v);
 		mmu_set_mode(v);
-		if (v->lockstep)
+		if (v->alone)
 			v->jc_base = v->empty_jc;
 		v->t1_code = (uint64_t)b->entry_jc;
 		start = ticks();

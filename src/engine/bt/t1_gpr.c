@@ -8,6 +8,7 @@
  * stored them in st; what these cannot do without ordinary C (needs_full) goes
  * out to the interpreter.
  */
+#include "base/util.h"
 #include "engine/bt/cache.h"
 #include "engine/bt/interp_internal.h"
 #include "engine/bt/t1_internal.h"
@@ -47,35 +48,29 @@ static bool flat_but_base(const struct x86_seg *s)
 	return (s->attr & SEG_P) && s->limit == 0xffffffffu && (s->attr & 0xa) == 2 && !(s->attr & 4);
 }
 
-/* Can translated code run here, and under which mode flags? */
-bool t1_mode_flags(struct vcpu *v, uint32_t *ret)
+/* Those of segments in 32-bit code; false: not flat. */
+static bool segment_flags(const struct x86_state *s, uint32_t *f)
 {
-	struct x86_state *s = &v->st;
-	uint32_t f = 0;
-	bool user = x86_cpl(s) == 3;
+	if (!(s->seg[SEG_CS].attr & SEG_DB) || !(s->seg[SEG_SS].attr & SEG_DB))
+		return false;
+	if (!flat(&s->seg[SEG_CS], false) || !flat(&s->seg[SEG_SS], true) || !flat(&s->seg[SEG_DS], true) ||
+	    !flat(&s->seg[SEG_ES], true))
+		return false;
+	/* FS and GS may have a base, but no limit to check; unused ones may be null. */
+	/* What FS and GS are not fit for, their users find out in the interpreter. */
+	if (!flat_but_base(&s->seg[SEG_FS]))
+		*f |= BLOCK_NO_FS;
+	if (!flat_but_base(&s->seg[SEG_GS]))
+		*f |= BLOCK_NO_GS;
+	*f |= BLOCK_32;
+	return true;
+}
 
-	if (!(s->cr0 & CR0_PE) || (s->rflags & (FLAG_VM | FLAG_TF)) || v->dr_watch || s->shadow)
-		return false;
-	if ((s->rflags & FLAG_AC) && user && (s->cr0 & CR0_AM))
-		return false;
-	if (!x86_code64(s)) {
-		if (!(s->seg[SEG_CS].attr & SEG_DB) || !(s->seg[SEG_SS].attr & SEG_DB))
-			return false;
-		if (!flat(&s->seg[SEG_CS], false) || !flat(&s->seg[SEG_SS], true) ||
-		    !flat(&s->seg[SEG_DS], true) || !flat(&s->seg[SEG_ES], true))
-			return false;
-		/* FS and GS may have a base, but no limit to check; unused ones may be null. */
-		/* What FS and GS are not fit for, their users find out in the interpreter. */
-		if (!flat_but_base(&s->seg[SEG_FS]))
-			f |= BLOCK_NO_FS;
-		if (!flat_but_base(&s->seg[SEG_GS]))
-			f |= BLOCK_NO_GS;
-		f |= BLOCK_32;
-	}
-	if (x86_cpl(s) == 1 || x86_cpl(s) == 2)
-		return false;
-	if (user)
-		f |= BLOCK_USER;
+/* Those of control registers. */
+static uint32_t control_flags(const struct x86_state *s, bool user)
+{
+	uint32_t f = user ? BLOCK_USER : 0;
+
 	if (!(s->cr0 & (CR0_EM | CR0_TS)) && (s->cr4 & CR4_OSFXSR)) {
 		f |= BLOCK_SSE;
 		if ((s->cr4 & CR4_OSXSAVE) && (s->xcr0 & 6) == 6)
@@ -93,7 +88,32 @@ bool t1_mode_flags(struct vcpu *v, uint32_t *ret)
 		f |= BLOCK_LONG;
 	if (s->cr0 & CR0_PG)
 		f |= BLOCK_PAGING;
-	*ret = f;
+	return f;
+}
+
+/* Can translated code run here, and under which mode flags? */
+bool t1_mode_flags(struct vcpu *v, uint32_t *ret)
+{
+	struct x86_state *s = &v->st;
+	struct control_cache *c = &v->control;
+	bool user = x86_cpl(s) == 3;
+	uint32_t segments = 0;
+
+	if (!(s->cr0 & CR0_PE) || (s->rflags & (FLAG_VM | FLAG_TF)) || v->dr_watch || s->shadow)
+		return false;
+	if ((s->rflags & FLAG_AC) && user && (s->cr0 & CR0_AM))
+		return false;
+	if (!x86_code64(s) && !segment_flags(s, &segments))
+		return false;
+	if (x86_cpl(s) == 1 || x86_cpl(s) == 2)
+		return false;
+	if (c->cr0 != s->cr0 || c->cr4 != s->cr4 || c->efer != s->efer || c->xcr0 != s->xcr0)
+		*c = (struct control_cache){ .cr0 = s->cr0,
+					     .cr4 = s->cr4,
+					     .efer = s->efer,
+					     .xcr0 = s->xcr0,
+					     .flags = { control_flags(s, false), control_flags(s, true) } };
+	*ret = c->flags[user] | segments;
 	return true;
 }
 
@@ -141,9 +161,29 @@ static uint64_t slow_crossing(struct vcpu *v, uint64_t va, unsigned size, unsign
 	return go_direct(v, va, copy);
 }
 
+/* The range of a group (translate_group.c): a miss does what its first member would. */
+static uint64_t slow_group(struct vcpu *v, uint64_t va, unsigned size, unsigned acc, bool any_writes)
+{
+	const struct tlb_entry *e = (struct tlb_entry *)v->tlb_base + (va >> 12) % TLB_SIZE;
+	bool code;
+	void *host;
+	uint64_t pa;
+
+	v->direct_skip = DIRECT_SKIP;
+	if ((va & 0xfff) + size > PAGE_SIZE)
+		return 0;
+	if (mmu_host(v, va, acc, &host, &pa, &code)) {
+		v->exc.present = false;
+		return 0;
+	}
+	if ((any_writes ? e->tag_w : e->tag_r) == (va & PAGE_MASK))
+		v->direct_skip = 0;
+	return 0;
+}
+
 uint64_t t1_slow_mem(struct vcpu *v, uint64_t va, uint32_t info)
 {
-	unsigned size = info & 0xff, acc = mmu_acc(v) | ((info & 0x100) ? ACC_W : ACC_R);
+	unsigned size = info & 0xff, acc = mmu_acc(v) | ((info & MISS_WRITE) ? ACC_W : ACC_R);
 	uint64_t pa;
 	void *host;
 	bool code;
@@ -151,13 +191,19 @@ uint64_t t1_slow_mem(struct vcpu *v, uint64_t va, uint32_t info)
 	/* Non-canonical addresses, devices and faults are for t1_fault and the interpreter. */
 	v->fault_info = 0;
 	v->direct_skip = 0;
-	if (!size || !canonical(va) || v->dr_watch || (info & MISS_MASKED))
-		return 1;
+	if (!size || !canonical(va) || v->dr_watch || (info & MISS_MASKED)) {
+		if (!(info & MISS_GROUP))
+			return 1;
+		v->direct_skip = DIRECT_SKIP;
+		return 0;
+	}
 	v->st.rflags = (v->st.rflags & ~(uint64_t)FLAG_AC) | (v->acflag ? FLAG_AC : 0);
+	if (info & MISS_GROUP)
+		return slow_group(v, va, size * 16, acc, info & MISS_GROUP_ANY);
 	if ((va & 0xfff) + size > PAGE_SIZE)
 		return slow_crossing(v, va, size, acc, info);
 	if (mmu_host(v, va, acc, &host, &pa, &code)) {
-		v->fault_info = 1;
+		v->fault_info = !(info & MISS_STATE);
 		return 1;
 	}
 	if (host && code && cache_may_write(v, host, size))
@@ -180,7 +226,7 @@ static void *resume(struct vcpu *v)
 		s->rflags &= ~(uint64_t)FLAG_RF;
 	if (!t1_mode_flags(v, &flags) || flags != v->jc_flags[!!(flags & BLOCK_USER)])
 		return NULL;
-	if (v->links_gen != v->global_gen || v->lockstep || ((flags & BLOCK_USER) && t2_wants(v)))
+	if (v->links_gen != v->global_gen || v->alone || ((flags & BLOCK_USER) && t2_wants(v)))
 		return NULL;
 	v->cur_flags = flags;
 	t1_sync_in(v);
@@ -190,7 +236,24 @@ static void *resume(struct vcpu *v)
 	return t1_find(v, s->rip, NULL);
 }
 
-void *t1_special(struct vcpu *v, const struct special *sp)
+/* By the function whose instruction it is, which is known after the first time. */
+static int execute(struct vcpu *v, struct special *sp)
+{
+	static int (*const groups[])(struct vcpu *, const struct insn *) = { interp_control, interp_string,
+									     interp_system,
+									     interp_fpstate_live };
+	int r = 1;
+
+	for (; sp->group < ARRAY_SIZE(groups); sp->group++) {
+		r = groups[sp->group](v, &sp->in);
+		if (r != 1)
+			return r;
+	}
+	sp->group = 0;
+	return r;
+}
+
+void *t1_special(struct vcpu *v, struct special *sp)
 {
 	struct x86_state *s = &v->st;
 	const struct insn *in = &sp->in;
@@ -202,16 +265,14 @@ void *t1_special(struct vcpu *v, const struct special *sp)
 	v->exc.present = false;
 	v->exc.dr6 = 0;
 	v->exc.soft = false;
+	v->switched = false;
 	v->in_gpr = true;
 	/* A SYSRET that sets TF traps by it at once, which interp_step knows. */
 	v->bail = in->mnemonic == ZYDIS_MNEMONIC_SYSRET && (s->gpr[R11] & FLAG_TF);
-	r = v->bail ? -1 : interp_control(v, in);
-	if (r == 1)
-		r = interp_string(v, in);
-	if (r == 1)
-		r = interp_system(v, in);
+	r = v->bail ? -1 : execute(v, sp);
 	if (r) {
-		s->rip = v->insn_rip;
+		if (!v->switched)
+			s->rip = v->insn_rip;
 		if (r < 0 && !v->bail)
 			event_exception(v);
 		if (r > 0 || v->bail) {

@@ -16,9 +16,10 @@ struct special {
 	uint64_t rip, next; /* addresses; pic: offsets from page_va */
 	uint64_t mask;      /* of an address in this code */
 	bool pic;
+	uint8_t group; /* of the function that does it; t1_special's */
 };
 /* Both return the code to go on with, or NULL with exit_reason: leave. Registers are in st. */
-void *t1_special(struct vcpu *v, const struct special *sp);
+void *t1_special(struct vcpu *v, struct special *sp);
 void *t1_fault(struct vcpu *v, uint64_t host_pc, uint64_t guest_off);
 
 /* Arithmetic flags, IF, DF and AC between st.rflags and the fields that translated code uses. */
@@ -36,14 +37,18 @@ extern const char t1_enter_check[], t1_enter_end[], t1_exit[], t1_slow_thunk[], 
     t1_slow_end[];
 
 /*
- * Slow path of a memory access (t1_gpr.c): va missed; info: size in bits 7:0,
- * bit 8 a write, bit 9 a masked access, bits 31:16 the instruction's offset in its block. 0: the TLB
- * has the page now; else the interpreter must do the instruction.
+ * Slow path of a memory access (t1_gpr.c): va missed; info: size in bits 7:0, MISS_* flags, bits 31:16 the
+ * instruction's offset in its block. 0: the TLB has the page now, or, with direct_skip set, `direct` says
+ * where the access goes (a group is to be left); else the interpreter must do the instruction.
  */
+#define MISS_WRITE 0x100u
 /* t1_slow_mem must not fill the TLB on its own: with a mask, the access may not touch the page at all. */
-#define MISS_MASKED 0x200u
-#define MISS_LOCKED 0x400u /* an atomic access */
-#define DIRECT_SKIP 5u     /* a jump: what lies between the call to slow_mem and the direct way */
+#define MISS_MASKED    0x200u
+#define MISS_LOCKED    0x400u  /* an atomic access */
+#define MISS_GROUP     0x800u  /* a group's range: size counts 16 bytes; MISS_WRITE is its first member's */
+#define MISS_GROUP_ANY 0x1000u /* some member writes */
+#define MISS_STATE     0x2000u /* a fault may change vector state: the interpreter's */
+#define DIRECT_SKIP    5u      /* a jump: what lies between the call to slow_mem and the direct way */
 uint64_t t1_slow_mem(struct vcpu *v, uint64_t va, uint32_t info);
 
 #endif

@@ -73,7 +73,8 @@ struct t2 {
 	struct t2_space *space; /* of the current CR3 */
 	struct t2_space spaces[T2_SETS * T2_WAYS];
 	uint64_t clock;
-	uint64_t since;        /* TSC when the current stretch of user code began in T1 */
+	uint64_t since;        /* TSC when the current stretch of user code began in T1; 0: is not measured */
+	uint8_t sample;        /* counts stretches, see worth_measuring */
 	bool user;             /* in one */
 	bool direct;           /* part of it ran in a stub, ... */
 	uint64_t direct_ticks; /* ... for so much processor time */

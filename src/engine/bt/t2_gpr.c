@@ -9,6 +9,8 @@
 
 /* How much longer user code takes in T1, about. */
 #define T1_SLOWER 3
+/* One of so many short stretches is measured. */
+#define T2_SAMPLE 8
 
 static uint64_t root_of(const struct vcpu *v)
 {
@@ -50,12 +52,26 @@ void t2_root_loaded(struct vcpu *v, bool flush)
 	s->stale |= flush;
 }
 
+/*
+ * Reading the clock costs as much as a short stretch.  Where those after the
+ * same cause have been far from being worth a stub, only some are measured.
+ */
+static bool worth_measuring(struct t2 *t)
+{
+	const struct t2_space *s = t->space;
+
+	return !s || s->expect[t->cause] >= t->long_ticks / 4 || (++t->sample % T2_SAMPLE) == 0;
+}
+
 /* The stretch of user code that ends now. */
 static void account(struct t2 *t, struct t2_space *s)
 {
-	uint64_t spent = __builtin_ia32_rdtsc() - t->since, length;
+	uint64_t spent, length;
 	uint32_t *e = &s->expect[t->cause];
 
+	if (!t->since)
+		return;
+	spent = __builtin_ia32_rdtsc() - t->since;
 	length = t->direct ? t->direct_ticks : spent / T1_SLOWER;
 	if (!s->on && spent >= t->long_ticks) {
 		s->long_ticks += spent;
@@ -75,7 +91,7 @@ void t2_mode(struct vcpu *v, bool user)
 		return;
 	t->user = user;
 	if (user) {
-		t->since = __builtin_ia32_rdtsc();
+		t->since = worth_measuring(t) ? __builtin_ia32_rdtsc() : 0;
 		t->direct = false;
 		t->direct_ticks = 0;
 		if (t->always || t->flip) {
@@ -91,6 +107,9 @@ void t2_mode(struct vcpu *v, bool user)
 	}
 	if (t->space)
 		account(t, t->space);
+	/* One that an interrupt ended may have been long: the next will be measured. */
+	if (v->t2_cause == T2_CAUSE_IRQ)
+		t->sample = T2_SAMPLE - 1;
 	t->cause = v->t2_cause;
 }
 

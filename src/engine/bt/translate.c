@@ -44,6 +44,8 @@
 #include <string.h>
 
 #include "base/util.h"
+#include "engine/bt/bt.h"
+#include "engine/bt/interp_internal.h"
 #include "engine/bt/translate_internal.h"
 
 /* ---- liveness ---- */
@@ -181,7 +183,7 @@ static bool special_in_c(const struct insn *in)
 	case ZYDIS_MNEMONIC_HLT:
 		return false;
 	default:
-		return in->unit == UNIT_INT && !in->mem_vsib;
+		return (in->unit == UNIT_INT && !in->mem_vsib) || interp_fpstate_is_live(in);
 	}
 }
 
@@ -221,9 +223,10 @@ static bool decode_across(struct tr *t, uint64_t va, struct insn *in)
 static void collect(struct tr *t)
 {
 	uint64_t va = t->b->va;
+	unsigned max = t->v->vm->stress.one_insn ? 1 : MAX_INSNS;
 	uint32_t live;
 
-	while (t->n < MAX_INSNS) {
+	while (t->n < max) {
 		unsigned off = va & 0xfff;
 		struct insn *in = &t->in[t->n];
 		unsigned last;
@@ -295,18 +298,36 @@ static void emit_cold(struct tr *t)
 			emit_lea(e, 8, T1, VCPU, EMIT_NO_REG, 1, OFF(direct));
 			emit_jmp(e, x->after);
 			break;
+		case COLD_GROUP: {
+			struct block_exit *out = &t->exits[x->exit];
+
+			emit_op_mem(e, 8, OP_XOR_LOAD, T0, T1, x->tag);
+			emit_mov_imm(e, T1, x->info);
+			emit_call_mem(e, VCPU, OFF(slow_mem));
+			emit_jmp(e, x->retry);
+			/* Here if the group is to be left; linked, this jump goes to the block without
+			 * groups. */
+			emit1(e, 0xe9);
+			out->patch = e->p;
+			emit4(e, 0);
+			out->cold = emit_here(e);
+			tr_emit_pc(t, T0, x->rip);
+			emit_mov_imm(e, T1, (uint64_t)&t->b->exits[x->exit]);
+			emit_jmp(e, c->stub_link);
+			break;
+		}
 		case COLD_EXIT:
 			t->exits[x->exit].cold = here;
 			if ((t->flags & BLOCK_USER) && !t->exits[x->exit].same_page) {
 				/* Never linked: the pages need not stay neighbours. */
 				if (x->save_flags)
-					tr_save_flags(t);
+					tr_save_flags(t, true);
 				tr_emit_pc(t, T0, x->rip);
 				emit_jmp(e, c->stub_lookup);
 				break;
 			}
 			if (x->save_flags)
-				tr_save_flags(t);
+				tr_save_flags(t, true);
 			tr_emit_pc(t, T0, x->rip);
 			emit_mov_imm(e, T1, (uint64_t)&t->b->exits[x->exit]);
 			emit_jmp(e, c->stub_link);
@@ -314,13 +335,13 @@ static void emit_cold(struct tr *t)
 				break;
 			t->exits[x->exit].cold_lookup = emit_here(e);
 			if (x->save_flags)
-				tr_save_flags(t);
+				tr_save_flags(t, true);
 			tr_emit_pc(t, T0, x->rip);
 			emit_jmp(e, c->stub_lookup);
 			break;
 		case COLD_INTERP:
 			if (x->save_flags)
-				tr_save_flags(t);
+				tr_save_flags(t, true);
 			tr_emit_pc(t, T0, x->rip);
 			emit_jmp(e, c->stub_interp);
 			break;
@@ -385,21 +406,63 @@ static bool emit_hot(struct tr *t)
 	return true;
 }
 
+/*
+ * Where should the flags be when the block begins? In memory if it will put them
+ * there anyway, for an instruction that may fault or that C does, before it reads or
+ * changes any.
+ */
+static bool begins_in_mem(const struct tr *t)
+{
+	for (unsigned i = 0; i < t->n; i++) {
+		const struct insn *in = &t->in[i];
+
+		if (in->cls == INSN_NOP || in->mnemonic == ZYDIS_MNEMONIC_LEA)
+			continue;
+		if (in->has_mem || (in->cls != INSN_NATIVE && !(in->imm_relative && in->flags_read)))
+			return true;
+		if (in->flags_read | in->flags_written | in->flags_undefined)
+			return false;
+	}
+	return true;
+}
+
+/*
+ * Two entries for two places where the flags may be, and the one of the jump cache;
+ * they come together with the flags where the block wants them.
+ */
 static void emit_entries(struct tr *t)
 {
 	struct block *b = t->b;
+	struct emit *e = &t->e;
+	uint8_t *over = NULL;
 
-	b->code = b->entry_jc = emit_here(&t->e);
-	if (t->pic) {
-		emit_mov(&t->e, T1, T0);
-		emit_bytes(&t->e, "\x49\x81\xe6", 3); /* and r14, imm32 */
-		emit4(&t->e, 0xfffff000u);
-		emit_store(&t->e, T1, VCPU, OFF(page_va));
+	b->code = emit_here(e);
+	b->wants_mem = t->n && t->live[0] && begins_in_mem(t);
+	if (b->wants_mem) {
+		b->entry_h = emit_here(e);
+		tr_save_flags(t, true);
+		if (t->pic) {
+			emit1(e, 0xeb); /* jmp over */
+			over = e->p;
+			emit1(e, 0);
+		}
 	}
-	b->entry_m = emit_here(&t->e);
+	b->entry_jc = emit_here(e);
+	if (t->pic) {
+		emit_mov(e, T1, T0);
+		emit_bytes(e, "\x49\x81\xe6", 3); /* and r14, imm32 */
+		emit4(e, 0xfffff000u);
+		emit_store(e, T1, VCPU, OFF(page_va));
+	}
+	b->entry_m = emit_here(e);
+	if (over)
+		*over = (uint8_t)(e->p - over - 1);
+	t->where = IN_MEM;
+	if (b->wants_mem)
+		return;
 	if (t->n && t->live[0])
-		tr_load_flags(t);
-	b->entry_h = emit_here(&t->e);
+		tr_load_flags(t, true);
+	b->entry_h = emit_here(e);
 	t->where = IN_HOST;
 }
 

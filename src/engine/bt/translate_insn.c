@@ -30,8 +30,7 @@ bool tr_is_bit_string(const struct insn *in)
 	       (in->opcode == 0xa3 || in->opcode == 0xab || in->opcode == 0xb3 || in->opcode == 0xbb);
 }
 
-/* Guest R13..R15 that the instruction uses as data (not in its address). */
-static unsigned high_data_regs(const struct insn *in, uint8_t regs[4])
+unsigned tr_high_data_regs(const struct insn *in, uint8_t regs[4])
 {
 	uint32_t used = 0;
 	unsigned n = 0;
@@ -65,7 +64,7 @@ bool tr_can_copy(const struct tr *t, const struct insn *in)
 	/* AH..BH cannot be named together with R15, where guest RSP is (MOVZX ESP, AH). */
 	if (in->high8 && ((in->regs_read | in->regs_written) & 1u << RSP))
 		return false;
-	n_high = high_data_regs(in, high);
+	n_high = tr_high_data_regs(in, high);
 	free_regs = in->has_mem ? 1 : 2;
 	/* One register more can be borrowed where the instruction cannot fault with it borrowed. */
 	return n_high <= free_regs || (n_high == free_regs + 1 && in->unit == UNIT_INT && !in->lock);
@@ -103,9 +102,7 @@ bool tr_bit_string(struct tr *t, const struct insn *in)
 	emit_bytes(e, "\x49\xc1\xfe", 3); /* sar r14, imm8 */
 	emit1(e, (uint8_t)sh);
 	emit_lea(e, 8, T0, T0, T1, in->opsize, 0);
-	tr_check_address(t, start, in->opsize, write);
-	if (in->lock)
-		t->cold[t->n_cold - 1].info |= MISS_LOCKED;
+	tr_check_address(t, start, in->opsize, (write ? MISS_WRITE : 0) | (in->lock ? MISS_LOCKED : 0));
 	emit_op_mem(e, 8, OP_ADD_LOAD, T0, T1, offsetof(struct tlb_entry, page));
 	m = (struct host_mem){ .base = T0, .index = EMIT_NO_REG, .scale = 1 };
 	if (h == EMIT_NO_REG)
@@ -114,7 +111,7 @@ bool tr_bit_string(struct tr *t, const struct insn *in)
 		emit_op_reg(e, in->opsize, OP_MOV_STORE, h, T1);
 	emit_bytes(e, "\x41\x83\xe6", 3); /* and r14d, width - 1 */
 	emit1(e, (uint8_t)(in->opsize * 8 - 1));
-	tr_want_flags(t); /* they keep all but CF */
+	tr_want_flags(t, true); /* they keep all but CF */
 	t->map[t->i].in_host = true;
 	if (in->lock)
 		emit1(e, 0xf0);
@@ -131,7 +128,7 @@ void tr_copy_insn(struct tr *t, const struct insn *in)
 	uint8_t map[16], high[4];
 	uint32_t live_after = t->live[t->i + 1];
 	struct host_mem m = { .base = T0, .index = EMIT_NO_REG, .scale = 1 };
-	unsigned n_high = high_data_regs(in, high), free_reg = T0;
+	unsigned n_high = tr_high_data_regs(in, high), free_reg = T0;
 	uint8_t scratch[3], borrowed = EMIT_NO_REG;
 
 	for (unsigned r = 0; r < 16; r++)
@@ -139,13 +136,11 @@ void tr_copy_insn(struct tr *t, const struct insn *in)
 	map[RSP] = GSP;
 	if (in->has_mem) {
 		struct ea a = tr_insn_operand(t, in);
+		uint32_t how = (in->mem_write ? MISS_WRITE : 0) | (in->mem_masked ? MISS_MASKED : 0) |
+			       (in->store_state ? MISS_STATE : 0) |
+			       (in->lock || in->mnemonic == ZYDIS_MNEMONIC_XCHG ? MISS_LOCKED : 0);
 
-		tr_spare_flags(t, t->live[t->i]);
-		free_reg = tr_check(t, &a, in->mem_size, in->mem_write, &m);
-		if (in->mem_masked)
-			t->cold[t->n_cold - 1].info |= MISS_MASKED;
-		if (in->lock || in->mnemonic == ZYDIS_MNEMONIC_XCHG)
-			t->cold[t->n_cold - 1].info |= MISS_LOCKED;
+		free_reg = tr_check(t, &a, in->mem_size, how, t->live[t->i], &m);
 	}
 	scratch[0] = (uint8_t)free_reg;
 	scratch[1] = T1;
@@ -165,7 +160,7 @@ void tr_copy_insn(struct tr *t, const struct insn *in)
 	}
 	if (in->flags_read ||
 	    ((in->flags_written | in->flags_undefined) && (live_after & ~tr_insn_kills(t, in))))
-		tr_want_flags(t);
+		tr_want_flags(t, in->has_mem || n_high);
 	t->map[t->i].in_host = t->where & IN_HOST;
 	reencode(&t->e, in, map, &m);
 	for (unsigned k = 0; k < n_high; k++)
@@ -236,7 +231,7 @@ static void emit_mem_op(struct tr *t, unsigned size, uint8_t op, unsigned reg, c
 
 enum push_what { PUSH_REG, PUSH_IMM, PUSH_PC, PUSH_SCRATCH };
 
-/* Pushes host register `val`, the immediate, the code address, or scratch[1]. */
+/* Pushes guest register `val`, the immediate, the code address, or scratch[1]. */
 static void push_host(struct tr *t, enum push_what what, int64_t val)
 {
 	struct emit *e = &t->e;
@@ -244,16 +239,17 @@ static void push_host(struct tr *t, enum push_what what, int64_t val)
 	struct ea a = stack_ea(t, RSP, -(int32_t)size);
 	struct host_mem m;
 
-	tr_spare_flags(t, t->live[t->i + 1]);
-	free_reg = tr_check(t, &a, size, true, &m);
+	free_reg = tr_check(t, &a, size, MISS_WRITE, t->live[t->i + 1], &m);
 	if ((what == PUSH_IMM || (what == PUSH_PC && !t->pic)) && tr_fits32(size == 4 ? (int32_t)val : val)) {
 		emit_rex(e, size == 8, 0, m.index, m.base, false);
 		emit1(e, 0xc7);
 		emit_mem(e, 0, m.base, m.index, m.scale, m.disp);
 		emit4(e, (uint32_t)val);
 	} else {
-		if (what == PUSH_REG)
-			free_reg = (unsigned)val;
+		if (what == PUSH_REG && tr_host_reg((unsigned)val) != EMIT_NO_REG)
+			free_reg = tr_host_reg((unsigned)val);
+		else if (what == PUSH_REG)
+			emit_load(e, free_reg, VCPU, OFF_GPR(val));
 		else if (what == PUSH_SCRATCH)
 			emit_load(e, free_reg, VCPU, OFF(scratch[1]));
 		else if (what == PUSH_PC)
@@ -280,8 +276,7 @@ static bool tr_push(struct tr *t, const struct insn *in)
 		struct host_mem m;
 		unsigned r;
 
-		tr_spare_flags(t, t->live[t->i]);
-		r = tr_check(t, &a, t->mode, false, &m);
+		r = tr_check(t, &a, t->mode, 0, t->live[t->i], &m);
 		emit_mem_op(t, t->mode, OP_MOV_LOAD, r, &m);
 		emit_store(e, r, VCPU, OFF(scratch[1]));
 		push_host(t, PUSH_SCRATCH, 0);
@@ -289,13 +284,7 @@ static bool tr_push(struct tr *t, const struct insn *in)
 	}
 	if (in->ops[0].cls == ZYDIS_REGCLASS_SEGMENT)
 		return false;
-	if (tr_host_reg(in->ops[0].reg) == EMIT_NO_REG) {
-		emit_load(e, T0, VCPU, OFF_GPR(in->ops[0].reg));
-		emit_store(e, T0, VCPU, OFF(scratch[1]));
-		push_host(t, PUSH_SCRATCH, 0);
-	} else {
-		push_host(t, PUSH_REG, tr_host_reg(in->ops[0].reg));
-	}
+	push_host(t, PUSH_REG, in->ops[0].reg);
 	return true;
 }
 
@@ -310,8 +299,7 @@ static bool tr_pop(struct tr *t, const struct insn *in)
 	    in->ops[0].cls == ZYDIS_REGCLASS_SEGMENT)
 		return false;
 	dst = tr_host_reg(in->ops[0].reg);
-	tr_spare_flags(t, t->live[t->i + 1]);
-	r = tr_check(t, &a, t->mode, false, &m);
+	r = tr_check(t, &a, t->mode, 0, t->live[t->i + 1], &m);
 	if (dst == EMIT_NO_REG) {
 		emit_mem_op(t, t->mode, OP_MOV_LOAD, r, &m);
 		emit_store(e, r, VCPU, OFF_GPR(in->ops[0].reg));
@@ -331,8 +319,7 @@ static bool tr_leave(struct tr *t, const struct insn *in)
 
 	if (in->opsize != t->mode)
 		return false;
-	tr_spare_flags(t, t->live[t->i + 1]);
-	r = tr_check(t, &a, t->mode, false, &m);
+	r = tr_check(t, &a, t->mode, 0, t->live[t->i + 1], &m);
 	emit_mem_op(t, t->mode, OP_MOV_LOAD, r, &m);
 	emit_lea(&t->e, t->mode, GSP, RBP, EMIT_NO_REG, 1, (int32_t)t->mode);
 	emit_op_reg(&t->e, t->mode, OP_MOV_STORE, r, RBP);
@@ -350,8 +337,7 @@ static bool load_target(struct tr *t, const struct insn *in)
 		struct ea a = tr_insn_operand(t, in);
 		struct host_mem m;
 
-		tr_spare_flags(t, FLAGS_ARITH);
-		r = tr_check(t, &a, t->mode, false, &m);
+		tr_check(t, &a, t->mode, 0, FLAGS_ARITH, &m);
 		emit_mem_op(t, t->mode, OP_MOV_LOAD, T0, &m);
 		return true;
 	}
@@ -408,8 +394,7 @@ static bool tr_ret(struct tr *t, const struct insn *in)
 
 	if (in->far || (in->opsize == 2))
 		return false;
-	tr_spare_flags(t, FLAGS_ARITH);
-	tr_check(t, &a, t->mode, false, &m);
+	tr_check(t, &a, t->mode, 0, FLAGS_ARITH, &m);
 	emit_mem_op(t, t->mode, OP_MOV_LOAD, T0, &m);
 	emit_lea(&t->e, t->mode, GSP, GSP, EMIT_NO_REG, 1, (int32_t)(t->mode + release));
 	tr_exit_indirect(t);
@@ -455,7 +440,7 @@ static bool tr_jcc(struct tr *t, const struct insn *in)
 	default:
 		break;
 	}
-	tr_want_flags(t);
+	tr_want_flags(t, false);
 	emit1(e, 0x0f);
 	emit1(e, (uint8_t)(0x80 | in->cond));
 	tr_exit_jump(t, target);

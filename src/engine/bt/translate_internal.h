@@ -10,7 +10,7 @@
 
 #define MAX_INSNS 48
 #define MAX_COLD  192
-#define MAX_EXITS 64
+#define MAX_EXITS 96
 
 #define T0   R13 /* host scratch */
 #define T1   R14
@@ -25,17 +25,17 @@
 
 enum where { IN_HOST = 1, IN_MEM = 2 };
 
-enum cold_kind { COLD_MISS, COLD_EXIT, COLD_INTERP };
+enum cold_kind { COLD_MISS, COLD_GROUP, COLD_EXIT, COLD_INTERP };
 
 struct cold {
 	enum cold_kind kind;
 	uint8_t *patch;  /* rel32 in the hot part */
-	uint8_t *retry;  /* COLD_MISS: executable address to try again */
+	uint8_t *retry;  /* COLD_MISS, COLD_GROUP: executable address to try again */
 	uint8_t *after;  /* COLD_MISS: executable address behind the check */
-	uint32_t info;   /* COLD_MISS: for t1_slow_mem */
-	int32_t tag;     /* COLD_MISS: offset of the tag in the entry, to undo the XOR */
-	uint64_t rip;    /* COLD_EXIT, COLD_INTERP */
-	unsigned exit;   /* COLD_EXIT: index */
+	uint32_t info;   /* COLD_MISS, COLD_GROUP: for t1_slow_mem */
+	int32_t tag;     /* COLD_MISS, COLD_GROUP: offset of the tag in the entry, to undo the XOR */
+	uint64_t rip;    /* COLD_GROUP, COLD_EXIT, COLD_INTERP */
+	unsigned exit;   /* COLD_GROUP, COLD_EXIT: index */
 	bool save_flags; /* COLD_INTERP, COLD_EXIT: flags are in RFLAGS only */
 };
 
@@ -52,6 +52,7 @@ struct tr {
 	unsigned n, i;
 	unsigned n_cold;
 	unsigned n_exits;
+	unsigned group_end;     /* behind the last member of the group of accesses that was begun last */
 	uint8_t *special_patch; /* where its address goes; NULL: none */
 	bool ended;
 	bool waited; /* decoding had to wait for other vCPUs: the block must not be made */
@@ -78,14 +79,14 @@ struct ea {
 /* ---- flags, exits, memory (translate_mem.c) ---- */
 /* A code address into a host register; flags survive. */
 void tr_emit_pc(struct tr *t, unsigned reg, uint64_t va);
-/* From RFLAGS to t1_flags. RFLAGS survives. */
-void tr_save_flags(struct tr *t);
+/* From RFLAGS to t1_flags. RFLAGS survives. t1_free: T1 need not. */
+void tr_save_flags(struct tr *t, bool t1_free);
 /* From t1_flags to RFLAGS. */
-void tr_load_flags(struct tr *t);
+void tr_load_flags(struct tr *t, bool t1_free);
 /* Before host flags are destroyed while `needed` of them are wanted later. */
 void tr_spare_flags(struct tr *t, uint32_t needed);
-/* Before an instruction that needs the flags in RFLAGS. */
-void tr_want_flags(struct tr *t);
+/* Before an instruction that needs the flags in RFLAGS. operands: T0 and T1 hold some of its operands. */
+void tr_want_flags(struct tr *t, bool operands);
 /* The rel32 of a jump (opcode already emitted) to guest address va. */
 void tr_exit_jump(struct tr *t, uint64_t va);
 /* Ends the block: to a known address; to the address in T0; with the instruction done by C; before it, by the
@@ -106,13 +107,27 @@ void tr_emit_ea(struct tr *t, const struct ea *a);
 /* False: something relative to RIP lies too far from the page for 32 bits. */
 bool tr_in_reach(const struct tr *t, const struct insn *in);
 /* The TLB check of the address in T0; afterwards T1 is its entry, T0 the offset in the page. A miss goes back
- * to `start`. */
-void tr_check_address(struct tr *t, uint8_t *start, unsigned size, bool write);
-/* The TLB check for [a, a+size): *m is the host operand, the value the scratch register that is free.
- * Destroys host flags. */
-unsigned tr_check(struct tr *t, const struct ea *a, unsigned size, bool write, struct host_mem *m);
+ * to `start`. how: MISS_WRITE, MISS_LOCKED, MISS_MASKED. */
+void tr_check_address(struct tr *t, uint8_t *start, unsigned size, uint32_t how);
+/* The same for a group's range, which a miss leaves for a block without groups if it must. write: the first
+ * member writes; any: some member does. */
+void tr_check_range(struct tr *t, uint8_t *start, unsigned size, bool write, bool any);
+/*
+ * Makes [a, a+size) accessible, by the TLB check or because the access is in a group: *m is the host operand,
+ * the value the scratch register that is free, EMIT_NO_REG: none.  May destroy host flags, but saves those in
+ * `live` before.
+ */
+unsigned tr_check(struct tr *t, const struct ea *a, unsigned size, uint32_t how, uint32_t live,
+		  struct host_mem *m);
+
+/* ---- groups (translate_group.c) ---- */
+/* If the current instruction's access is in a group: its operand and the free register, as tr_check. */
+bool tr_group(struct tr *t, const struct ea *a, bool write, uint32_t live, struct host_mem *m,
+	      unsigned *free_reg);
 
 /* ---- instructions (translate_insn.c) ---- */
+/* Guest R13..R15 that the instruction uses as data (not in its address): how many, which. */
+unsigned tr_high_data_regs(const struct insn *in, uint8_t regs[4]);
 bool tr_is_bit_string(const struct insn *in);
 bool tr_can_copy(const struct tr *t, const struct insn *in);
 bool tr_bit_string(struct tr *t, const struct insn *in);

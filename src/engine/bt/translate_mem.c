@@ -17,45 +17,71 @@ void tr_emit_pc(struct tr *t, unsigned reg, uint64_t va)
 
 /* ---- flags ---- */
 
-void tr_save_flags(struct tr *t)
+/*
+ * RAX waits in T1, or where that is taken in memory, whose way back costs some
+ * cycles on whatever uses RAX next.
+ */
+static void put_rax(struct tr *t, bool t1_free)
+{
+	if (t1_free)
+		emit_mov(&t->e, T1, RAX);
+	else
+		emit_store(&t->e, RAX, VCPU, OFF(scratch[0]));
+}
+
+static void get_rax(struct tr *t, bool t1_free)
+{
+	if (t1_free)
+		emit_mov(&t->e, RAX, T1);
+	else
+		emit_load(&t->e, RAX, VCPU, OFF(scratch[0]));
+}
+
+void tr_save_flags(struct tr *t, bool t1_free)
 {
 	struct emit *e = &t->e;
 
-	emit_store(e, RAX, VCPU, OFF(scratch[0]));
+	put_rax(t, t1_free);
 	emit1(e, 0x9f);                   /* lahf */
 	emit_bytes(e, "\x0f\x90\xc0", 3); /* seto al */
 	emit1(e, 0x66);
 	emit_op_mem(e, 4, OP_MOV_STORE, RAX, VCPU, OFF(t1_flags));
-	emit_load(e, RAX, VCPU, OFF(scratch[0]));
+	get_rax(t, t1_free);
 }
 
-void tr_load_flags(struct tr *t)
+void tr_load_flags(struct tr *t, bool t1_free)
 {
 	struct emit *e = &t->e;
 
-	emit_store(e, RAX, VCPU, OFF(scratch[0]));
+	put_rax(t, t1_free);
 	emit1(e, 0x0f); /* movzx eax, word */
 	emit1(e, 0xb7);
 	emit_mem(e, RAX, VCPU, EMIT_NO_REG, 1, OFF(t1_flags));
 	emit_bytes(e, "\x04\x7f\x9e", 3); /* add al, 7f; sahf */
-	emit_load(e, RAX, VCPU, OFF(scratch[0]));
+	get_rax(t, t1_free);
+}
+
+/* Is T1 between instructions anybody's? */
+static bool t1_free(const struct tr *t)
+{
+	return t->i >= t->group_end;
 }
 
 /* Before host flags are destroyed while `needed` of them are wanted later. */
 void tr_spare_flags(struct tr *t, uint32_t needed)
 {
 	if (needed && !(t->where & IN_MEM)) {
-		tr_save_flags(t);
+		tr_save_flags(t, t1_free(t));
 		t->where |= IN_MEM;
 	}
 	t->where &= ~(unsigned)IN_HOST;
 }
 
-/* Before an instruction that needs the flags in RFLAGS. */
-void tr_want_flags(struct tr *t)
+/* Before an instruction that needs the flags in RFLAGS. operands: T0 and T1 hold some of its operands. */
+void tr_want_flags(struct tr *t, bool operands)
 {
 	if (!(t->where & IN_HOST)) {
-		tr_load_flags(t);
+		tr_load_flags(t, !operands && t1_free(t));
 		t->where |= IN_HOST;
 	}
 }
@@ -89,7 +115,8 @@ void tr_exit_jump(struct tr *t, uint64_t va)
 		.patch = c->patch,
 		.target = va,
 		.from = t->b,
-		.flags_in_mem = !(t->where & IN_HOST),
+		.in_host = t->where & IN_HOST,
+		.in_mem = t->where & IN_MEM,
 		.same_page = ((va ^ t->b->va) & PAGE_MASK) == 0,
 	};
 	c->rip = va;
@@ -208,6 +235,8 @@ void tr_emit_ea(struct tr *t, const struct ea *a)
 			tr_emit_pc(t, T0, (uint64_t)a->disp);
 		else
 			emit_mov_imm(e, T0, (uint64_t)a->disp);
+		if (a->pcrel && t->mode == 8 && size == 4) /* relative to EIP: 32 bits */
+			emit_op_reg(e, 4, OP_MOV_STORE, T0, T0);
 	} else {
 		if (a->base != EMIT_NO_REG) {
 			b = tr_host_reg(a->base);
@@ -250,22 +279,24 @@ bool tr_in_reach(const struct tr *t, const struct insn *in)
 	return tr_fits32(d);
 }
 
-static uint32_t miss_info(const struct tr *t, unsigned size, bool write)
+static uint32_t miss_info(const struct tr *t, unsigned size, uint32_t how)
 {
-	return size | (write ? 0x100u : 0) | (uint32_t)(t->va - t->b->va) << 16;
+	return size | how | (uint32_t)(t->va - t->b->va) << 16;
 }
 
-/* The TLB check of the address in T0; afterwards T1 is its entry and T0 the offset in the page. A miss goes
- * back to `start`. */
-void tr_check_address(struct tr *t, uint8_t *start, unsigned size, bool write)
+/* The comparison with the tag; afterwards T1 is the entry, T0 the offset in the page. */
+static void emit_tag_check(struct tr *t, unsigned size, int32_t tag)
 {
 	struct emit *e = &t->e;
-	int32_t tag = write ? offsetof(struct tlb_entry, tag_w) : offsetof(struct tlb_entry, tag_r);
-	struct cold *c;
 
-	emit_mov(e, T1, T0);
-	emit_bytes(e, "\x49\xc1\xee\x07", 4); /* shr r14, 7 */
-	emit_bytes(e, "\x41\x81\xe6", 3);     /* and r14d, imm32 */
+	if (t->v->cache->rorx) {
+		emit_bytes(e, "\xc4\x43\xfb\xf0\xf5\x07",
+			   6); /* rorx r14, r13, 7: the mask takes care of the rest */
+	} else {
+		emit_mov(e, T1, T0);
+		emit_bytes(e, "\x49\xc1\xee\x07", 4); /* shr r14, 7 */
+	}
+	emit_bytes(e, "\x41\x81\xe6", 3); /* and r14d, imm32 */
 	emit4(e, (TLB_SIZE - 1) << 5);
 	emit_op_mem(e, 8, OP_ADD_LOAD, T1, VCPU, OFF(tlb_base));
 	emit_op_mem(e, 8, OP_XOR_LOAD, T0, T1, tag);
@@ -273,26 +304,59 @@ void tr_check_address(struct tr *t, uint8_t *start, unsigned size, bool write)
 	emit4(e, PAGE_SIZE - size);
 	emit1(e, 0x0f); /* ja */
 	emit1(e, 0x87);
+}
+
+static int32_t tag_offset(bool write)
+{
+	return write ? offsetof(struct tlb_entry, tag_w) : offsetof(struct tlb_entry, tag_r);
+}
+
+void tr_check_address(struct tr *t, uint8_t *start, unsigned size, uint32_t how)
+{
+	int32_t tag = tag_offset(how & MISS_WRITE);
+	struct cold *c;
+
+	emit_tag_check(t, size, tag);
 	c = add_cold(t, COLD_MISS);
 	c->patch = emit_rel32(t);
 	c->retry = start;
-	c->after = emit_here(e);
-	c->info = miss_info(t, size, write);
+	c->after = emit_here(&t->e);
+	c->info = miss_info(t, size, how);
 	c->tag = tag;
 }
 
-/*
- * The TLB check for [a, a+size). Afterwards *m is the host operand and the
- * return value the one scratch register that is free. Destroys host flags.
- */
-unsigned tr_check(struct tr *t, const struct ea *a, unsigned size, bool write, struct host_mem *m)
+void tr_check_range(struct tr *t, uint8_t *start, unsigned size, bool write, bool any)
+{
+	int32_t tag = tag_offset(any);
+	struct cold *c;
+
+	emit_tag_check(t, size, tag);
+	c = add_cold(t, COLD_GROUP);
+	c->patch = emit_rel32(t);
+	c->retry = start;
+	c->info = miss_info(t, (size + 15) / 16,
+			    MISS_GROUP | (write ? MISS_WRITE : 0) | (any ? MISS_GROUP_ANY : 0));
+	c->tag = tag;
+	c->rip = t->va;
+	c->exit = t->n_exits;
+	t->exits[t->n_exits++] = (struct block_exit){
+		.target = t->va, .from = t->b, .in_mem = true, .same_page = true, .no_group = true
+	};
+}
+
+unsigned tr_check(struct tr *t, const struct ea *a, unsigned size, uint32_t how, uint32_t live,
+		  struct host_mem *m)
 {
 	struct emit *e = &t->e;
-	uint8_t *start = emit_here(e);
-	unsigned base;
+	uint8_t *start;
+	unsigned base, free_reg;
 
+	if (tr_group(t, a, how & MISS_WRITE, live, m, &free_reg))
+		return free_reg;
+	tr_spare_flags(t, live);
+	start = emit_here(e);
 	tr_emit_ea(t, a);
-	tr_check_address(t, start, size, write);
+	tr_check_address(t, start, size, how);
 	base = a->base == EMIT_NO_REG ? EMIT_NO_REG : tr_host_reg(a->base);
 	if (base != EMIT_NO_REG && a->index == EMIT_NO_REG && a->seg == SEG_DS && a->addrsize == 8 &&
 	    t->mode == 8) {

@@ -42,6 +42,7 @@ struct tlb_entry {
 /* Instruction fetch, looked at by C code only: tag and host page. */
 struct itlb_entry {
 	uint64_t tag, page;
+	bool global;
 };
 #define ITLB_SIZE 256
 
@@ -89,14 +90,24 @@ static inline void touch(struct touched *t, unsigned index)
 		t->n++;
 }
 
-/* Everything cached for one PCID. */
+/*
+ * Everything cached for one PCID.  One more is shared by all of them: what is
+ * cached for supervisor mode, where user pages are absent (SMAP), is the same for
+ * every PCID as far as it comes from global pages, and most does.  The rest of
+ * it, the local entries, goes whenever CR3 is loaded.
+ */
 #define PCID_SLOTS       8
+#define ASID_SLOTS       (PCID_SLOTS + 1)
+#define ASID_SHARED      PCID_SLOTS
 #define PAGE_FILTER_BITS 15
 struct asid {
 	struct tlb_entry tlb[TLB_MODES][TLB_SIZE];
 	struct itlb_entry itlb[2][ITLB_SIZE]; /* [CPL 3?] */
 	struct jc_entry jc[2][JC_SIZE];
 	struct touched tlb_touched[TLB_MODES], jc_touched[2];
+	struct touched local_tlb,
+	    local_jc; /* of the shared one: entries that come from pages that are not global */
+	bool local_itlb;
 	/* Hash sets of the host pages that have (or had) a write tag in the table, see mmu_protect_page; and
 	 * of the guest pages that the jump caches have (or had) entries for. */
 	uint64_t written_pages[TLB_MODES][(1 << PAGE_FILTER_BITS) / 64];
@@ -167,11 +178,12 @@ struct vcpu {
 	struct x86_state st;
 
 	/* --- warm --- */
-	struct asid *asid, *asids; /* current; the array of PCID_SLOTS */
+	struct asid *asid, *asids; /* current; the array of ASID_SLOTS */
 	uint64_t asid_clock;
 	uint64_t pdpte[4];         /* PAE page-directory pointers, loaded with CR3 */
 	uint64_t large_filter[64]; /* hash set of 2 MiB regions with entries that came from large pages */
 	struct exception exc;
+	bool switched;      /* a task switch was done: what faults now does so at st.rip, in the new task */
 	uint64_t insn_rip;  /* start of the instruction being interpreted */
 	uint64_t cr4_valid; /* bits that the CPU model allows */
 	uint64_t phys_mask; /* valid physical-address bits of a PTE */
@@ -189,8 +201,8 @@ struct vcpu {
 	_Atomic uint32_t request; /* BT_REQ_* from other threads */
 	pthread_t thread;
 	int tid;
-	timer_t timer;
-	bool has_timer;
+	timer_t timer, stress_timer;
+	bool has_timer, has_stress_timer;
 	struct t2 *t2;             /* NULL: no direct execution */
 	uint32_t pauses;           /* PAUSE instructions, for yielding */
 	uint8_t polling;           /* in bt_wait, looking at `kick`: needs no signal */
@@ -203,18 +215,28 @@ struct vcpu {
 	uint32_t cur_flags;        /* mode flags of the code that runs */
 	uint32_t global_gen,
 	    links_gen; /* counts flushes of global TLB entries; the count that links were checked against */
+	/* Mode flags that follow from control registers, by CPL 3; and the registers that they were found
+	 * for. */
+	struct control_cache {
+		uint64_t cr0, cr4, efer, xcr0;
+		uint32_t flags[2];
+	} control;
 	uint32_t jc_flags[2];       /* mode flags of the blocks in the jump caches, by CPL 3 */
 	_Atomic uint32_t running;   /* inside vcpu_run: may execute guest code before its next safe point */
 	_Atomic uint32_t post_lock; /* spin flag for the two below */
+	uint8_t fp_image[X86_XSAVE_MAX] __attribute__((aligned(64))); /* of an XSAVE or XRSTOR on its way */
 	uint8_t crossing[256] __attribute__((aligned(64))); /* what a read across a page's end found */
-	uint32_t n_posted; /* over the array's size: too many, drop everything */
+	uint32_t n_posted;
 	struct posted {
 		const void *host;
 		uint64_t len; /* 0: take the page's write tags away; else drop blocks */
 	} posted[16];
-	uint64_t held_dr6;     /* debug traps that MOV SS holds back */
-	uint64_t dr_watch;     /* DR7 has enabled breakpoints */
-	uint64_t fault_trapno; /* host fault during a native instruction */
+	uint32_t overflow;        /* kinds (BT_POST_*) of those that found no room */
+	_Atomic uint32_t stopped; /* waits at a safe point for vm->stopper to be done */
+	bool alone;               /* each block comes back to the run loop: lockstep, stress */
+	uint64_t held_dr6;        /* debug traps that MOV SS holds back */
+	uint64_t dr_watch;        /* DR7 has enabled breakpoints */
+	uint64_t fault_trapno;    /* host fault during a native instruction */
 	uint64_t fault_addr;
 	struct engine_stats stats;
 	char error[200];
@@ -226,5 +248,10 @@ struct vcpu {
 #define APIC_BASE_ENABLE 0x800u
 
 #define BT_REQ_POSTED 1u
+#define BT_REQ_STOP   2u
+
+#define BT_POST_TAGS   1u
+#define BT_POST_CODE   2u
+#define BT_POST_LAYOUT 4u
 
 #endif

@@ -195,10 +195,19 @@ int lin_write(struct vcpu *v, uint64_t lin, const void *buf, unsigned size, unsi
 /* #AC where CR0.AM, EFLAGS.AC and CPL 3 ask for it (SDM 3A 6.15). */
 static int check_alignment(struct vcpu *v, uint64_t lin, unsigned size)
 {
-	if (size > 1 && size <= 8 && (lin & (size - 1)) && (v->st.rflags & FLAG_AC) && (v->st.cr0 & CR0_AM) &&
-	    cpl(v) == 3)
-		return exc_err(v, EXC_AC, 0);
-	return 0;
+	unsigned align = 1;
+
+	if (!(v->st.rflags & FLAG_AC) || !(v->st.cr0 & CR0_AM) || cpl(v) != 3)
+		return 0;
+	if (size == 2 || size == 4 || size == 8)
+		align = size;
+	else if (size == 6 || size == 28 || size == 108) /* far pointer, x87 environment and state */
+		align = 4;
+	else if (size == 10) /* the wider far pointer, an extended-precision number */
+		align = 8;
+	else if (size == 14 || size == 94)
+		align = 2;
+	return lin & (align - 1) ? exc_err(v, EXC_AC, 0) : 0;
 }
 
 int vmem_read(struct vcpu *v, unsigned seg, uint64_t off, void *buf, unsigned size)

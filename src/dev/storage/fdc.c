@@ -1,0 +1,929 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * 82077AA floppy disk controller in AT mode (Intel 290166), with two drives whose
+ * diskettes have 512-byte sectors in standard formats.
+ *
+ *	COMMAND (bytes come in) -> EXECUTION (data) -> RESULT (bytes go out) -> COMMAND
+ *
+ * The medium is read a stretch of sectors at a time: what is left of the track, or
+ * of the cylinder for multi-track commands.  By DMA a stretch moves at once; by
+ * programmed I/O byte by byte.  Heads move in no time, and motors need not turn.
+ * A diskette at another data rate than the controller's has no address marks.
+ */
+#include "dev/storage/fdc.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/util.h"
+
+#define SECTOR      512u
+#define MAX_STRETCH (2 * 36 * SECTOR)
+#define DMA_CHANNEL 2
+
+/* Registers */
+enum { SRA, SRB, DOR, TDR, MSR, FIFO };
+#define DOR_SELECT 0x03
+#define DOR_RUN    0x04 /* not in reset */
+#define DOR_DMA    0x08 /* interrupt and DMA requests reach the bus */
+#define DSR_RESET  0x80
+#define MSR_RQM    0x80
+#define MSR_DIO    0x40 /* to the host */
+#define MSR_NDMA   0x20
+#define MSR_BUSY   0x10
+#define DIR_CHANGE 0x80
+
+/* Status bytes */
+#define ST0_ABNORMAL 0x40
+#define ST0_INVALID  0x80
+#define ST0_POLLING  0xc0
+#define ST0_SEEK_END 0x20
+#define ST0_NO_TRACK 0x10 /* no track 0: equipment check */
+#define ST1_END      0x80 /* beyond the last sector */
+#define ST1_NO_DATA  0x04
+#define ST1_PROTECT  0x02
+#define ST1_NO_MARK  0x01
+#define ST2_CYLINDER 0x10
+#define ST3_PROTECT  0x40
+#define ST3_READY    0x20
+#define ST3_TRACK0   0x10
+#define ST3_TWO_SIDE 0x08
+
+/* Command bits */
+#define MULTI_TRACK 0x80
+
+enum phase { COMMAND, EXECUTION, RESULT };
+enum command {
+	READ_TRACK = 0x02,
+	SPECIFY = 0x03,
+	SENSE_DRIVE = 0x04,
+	WRITE_DATA = 0x05,
+	READ_DATA = 0x06,
+	RECALIBRATE = 0x07,
+	SENSE_INTERRUPT = 0x08,
+	WRITE_DELETED = 0x09,
+	READ_ID = 0x0a,
+	READ_DELETED = 0x0c,
+	FORMAT_TRACK = 0x0d,
+	DUMPREG = 0x0e,
+	SEEK = 0x0f,
+	VERSION = 0x10,
+	PERPENDICULAR = 0x12,
+	CONFIGURE = 0x13,
+	LOCK = 0x14,
+	VERIFY = 0x16,
+};
+
+struct format {
+	uint16_t sectors; /* all of them */
+	uint8_t cylinders, per_track;
+	uint8_t rate;  /* code of the data rate */
+	uint8_t drive; /* type of drive for CMOS */
+};
+
+static const struct format formats[] = {
+	{ 2880, 80, 18, 0, 4 }, { 5760, 80, 36, 3, 5 }, { 2400, 80, 15, 0, 2 },
+	{ 1440, 80, 9, 2, 3 },  { 720, 40, 9, 2, 1 },
+};
+
+struct drive {
+	struct block *block; /* NULL: empty */
+	const struct format *format;
+	/* state */
+	uint8_t cylinder; /* where the heads are */
+	bool changed;     /* the change line: until the heads move with a diskette in */
+};
+
+struct fdc {
+	struct device dev;
+	struct board *board;
+	struct irq_line irq;
+	struct dma *dma;
+	struct io_region ports, dir_port;
+	struct drive drive[FDC_DRIVES];
+
+	/* state */
+	uint8_t dor, tdr, rate;
+	uint8_t phase;           /* enum phase */
+	uint8_t command[9], len; /* bytes so far */
+	uint8_t result[10], result_len, result_at;
+	uint8_t specify[2], config, pretrk, perpendicular;
+	bool lock, irq_up;
+	uint8_t
+	    pending; /* SENSE INTERRUPT answers to come: bits 0-3 after reset, 4-7 after a seek, by drive */
+	uint8_t st0[4]; /* of those */
+	/* Data command: the sector that is next, the stretch in buf, how much of it has moved. */
+	uint8_t cyl, head, sector;
+	uint32_t filled, at;
+	bool writing, busy; /* busy: the backend works */
+	uint8_t buf[MAX_STRETCH];
+
+	/* not saved: nothing is in flight then */
+	struct block_req req;
+	struct iovec iov;
+	bool stopping;
+};
+
+static void transfer(struct fdc *f);
+
+/* ---- interrupts, results ---- */
+
+static void update_irq(struct fdc *f)
+{
+	irq_set(&f->irq, f->irq_up && (f->dor & DOR_DMA));
+}
+
+static void set_irq(struct fdc *f, bool up)
+{
+	f->irq_up = up;
+	update_irq(f);
+}
+
+static void to_command(struct fdc *f)
+{
+	f->phase = COMMAND;
+	f->len = f->result_len = f->result_at = 0;
+}
+
+static void give(struct fdc *f, const uint8_t *bytes, unsigned n)
+{
+	memcpy(f->result, bytes, n);
+	f->result_len = (uint8_t)n;
+	f->result_at = 0;
+	f->phase = RESULT;
+}
+
+static unsigned selected(const struct fdc *f)
+{
+	return f->command[1] & 3;
+}
+
+static struct drive *drive_of(struct fdc *f, unsigned nr)
+{
+	return nr < FDC_DRIVES ? &f->drive[nr] : NULL;
+}
+
+/* The end of a data command: three status bytes and the place. */
+static void end(struct fdc *f, uint8_t st0, uint8_t st1, uint8_t st2)
+{
+	uint8_t r[7] = {
+		(uint8_t)(st0 | f->head << 2 | selected(f)), st1, st2, f->cyl, f->head, f->sector, 2
+	};
+
+	give(f, r, sizeof(r));
+	set_irq(f, true);
+}
+
+static void invalid(struct fdc *f)
+{
+	give(f, (uint8_t[]){ ST0_INVALID }, 1);
+}
+
+/* ---- the medium ---- */
+
+/* The drive with a diskette that the heads can read; NULL: the command has ended. */
+static struct drive *readable(struct fdc *f)
+{
+	struct drive *d = drive_of(f, selected(f));
+
+	if (d && d->block && f->rate == d->format->rate)
+		return d;
+	end(f, ST0_ABNORMAL, ST1_NO_MARK, 0);
+	return NULL;
+}
+
+static unsigned opcode(const struct fdc *f)
+{
+	return f->command[0] & 31;
+}
+
+static unsigned last_sector(const struct fdc *f, const struct drive *d)
+{
+	unsigned eot = f->command[6];
+
+	return eot < d->format->per_track ? eot : d->format->per_track;
+}
+
+/* Is the next sector on the track under the heads? False: the command has ended. */
+static bool on_track(struct fdc *f, const struct drive *d)
+{
+	if (f->cyl != d->cylinder || d->cylinder >= d->format->cylinders) {
+		end(f, ST0_ABNORMAL, ST1_NO_DATA, ST2_CYLINDER);
+		return false;
+	}
+	if (f->head > 1 || !f->sector || f->sector > d->format->per_track || f->command[5] != 2) {
+		end(f, ST0_ABNORMAL, ST1_NO_DATA, 0);
+		return false;
+	}
+	return true;
+}
+
+static uint64_t offset_of(const struct fdc *f, const struct drive *d)
+{
+	return (((uint64_t)d->cylinder * 2 + f->head) * d->format->per_track + f->sector - 1) * SECTOR;
+}
+
+/* After a sector: the next one. False: the command's last track is at its end. */
+static bool next_sector(struct fdc *f, const struct drive *d)
+{
+	if (f->sector < last_sector(f, d)) {
+		f->sector++;
+		return true;
+	}
+	f->sector = 1;
+	if ((f->command[0] & MULTI_TRACK) && !f->head) {
+		f->head = 1;
+		return true;
+	}
+	if (f->command[0] & MULTI_TRACK)
+		f->head = 0;
+	f->cyl++;
+	return false;
+}
+
+/* How many bytes from the next sector on the command can reach. */
+static uint32_t stretch(const struct fdc *f, const struct drive *d)
+{
+	unsigned last = last_sector(f, d), n = f->sector <= last ? last - f->sector + 1u : 1;
+
+	if ((f->command[0] & MULTI_TRACK) && !f->head && last == d->format->per_track)
+		n += last;
+	return n * SECTOR;
+}
+
+static void io_done(struct block_req *r, int result)
+{
+	struct fdc *f = container_of(r, struct fdc, req);
+
+	f->busy = false;
+	if (f->stopping)
+		return;
+	if (result) {
+		end(f, ST0_ABNORMAL, result == -EROFS ? ST1_PROTECT : 0x20, result == -EROFS ? 0 : 0x20);
+		return;
+	}
+	transfer(f);
+}
+
+static void submit(struct fdc *f, struct drive *d, enum block_op op, uint32_t len)
+{
+	f->iov = (struct iovec){ f->buf, len };
+	f->req = (struct block_req){
+		.op = op, .offset = offset_of(f, d), .len = len, .iov = &f->iov, .iovcnt = 1, .done = io_done
+	};
+	f->busy = true;
+	block_submit(d->block, &f->req);
+}
+
+/* ---- data commands ---- */
+
+static void read_stretch(struct fdc *f, struct drive *d)
+{
+	f->at = 0;
+	f->filled = stretch(f, d);
+	submit(f, d, BLOCK_READ, f->filled);
+}
+
+static bool by_dma(const struct fdc *f)
+{
+	return !(f->specify[1] & 1);
+}
+
+/* `moved` bytes of the stretch went to or from the host; tc: the host wants no more. */
+static void progress(struct fdc *f, uint32_t moved, bool tc)
+{
+	struct drive *d = &f->drive[selected(f)];
+	uint32_t before = f->at / SECTOR;
+	bool more = true;
+
+	f->at += moved;
+	/* A sector that terminal count cut short counts whole. */
+	uint32_t after = tc ? (f->at + SECTOR - 1) / SECTOR : f->at / SECTOR;
+	for (uint32_t i = before; i < after; i++)
+		more = next_sector(f, d);
+	if (tc)
+		end(f, 0, 0, 0);
+	else if (!more)
+		end(f, ST0_ABNORMAL, ST1_END, 0);
+	else if (f->at == f->filled && !f->writing)
+		read_stretch(f, d);
+}
+
+/* Writes are collected here, sector by sector, and go out when a sector is full or the host is done. */
+static void write_sectors(struct fdc *f, uint32_t len, bool tc)
+{
+	struct drive *d = &f->drive[selected(f)];
+	uint32_t whole = (uint32_t)align_up(len, SECTOR);
+
+	memset(f->buf + len, 0, whole - len);
+	f->filled = whole;
+	f->at = tc ? UINT32_MAX : 0; /* what transfer() finds when the backend is done */
+	submit(f, d, BLOCK_WRITE, whole);
+}
+
+/* Moves what can be moved now; called again when the backend, DMA or the host is ready. */
+static void transfer(struct fdc *f)
+{
+	bool tc;
+
+	if (f->phase != EXECUTION || f->busy)
+		return;
+	if (f->writing && f->filled) { /* the medium has it */
+		uint32_t len = f->filled;
+
+		tc = f->at == UINT32_MAX;
+		f->filled = f->at = 0;
+		progress(f, len, tc);
+		f->at = 0;
+		if (f->phase != EXECUTION)
+			return;
+	}
+	if (opcode(f) == VERIFY) { /* as many sectors as there are; nothing moves */
+		progress(f, f->filled, true);
+		return;
+	}
+	if (!by_dma(f)) {
+		set_irq(f, true); /* for each byte; drivers look at RQM */
+		return;
+	}
+	if (!dma_ready(f->dma, DMA_CHANNEL))
+		return;
+	if (!f->writing) {
+		uint32_t n = dma_transfer(f->dma, DMA_CHANNEL, true, f->buf + f->at, f->filled - f->at, &tc);
+
+		if (n)
+			progress(f, n, tc);
+		return;
+	}
+	uint32_t room = stretch(f, &f->drive[selected(f)]);
+	uint32_t n = dma_transfer(f->dma, DMA_CHANNEL, false, f->buf, room, &tc);
+	if (n)
+		write_sectors(f, n, tc);
+}
+
+static void begin_data(struct fdc *f)
+{
+	struct drive *d;
+
+	f->cyl = f->command[2];
+	f->head = f->command[3];
+	f->sector = opcode(f) == READ_TRACK ? 1 : f->command[4];
+	f->writing = opcode(f) == WRITE_DATA || opcode(f) == WRITE_DELETED;
+	f->filled = f->at = 0;
+	d = readable(f);
+	if (!d)
+		return;
+	if ((f->config & 0x40) && f->cyl < d->format->cylinders) { /* implied seek */
+		d->cylinder = f->cyl;
+		d->changed = false;
+	}
+	if (!on_track(f, d))
+		return;
+	if (f->writing && block_readonly(d->block)) {
+		end(f, ST0_ABNORMAL, ST1_PROTECT, 0);
+		return;
+	}
+	f->phase = EXECUTION;
+	if (f->writing)
+		transfer(f);
+	else
+		read_stretch(f, d);
+}
+
+/* Four bytes for each sector come from the host: its address. The track is filled with one byte. */
+static void begin_format(struct fdc *f)
+{
+	struct drive *d;
+	uint8_t ids[4 * 64];
+	uint32_t n = f->command[3];
+	bool tc;
+
+	f->head = f->command[1] >> 2 & 1;
+	f->sector = 1;
+	f->writing = true;
+	f->filled = f->at = 0;
+	d = readable(f);
+	if (!d)
+		return;
+	f->cyl = d->cylinder;
+	if (block_readonly(d->block)) {
+		end(f, ST0_ABNORMAL, ST1_PROTECT, 0);
+		return;
+	}
+	if (f->command[2] != 2 || n != d->format->per_track || d->cylinder >= d->format->cylinders) {
+		end(f, ST0_ABNORMAL, ST1_NO_MARK, 0);
+		return;
+	}
+	if (by_dma(f))
+		dma_transfer(f->dma, DMA_CHANNEL, false, ids, 4 * n, &tc);
+	f->phase = EXECUTION;
+	memset(f->buf, f->command[5], n * SECTOR);
+	/* As if the host had sent the sectors and said that these are all. */
+	f->command[6] = (uint8_t)n;
+	f->command[0] &= (uint8_t)~MULTI_TRACK;
+	write_sectors(f, n * SECTOR, true);
+}
+
+static void read_id(struct fdc *f)
+{
+	struct drive *d;
+
+	f->cyl = 0;
+	f->head = f->command[1] >> 2 & 1;
+	f->sector = 1;
+	d = readable(f);
+	if (!d)
+		return;
+	f->cyl = d->cylinder;
+	if (d->cylinder >= d->format->cylinders)
+		end(f, ST0_ABNORMAL, ST1_NO_MARK, 0);
+	else
+		end(f, 0, 0, 0);
+}
+
+/* ---- other commands ---- */
+
+static void seek_to(struct fdc *f, unsigned nr, uint8_t cylinder)
+{
+	struct drive *d = drive_of(f, nr);
+	uint8_t st0 = (uint8_t)(ST0_SEEK_END | (f->command[1] & 7));
+
+	if (d) {
+		d->cylinder = cylinder;
+		if (d->block)
+			d->changed = false;
+	} else if (opcode(f) == RECALIBRATE) {
+		st0 |= ST0_ABNORMAL | ST0_NO_TRACK;
+	}
+	f->st0[nr] = st0;
+	f->pending = (uint8_t)((f->pending & ~(1u << nr)) | 0x10u << nr);
+	to_command(f);
+	set_irq(f, true);
+}
+
+static void seek(struct fdc *f)
+{
+	struct drive *d = drive_of(f, selected(f));
+	int target = f->command[2];
+
+	if (f->command[0] & 0x80) /* relative */
+		target = (d ? d->cylinder : 0) + (f->command[0] & 0x40 ? target : -target);
+	target = target < 0 ? 0 : target > 255 ? 255 : target;
+	seek_to(f, selected(f), (uint8_t)target);
+}
+
+static void sense_interrupt(struct fdc *f)
+{
+	for (unsigned nr = 0; nr < 4; nr++) {
+		struct drive *d = drive_of(f, nr);
+
+		if (!(f->pending & 0x11u << nr))
+			continue;
+		f->pending &= (uint8_t) ~(0x11u << nr);
+		set_irq(f, f->pending & 0xf0); /* another drive has sought too */
+		give(f, (uint8_t[]){ f->st0[nr], d ? d->cylinder : 0 }, 2);
+		return;
+	}
+	invalid(f);
+}
+
+static void sense_drive(struct fdc *f)
+{
+	struct drive *d = drive_of(f, selected(f));
+	uint8_t st3 = (uint8_t)(ST3_TWO_SIDE | ST3_READY | (f->command[1] & 7));
+
+	if (d && !d->cylinder)
+		st3 |= ST3_TRACK0;
+	if (d && d->block && block_readonly(d->block))
+		st3 |= ST3_PROTECT;
+	give(f, &st3, 1);
+}
+
+static void dump_registers(struct fdc *f)
+{
+	uint8_t r[10] = { f->drive[0].cylinder,
+			  f->drive[1].cylinder,
+			  0,
+			  0,
+			  f->specify[0],
+			  f->specify[1],
+			  f->command[6],
+			  (uint8_t)(f->lock << 7 | (f->perpendicular & 0x7f)),
+			  f->config,
+			  f->pretrk };
+
+	give(f, r, sizeof(r));
+}
+
+/* The length of a command by its first byte. */
+static unsigned command_length(uint8_t first)
+{
+	switch (first & 31) {
+	case READ_TRACK:
+	case WRITE_DATA:
+	case READ_DATA:
+	case WRITE_DELETED:
+	case READ_DELETED:
+	case VERIFY:
+		return 9;
+	case FORMAT_TRACK:
+		return 6;
+	case CONFIGURE:
+		return 4;
+	case SPECIFY:
+	case SEEK:
+		return 3;
+	case SENSE_DRIVE:
+	case RECALIBRATE:
+	case READ_ID:
+	case PERPENDICULAR:
+		return 2;
+	default:
+		return 1;
+	}
+}
+
+static void execute(struct fdc *f)
+{
+	switch (opcode(f)) {
+	case READ_TRACK:
+	case WRITE_DATA:
+	case READ_DATA:
+	case WRITE_DELETED:
+	case READ_DELETED:
+	case VERIFY:
+		begin_data(f);
+		break;
+	case FORMAT_TRACK:
+		begin_format(f);
+		break;
+	case READ_ID:
+		read_id(f);
+		break;
+	case SPECIFY:
+		memcpy(f->specify, f->command + 1, 2);
+		to_command(f);
+		break;
+	case CONFIGURE:
+		f->config = f->command[2];
+		f->pretrk = f->command[3];
+		to_command(f);
+		break;
+	case PERPENDICULAR:
+		f->perpendicular = f->command[1];
+		to_command(f);
+		break;
+	case RECALIBRATE:
+		seek_to(f, selected(f), 0);
+		break;
+	case SEEK:
+		seek(f);
+		break;
+	case SENSE_INTERRUPT:
+		sense_interrupt(f);
+		break;
+	case SENSE_DRIVE:
+		sense_drive(f);
+		break;
+	case DUMPREG:
+		dump_registers(f);
+		break;
+	case VERSION:
+		give(f, (uint8_t[]){ 0x90 }, 1);
+		break;
+	case LOCK:
+		f->lock = f->command[0] & 0x80;
+		give(f, (uint8_t[]){ (uint8_t)(f->lock << 4) }, 1);
+		break;
+	default:
+		invalid(f);
+		break;
+	}
+}
+
+/* ---- reset ---- */
+
+/* hard: by the pin, which also undoes what LOCK keeps. */
+static void reset(struct fdc *f, bool hard)
+{
+	if (f->busy) {
+		f->stopping = true;
+		block_drain(f->drive[selected(f)].block);
+		f->stopping = false;
+		f->busy = false;
+	}
+	if (hard)
+		f->lock = false;
+	if (!f->lock) {
+		f->config = 0x20; /* no FIFO; drives are polled */
+		f->pretrk = 0;
+	}
+	to_command(f);
+	memset(f->command, 0, sizeof(f->command));
+	f->filled = f->at = 0;
+	f->writing = false;
+	f->perpendicular = 0;
+	f->pending = 0;
+	set_irq(f, false);
+}
+
+/* Out of reset: all four drives are polled, and found changed. */
+static void come_out(struct fdc *f)
+{
+	if (f->config & 0x10) /* polling is off */
+		return;
+	for (unsigned i = 0; i < 4; i++)
+		f->st0[i] = (uint8_t)(ST0_POLLING | i);
+	f->pending = 15;
+	set_irq(f, true);
+}
+
+static void write_dor(struct fdc *f, uint8_t v)
+{
+	uint8_t old = f->dor;
+
+	f->dor = v;
+	if ((old & DOR_RUN) && !(v & DOR_RUN))
+		reset(f, false);
+	else if (!(old & DOR_RUN) && (v & DOR_RUN))
+		come_out(f);
+	update_irq(f);
+}
+
+/* ---- registers ---- */
+
+static uint8_t read_msr(const struct fdc *f)
+{
+	uint8_t v = 0;
+
+	if (!(f->dor & DOR_RUN))
+		return 0;
+	for (unsigned i = 0; i < 4; i++) /* drives that have sought are busy until that was asked for */
+		v |= (uint8_t)((f->pending >> (4 + i) & 1) << i);
+	if (f->phase == EXECUTION) {
+		v |= MSR_BUSY;
+		if (!by_dma(f) && !f->busy)
+			v |= MSR_RQM | MSR_NDMA | (f->writing ? 0 : MSR_DIO);
+	} else {
+		v |= MSR_RQM | (f->phase == RESULT ? MSR_DIO | MSR_BUSY : f->len ? MSR_BUSY : 0);
+	}
+	return v;
+}
+
+static uint8_t read_fifo(struct fdc *f)
+{
+	uint8_t v;
+
+	if (f->phase == EXECUTION && !by_dma(f) && !f->writing && !f->busy && f->at < f->filled) {
+		v = f->buf[f->at];
+		set_irq(f, false);
+		progress(f, 1, false);
+		return v;
+	}
+	if (f->phase != RESULT)
+		return 0;
+	if (opcode(f) != SENSE_INTERRUPT)
+		set_irq(f, false);
+	v = f->result[f->result_at++];
+	if (f->result_at == f->result_len)
+		to_command(f);
+	return v;
+}
+
+static void write_fifo(struct fdc *f, uint8_t v)
+{
+	if (!(f->dor & DOR_RUN))
+		return;
+	if (f->phase == EXECUTION && !by_dma(f) && f->writing && !f->busy) {
+		f->buf[f->at++] = v;
+		set_irq(f, false);
+		if (f->at == SECTOR)
+			write_sectors(f, SECTOR, false);
+		return;
+	}
+	if (f->phase != COMMAND)
+		return;
+	f->command[f->len++] = v;
+	if (f->len == command_length(f->command[0]))
+		execute(f);
+}
+
+static uint8_t read_dir(const struct fdc *f)
+{
+	unsigned nr = f->dor & DOR_SELECT;
+	const struct drive *d = nr < FDC_DRIVES ? &f->drive[nr] : NULL;
+
+	/* The line is the selected drive's whose motor turns; an empty drive always says so. */
+	if (!d || !d->format || !(f->dor >> (4 + nr) & 1))
+		return 0;
+	return !d->block || d->changed ? DIR_CHANGE : 0;
+}
+
+static uint64_t ports_read(void *opaque, uint64_t offset, unsigned size)
+{
+	struct fdc *f = opaque;
+
+	(void)size;
+	switch (offset) {
+	case SRA:
+		return (f->irq_up ? 0x80 : 0) | (f->drive[f->dor & 1].cylinder ? 0 : 0x10) | 0x40;
+	case SRB:
+		return 0xc0 | (f->dor >> 4 & 3) | (f->dor & 1) << 5;
+	case DOR:
+		return f->dor;
+	case TDR:
+		return f->tdr;
+	case MSR:
+		return read_msr(f);
+	default:
+		return read_fifo(f);
+	}
+}
+
+static void ports_write(void *opaque, uint64_t offset, uint64_t value, unsigned size)
+{
+	struct fdc *f = opaque;
+	uint8_t v = (uint8_t)value;
+
+	(void)size;
+	switch (offset) {
+	case DOR:
+		write_dor(f, v);
+		break;
+	case TDR:
+		f->tdr = v & 3;
+		break;
+	case MSR: /* data rate select */
+		f->rate = v & 3;
+		if (v & DSR_RESET) {
+			reset(f, false);
+			if (f->dor & DOR_RUN)
+				come_out(f);
+		}
+		break;
+	case FIFO:
+		write_fifo(f, v);
+		break;
+	}
+}
+
+static uint64_t dir_read(void *opaque, uint64_t offset, unsigned size)
+{
+	(void)offset;
+	(void)size;
+	return read_dir(opaque);
+}
+
+static void ccr_write(void *opaque, uint64_t offset, uint64_t value, unsigned size)
+{
+	(void)offset;
+	(void)size;
+	((struct fdc *)opaque)->rate = value & 3;
+}
+
+static void dma_opened(void *opaque)
+{
+	struct fdc *f = opaque;
+
+	if (f->phase == EXECUTION && by_dma(f))
+		transfer(f);
+}
+
+/* ---- life ---- */
+
+static void fdc_reset(struct device *dev)
+{
+	struct fdc *f = (struct fdc *)dev;
+
+	reset(f, true);
+	f->dor = f->tdr = 0;
+	f->rate = 2;
+	memset(f->specify, 0, sizeof(f->specify));
+	for (unsigned i = 0; i < FDC_DRIVES; i++) {
+		f->drive[i].cylinder = 0;
+		f->drive[i].changed = true;
+	}
+	update_irq(f);
+}
+
+static int fdc_loaded(void *obj, struct error *err)
+{
+	struct fdc *f = obj;
+	const struct drive *d = drive_of(f, selected(f));
+	bool bad = f->phase > RESULT || f->len > sizeof(f->command) || f->result_len > sizeof(f->result) ||
+		   f->result_at > f->result_len || f->filled > MAX_STRETCH ||
+		   (f->phase == RESULT && f->result_at == f->result_len) ||
+		   (f->phase == COMMAND && f->len && f->len >= command_length(f->command[0]));
+
+	if (f->phase == EXECUTION)
+		bad |= !d || !d->block || f->cyl != d->cylinder || d->cylinder >= d->format->cylinders ||
+		       f->head > 1 || !f->sector || f->sector > d->format->per_track ||
+		       (f->writing ? f->filled || f->at >= SECTOR : f->at > f->filled);
+	if (bad)
+		return error_set(err, EINVAL,
+				 "the saved state of the floppy controller is impossible; it is damaged");
+	f->busy = false;
+	return 0;
+}
+
+static const struct state_field fdc_fields[] = { F_U8(struct fdc, dor),
+						 F_U8(struct fdc, tdr),
+						 F_U8(struct fdc, rate),
+						 F_U8(struct fdc, phase),
+						 F_BYTES(struct fdc, command),
+						 F_U8(struct fdc, len),
+						 F_BYTES(struct fdc, result),
+						 F_U8(struct fdc, result_len),
+						 F_U8(struct fdc, result_at),
+						 F_BYTES(struct fdc, specify),
+						 F_U8(struct fdc, config),
+						 F_U8(struct fdc, pretrk),
+						 F_U8(struct fdc, perpendicular),
+						 F_BOOL(struct fdc, lock),
+						 F_BOOL(struct fdc, irq_up),
+						 F_U8(struct fdc, pending),
+						 F_BYTES(struct fdc, st0),
+						 F_U8(struct fdc, cyl),
+						 F_U8(struct fdc, head),
+						 F_U8(struct fdc, sector),
+						 F_U32(struct fdc, filled),
+						 F_U32(struct fdc, at),
+						 F_BOOL(struct fdc, writing),
+						 F_BYTES(struct fdc, buf),
+						 F_U8(struct fdc, drive[0].cylinder),
+						 F_BOOL(struct fdc, drive[0].changed),
+						 F_U8(struct fdc, drive[1].cylinder),
+						 F_BOOL(struct fdc, drive[1].changed),
+						 F_END };
+static const struct state_table fdc_state = { "fdc", 1, fdc_fields, fdc_loaded };
+
+static void fdc_free(struct device *dev)
+{
+	struct fdc *f = (struct fdc *)dev;
+
+	if (f->busy) {
+		f->stopping = true;
+		block_drain(f->drive[selected(f)].block);
+	}
+	dma_set_listener(f->dma, DMA_CHANNEL, NULL, NULL);
+	mem_unmap_pio(f->board->mem, &f->ports);
+	mem_unmap_pio(f->board->mem, &f->dir_port);
+	free(f);
+}
+
+static const struct device_class fdc_class = { "fdc", fdc_reset, &fdc_state, fdc_free };
+
+int fdc_new(struct board *b, struct irq_line irq6, struct dma *dma, struct fdc **ret, struct error *err)
+{
+	struct fdc *f = calloc(1, sizeof(*f));
+
+	if (!f)
+		return error_set(err, ENOMEM, "no memory for the floppy controller; free some and try again");
+	f->board = b;
+	f->irq = irq6;
+	f->dma = dma;
+	f->ports = (struct io_region){ .name = "fdc",
+				       .base = 0x3f0,
+				       .size = 6,
+				       .read = ports_read,
+				       .write = ports_write,
+				       .opaque = f,
+				       .max_size = 1 };
+	/* 3f6 belongs to the IDE controller. */
+	f->dir_port = (struct io_region){
+		.name = "fdc-dir", .base = 0x3f7, .size = 1, .read = dir_read, .write = ccr_write, .opaque = f
+	};
+	mem_map_pio(b->mem, &f->ports);
+	mem_map_pio(b->mem, &f->dir_port);
+	dma_set_listener(dma, DMA_CHANNEL, dma_opened, f);
+	fdc_reset(&f->dev);
+	board_add(b, &f->dev, &fdc_class, 0);
+	*ret = f;
+	return 0;
+}
+
+int fdc_insert(struct fdc *f, unsigned nr, struct block *block, const char *path, struct error *err)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(formats); i++) {
+		if (block_size(block) != (uint64_t)formats[i].sectors * SECTOR)
+			continue;
+		f->drive[nr].block = block;
+		f->drive[nr].format = &formats[i];
+		return 0;
+	}
+	return error_set(err, EINVAL,
+			 "--floppy %s: %llu bytes are no diskette; give an image of 1440K, 1200K, 720K, 360K "
+			 "or 2880K (truncate -s 1440K makes an empty one)",
+			 path, (unsigned long long)block_size(block));
+}
+
+uint8_t fdc_cmos_types(const struct fdc *f)
+{
+	uint8_t types = 0;
+
+	for (unsigned i = 0; i < FDC_DRIVES; i++)
+		if (f->drive[i].format)
+			types |= (uint8_t)(f->drive[i].format->drive << (i ? 0 : 4));
+	return types;
+}
