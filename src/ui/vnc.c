@@ -28,6 +28,7 @@
 #include "ui/vnc_internal.h"
 
 #define HANDSHAKE_NS (30 * 1000000000ll)
+#define OUT_MAX      (80u << 20) /* the biggest picture, raw, has 64 MiB */
 
 /* ---- output ---- */
 
@@ -45,6 +46,10 @@ bool vnc_reserve(struct vnc_client *c, size_t n)
 {
 	if (c->out_len + n <= c->out_cap)
 		return true;
+	if (c->state == DEAD || c->out_len + n > OUT_MAX) { /* it asks for answers and does not read them */
+		vnc_drop(c, "it does not read what it is sent");
+		return false;
+	}
 	size_t cap = max_u64(c->out_cap * 2, c->out_len + n);
 	uint8_t *p = realloc(c->out, cap);
 	if (!p) {
