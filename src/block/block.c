@@ -24,7 +24,7 @@
 
 #define MAX_THREADS 4u
 /* Bigger transfers go to a thread even if cached: copying them would hold the I/O lock for too long. */
-#define MAX_INLINE KIB(64)
+#define MAX_INLINE KIB(1024)
 
 struct req_list {
 	struct block_req *head, **tail;

@@ -66,7 +66,7 @@ struct engine_stats {
 	uint64_t exits, mmio_exits, pio_exits, halts, kicks, irqs;
 	uint64_t blocks, guest_insns_translated, code_bytes, invalidations, flushes;
 	uint64_t t2_promotions, t2_demotions, t2_stops, t2_maps;
-	uint64_t interp_insns, tlb_fills, exceptions, lockstep_insns;
+	uint64_t interp_insns, tlb_fills, lookups, exceptions, lockstep_insns;
 	int64_t interp_ns, t1_ns, t2_ns, translate_ns;
 	struct {
 		char name[16];

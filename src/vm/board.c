@@ -2,7 +2,7 @@
 /*
  * What is wired to what: one PC with an i440FX host bridge, a PIIX3 ISA bridge
  * and a PIIX4 power-management function, PC timers, serial and parallel ports, and virtio
- * devices from PCI slot 3 up, in this order: disks (board_storage.c), network, entropy.
+ * devices from PCI slot 3 up, in this order: USB and disks (board_storage.c), network, entropy.
  *
  * The order of construction is the order of reset, save and load; it is part of
  * the saved state's format.

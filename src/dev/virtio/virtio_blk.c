@@ -22,7 +22,7 @@
 #include "base/iov.h"
 #include "base/util.h"
 
-#define QUEUE_SIZE 256u
+#define QUEUE_SIZE 512u
 #define SERIAL_LEN 20u
 
 /* Features (§5.2.3) */

@@ -55,7 +55,7 @@ int cache_init(struct vcpu *v, uint64_t size)
 			MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	c->hash = calloc(CACHE_HASH_SIZE, sizeof *c->hash);
 	c->pages = calloc(CACHE_PAGES, sizeof *c->pages);
-	c->empty_jc = calloc(JC_SIZE, sizeof *c->empty_jc);
+	c->empty_jc = aligned_alloc(64, JC_SIZE * sizeof *c->empty_jc);
 	c->tr = translate_new();
 	c->decoder = decode_cache_new(v->model);
 	if (c->order == MAP_FAILED || !c->hash || !c->pages || !c->empty_jc || !c->tr || !c->decoder)

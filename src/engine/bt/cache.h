@@ -54,7 +54,8 @@ struct block_exit {
 	struct block *to; /* NULL: unlinked */
 	struct block_exit *next_in;
 	struct block_exit *next_global;
-	uint8_t *cold_lookup; /* executable: through the jump cache, for targets that must not be linked */
+	uint8_t *way; /* writable address of the cold part's rel32: to stub_link, or to stub_lookup for a
+			 target that must not be linked */
 	bool in_host, in_mem; /* where the flags are, at least one: which entry of the target it takes */
 	bool same_page;       /* may be linked for good: the target lies in the same page */
 	bool no_group;        /* leads to the block at its target that has BLOCK_NOGROUP */

@@ -129,11 +129,17 @@ uint64_t cache_rip(const struct vcpu *v, const struct block *b, uint64_t off)
 static bool leads_to(const struct block_exit *e, const struct block *b, uint64_t va)
 {
 	if (((e->from->flags ^ b->flags) & ~(uint32_t)BLOCK_NOGROUP) ||
-	    e->no_group != !!(b->flags & BLOCK_NOGROUP) || e->from->dead || e->to || b->page2)
+	    e->no_group != !!(b->flags & BLOCK_NOGROUP) || e->from->dead || e->to)
 		return false;
 	if (!(b->flags & BLOCK_USER))
 		return e->target == va;
 	return e->same_page && ((e->target ^ va) & 0xfff) == 0 && ((e->from->pa ^ b->pa) >> 12) == 0;
+}
+
+/* From now on e goes through the jump cache by itself. */
+static void go_by_lookup(struct bt_cache *c, struct block_exit *e)
+{
+	*(unaligned_i32 *)e->way = (int32_t)(c->stub_lookup - (c->rx + (e->way - c->rw) + 4));
 }
 
 void cache_follow(struct vcpu *v, struct block_exit *e, struct block *b, uint64_t va)
@@ -142,9 +148,10 @@ void cache_follow(struct vcpu *v, struct block_exit *e, struct block *b, uint64_
 
 	if (!e || !leads_to(e, b, va)) {
 		cache_jc_enter(v, b, va);
-	} else if (e->same_page) {
+	} else if (e->same_page && !b->page2) {
 		cache_link(v, e, b);
-	} else if (same_global_page(v, e->from->va, b->va)) {
+	} else if (!(b->flags & BLOCK_USER) && same_global_page(v, e->from->va, b->va) &&
+		   same_global_page(v, b->va, b->va + b->guest_len - 1)) {
 		/* As good as a TLB entry of a global page, and forgotten when those are. */
 		cache_link(v, e, b);
 		if (!e->in_global) {
@@ -153,9 +160,8 @@ void cache_follow(struct vcpu *v, struct block_exit *e, struct block *b, uint64_
 			c->global_links = e;
 		}
 	} else {
-		/* From now on it goes through the jump cache by itself. */
-		e->cold = e->cold_lookup;
-		cache_patch(c, e, e->cold);
+		if (!e->no_group)
+			go_by_lookup(c, e);
 		cache_jc_enter(v, b, va);
 	}
 }
@@ -168,6 +174,7 @@ void *t1_find(struct vcpu *v, uint64_t va, struct block_exit *e)
 	void *host;
 	bool dummy;
 
+	v->stats.lookups++;
 	if (v->alone || (v->cache->global_links && v->global_gen != v->links_gen))
 		return NULL;
 	if ((v->cur_flags & BLOCK_USER) && t2_wants(v))

@@ -252,6 +252,16 @@ static void clear_upper(struct vcpu *v, const struct str *s, enum kind k)
 		v->st.gpr[RDI] = (uint32_t)v->st.gpr[RDI];
 }
 
+/*
+ * SCAS and CMPS that a fault, a trap or an interrupt stops half-way show EFLAGS as before the instruction
+ * (SDM 2B REP, of faults); AMD's processors show those of the last comparison.
+ */
+static void restore_flags(struct vcpu *v, uint64_t flags)
+{
+	if (v->model->vendor_intel)
+		v->st.rflags = flags;
+}
+
 static int run(struct vcpu *v, const struct insn *in, struct str *s, enum kind k)
 {
 	uint64_t flags = v->st.rflags;
@@ -271,16 +281,14 @@ static int run(struct vcpu *v, const struct insn *in, struct str *s, enum kind k
 		if (r == 1)
 			r = one(v, in, s, k, &stop);
 		if (r) {
-			/* SDM 2B REP: a fault of SCAS or CMPS finds EFLAGS as before the instruction; AMD's
-			 * processors show those of the last comparison. */
-			if (v->model->vendor_intel)
-				v->st.rflags = flags;
+			restore_flags(v, flags);
 			return r;
 		}
 		if (stop || !reg_get(v, RCX, s->addr))
 			return 0;
 		if ((v->st.rflags & FLAG_TF) || atomic_load_explicit(&v->kick, memory_order_relaxed) ||
 		    v->exc.dr6) {
+			restore_flags(v, flags);
 			v->st.rip = v->insn_rip;
 			return 0;
 		}

@@ -256,7 +256,7 @@ static enum tlb_mode mode_of(const struct vcpu *v, unsigned acc)
 {
 	if (acc & ACC_USER)
 		return TLB_U;
-	if ((v->st.cr4 & CR4_SMAP) && !(v->st.rflags & FLAG_AC))
+	if ((v->st.cr4 & CR4_SMAP) && ((acc & ACC_IMPLICIT) || !(v->st.rflags & FLAG_AC)))
 		return TLB_K;
 	return TLB_KAC;
 }
@@ -305,16 +305,33 @@ static void note_exec(struct asid *a, uint64_t va)
 		note_exec(a, (va | 0xfff) + 1);
 }
 
+/* Supervisor code at va, whose translation was just looked up: is it in a global page? */
+static bool exec_global(const struct vcpu *v, uint64_t va)
+{
+	const struct itlb_entry *x = itlb_entry(v, false, va);
+
+	return x->global && x->tag == (va & PAGE_MASK);
+}
+
 void mmu_jc_enter(struct vcpu *v, bool user, uint64_t va, void *code, bool crosses)
 {
-	const struct itlb_entry *x = itlb_entry(v, user, va);
 	struct asid *a = code_holder(v, user);
 	unsigned i = jc_index(va);
+	struct jc_entry *j = &a->jc[user][i];
 
-	a->jc[user][i] = (struct jc_entry){ va, code };
+	if (j->code && j->va != va) {
+		/* The one that it drives out goes to its second place, if this is its first. */
+		if (jc_index(j->va) == i) {
+			a->jc[user][i ^ 1] = *j;
+			touch(&a->jc_touched[user], i ^ 1);
+			if (!user && a->local_jc.n)
+				touch(&a->local_jc, i ^ 1);
+		}
+	}
+	*j = (struct jc_entry){ va, code };
 	touch(&a->jc_touched[user], i);
 	note_exec(a, va);
-	if (!user && (crosses || !x->global || x->tag != (va & PAGE_MASK)))
+	if (!user && !(exec_global(v, va) && (!crosses || exec_global(v, (va | 0xfff) + 1))))
 		touch(&a->local_jc, i);
 }
 
@@ -387,7 +404,7 @@ static void fill(struct vcpu *v, uint64_t va, unsigned acc, const struct walk *w
 	struct tlb_entry *e = &holder->tlb[mode][i];
 	uint64_t page = va & PAGE_MASK;
 	uint64_t addend = (uint64_t)host_page - page;
-	unsigned a = acc & ACC_USER;
+	unsigned a = acc & (ACC_USER | ACC_IMPLICIT);
 
 	if (w->page_size > PAGE_SIZE)
 		large_note(v, va);
@@ -398,7 +415,7 @@ static void fill(struct vcpu *v, uint64_t va, unsigned acc, const struct walk *w
 		for (int m = 0; m < TLB_MODES; m++)
 			clear_tlb(tlb_holder(v, m), m);
 	if (acc & ACC_X) {
-		*itlb_entry(v, a, va) =
+		*itlb_entry(v, a & ACC_USER, va) =
 		    (struct itlb_entry){ .tag = page, .page = (uint64_t)host_page, .global = w->global };
 		if (!a && !w->global)
 			code_holder(v, false)->local_itlb = true;
@@ -444,7 +461,7 @@ int mmu_host(struct vcpu *v, uint64_t va, unsigned acc, void **ret, uint64_t *pa
 			*code = false;
 			return 0;
 		}
-	} else if (tag == page && !(acc & ACC_IMPLICIT)) {
+	} else if (tag == page) {
 		*ret = (void *)(va + e->addend);
 		*code = false;
 		return 0;
@@ -460,7 +477,7 @@ int mmu_host(struct vcpu *v, uint64_t va, unsigned acc, void **ret, uint64_t *pa
 	}
 	w.dirty &= !readonly;
 	flags = __atomic_load_n(mem_page_flags(v->mem, host), __ATOMIC_RELAXED);
-	if (!(acc & (ACC_IMPLICIT | ACC_PROBE)))
+	if (!(acc & ACC_PROBE))
 		fill(v, va, acc, &w, host, flags);
 	*ret = host + (va & 0xfff);
 	*code = (acc & ACC_W) && (flags & MEM_PAGE_CODE);

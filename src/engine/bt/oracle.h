@@ -42,6 +42,7 @@ struct outcome {
 	uint64_t gpr[16], rip, rflags, fs, gs;
 	uint32_t vector, error;
 	uint64_t cr2;
+	uint16_t ds, es;
 	bool failed; /* no outcome: why says */
 	char why[200];
 	uint8_t xsave[X86_XSAVE_MAX] __attribute__((aligned(64)));
@@ -80,6 +81,8 @@ void oracle_layout(struct job *j);
 /* Maps the two areas at their addresses and takes over the fault signals. False: this host cannot (why says).
  */
 bool oracle_native_init(const char **why);
+/* The limit of the segment in which Linux tells programs the number of the processor; natively alone. */
+uint32_t oracle_native_cpu_limit(void);
 /* Has the processor execute the job: j->native. */
 void oracle_native_run(struct job *j);
 

@@ -177,17 +177,9 @@ static bool allowed(const struct gen *g, const struct insn *in)
 	case ZYDIS_MNEMONIC_SLDT:
 	case ZYDIS_MNEMONIC_STR:
 	case ZYDIS_MNEMONIC_SMSW:
-	case ZYDIS_MNEMONIC_LAR:
-	case ZYDIS_MNEMONIC_LSL:
-	case ZYDIS_MNEMONIC_VERR:
-	case ZYDIS_MNEMONIC_VERW:
-	case ZYDIS_MNEMONIC_ARPL:
-	case ZYDIS_MNEMONIC_LDS:
-	case ZYDIS_MNEMONIC_LES:
 	case ZYDIS_MNEMONIC_LFS:
 	case ZYDIS_MNEMONIC_LGS:
 	case ZYDIS_MNEMONIC_LSS:
-	case ZYDIS_MNEMONIC_SALC:
 	case ZYDIS_MNEMONIC_VMCALL:
 	case ZYDIS_MNEMONIC_VMMCALL:
 	/* hold addresses of the last x87 instruction */
@@ -209,11 +201,10 @@ static bool allowed(const struct gen *g, const struct insn *in)
 	case ZYDIS_MNEMONIC_XRSTORS:
 		return false;
 	case ZYDIS_MNEMONIC_MOV:
-		if (in->cls == INSN_SPECIAL && in->ops[0].cls == ZYDIS_REGCLASS_SEGMENT)
-			return false;
-		break;
 	case ZYDIS_MNEMONIC_POP:
-		if (in->ops[0].cls == ZYDIS_REGCLASS_SEGMENT)
+		/* FS and GS are the process's own. */
+		if (in->cls == INSN_SPECIAL && in->ops[0].cls == ZYDIS_REGCLASS_SEGMENT &&
+		    in->ops[0].reg != SEG_DS && in->ops[0].reg != SEG_ES)
 			return false;
 		break;
 	default:

@@ -109,12 +109,22 @@ __attribute__((target("fsgsbase"))) static void handler(int sig, siginfo_t *si, 
 		o->vector = (uint32_t)r[REG_TRAPNO];
 		o->error = (uint32_t)r[REG_ERR];
 		o->cr2 = (uint64_t)r[REG_CR2];
+		__asm__ volatile("mov %%ds, %0; mov %%es, %1" : "=r"(o->ds), "=r"(o->es));
+		__asm__ volatile("mov %0, %%ds; mov %0, %%es" ::"r"(SEL_DATA));
 		memset(o->xsave, 0, sizeof o->xsave);
 		copy_image(o->xsave, fp, size);
 		memcpy(r, native.regs, sizeof native.regs);
 		copy_image(fp, native.fp, size);
 		native.phase = 0;
 	}
+}
+
+uint32_t oracle_native_cpu_limit(void)
+{
+	uint32_t limit = 0;
+
+	__asm__ volatile("lsl %1, %0" : "+r"(limit) : "r"(0x7b) : "cc");
+	return limit;
 }
 
 bool oracle_native_init(const char **why)

@@ -579,8 +579,11 @@ static void drop_segments(struct vcpu *v, unsigned level)
 		struct x86_seg *s = &v->st.seg[data[i]];
 		bool conforming_code = (s->attr & (SEG_S | 0xc)) == (SEG_S | 0xc);
 
-		/* The hidden base stays: in 64-bit mode GS may be null and have one. */
-		if ((s->attr & SEG_P) && !conforming_code && SEG_DPL(s->attr) < level) {
+		/* What is null becomes 0, whatever its RPL. The hidden base stays: in 64-bit mode GS may be
+		 * null and have one. */
+		if (!(s->attr & SEG_P)) {
+			s->sel = 0;
+		} else if (!conforming_code && SEG_DPL(s->attr) < level) {
 			s->sel = 0;
 			s->attr = 0;
 		}

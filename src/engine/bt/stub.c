@@ -140,7 +140,7 @@ int stub_flush(struct stub_host *h, struct stub *s)
 static void zygote_main(int ram_fd, int gate_fd, unsigned n_calls)
 {
 	struct rlimit none = { 0, 0 };
-	struct sigaction dfl = { .sa_handler = SIG_DFL };
+	struct sigaction dfl = { .sa_handler = SIG_DFL }, ignore = { .sa_handler = SIG_IGN };
 	stack_t ss = { .ss_flags = SS_DISABLE };
 	sigset_t set;
 
@@ -149,6 +149,8 @@ static void zygote_main(int ram_fd, int gate_fd, unsigned n_calls)
 	setrlimit(RLIMIT_CORE, &none);
 	for (int i = 1; i < 65; i++)
 		sigaction(i, &dfl, NULL);
+	/* Stubs are the zygote's children, and it waits for none: they shall leave no zombies. */
+	sigaction(SIGCHLD, &ignore, NULL);
 	sigaltstack(&ss, NULL);
 	sigemptyset(&set);
 	sigprocmask(SIG_SETMASK, &set, NULL);

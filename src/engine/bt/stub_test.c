@@ -544,6 +544,24 @@ static void test_dies_with_its_tracer(void **state)
 	close(fds[1]);
 }
 
+/* Not even a zombie is left of a stub: a VM makes thousands. */
+static void test_nothing_is_left(void **state)
+{
+	struct rig *r = rig(state);
+
+	for (unsigned i = 0; i < 8; i++) {
+		struct stub s;
+		pid_t pid;
+
+		assert_int_equal(stub_new(&r->host, &s), 0);
+		pid = s.pid;
+		stub_kill(&s);
+		for (unsigned k = 0; k < 100 && !kill(pid, 0); k++)
+			usleep(10000);
+		assert_int_equal(kill(pid, 0), -1);
+	}
+}
+
 #define ATTACK(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 
 int main(void)
@@ -567,6 +585,7 @@ int main(void)
 		ATTACK(test_filter_alone),
 		ATTACK(test_kick),
 		ATTACK(test_dies_with_its_tracer),
+		ATTACK(test_nothing_is_left),
 	};
 
 	return cmocka_run_group_tests_name("stub", tests, NULL, NULL);

@@ -331,13 +331,7 @@ static void emit_cold(struct tr *t)
 			tr_emit_pc(t, T0, x->rip);
 			emit_mov_imm(e, T1, (uint64_t)&t->b->exits[x->exit]);
 			emit_jmp(e, c->stub_link);
-			if (t->exits[x->exit].same_page)
-				break;
-			t->exits[x->exit].cold_lookup = emit_here(e);
-			if (x->save_flags)
-				tr_save_flags(t, true);
-			tr_emit_pc(t, T0, x->rip);
-			emit_jmp(e, c->stub_lookup);
+			t->exits[x->exit].way = e->p - 4;
 			break;
 		case COLD_INTERP:
 			if (x->save_flags)
@@ -550,7 +544,7 @@ void translate_stubs(struct vcpu *v)
 {
 	struct bt_cache *c = v->cache;
 	struct emit e = { .p = c->rw + c->used, .exec_delta = c->rx - c->rw };
-	uint8_t *miss;
+	uint8_t *second, *miss;
 
 	/* Jump to guest address T0, flags in memory. Restartable while T0 stands. */
 	c->stub_lookup = emit_here(&e);
@@ -562,6 +556,13 @@ void translate_stubs(struct vcpu *v)
 	emit4(&e, JC_SIZE - 1);
 	emit_bytes(&e, "\x41\xc1\xe6\x04", 4); /* shl r14d, 4 */
 	emit_op_mem(&e, 8, OP_ADD_LOAD, T1, VCPU, OFF(jc_base));
+	emit_op_mem(&e, 8, OP_CMP_LOAD, T0, T1, offsetof(struct jc_entry, va));
+	emit1(&e, 0x75); /* jne second place */
+	second = e.p;
+	emit1(&e, 0);
+	emit_jmp_mem(&e, T1, offsetof(struct jc_entry, code));
+	*second = (uint8_t)(e.p - second - 1);
+	emit_bytes(&e, "\x49\x83\xf6\x10", 4); /* xor r14, 16 */
 	emit_op_mem(&e, 8, OP_CMP_LOAD, T0, T1, offsetof(struct jc_entry, va));
 	emit1(&e, 0x75); /* jne miss */
 	miss = e.p;

@@ -48,7 +48,8 @@ struct itlb_entry {
 
 enum tlb_mode { TLB_U, TLB_K, TLB_KAC, TLB_MODES };
 
-/* One entry of the jump cache: guest linear PC to host code (flags-in-memory entry). */
+/* One entry of the jump cache: guest linear PC to host code (flags-in-memory entry). An address may be at its
+ * index i or, driven out from there by another, at i ^ 1. */
 #define JC_BITS 14
 #define JC_SIZE (1u << JC_BITS)
 struct jc_entry {
@@ -64,10 +65,10 @@ static inline unsigned jc_index(uint64_t va)
 	return (unsigned)(va ^ va >> JC_SHIFT) & (JC_SIZE - 1);
 }
 
-/* An address that no lookup at index i has: non-canonical ones with another index. */
+/* An address that no lookup at index i or i ^ 1 has: non-canonical ones with another index. */
 static inline void jc_clear(struct jc_entry *e, unsigned i)
 {
-	e->va = 0x8000000000000000ull | !i;
+	e->va = 0x8000000000000000ull | (i < 2 ? 2 : 0);
 	e->code = NULL;
 }
 
@@ -103,7 +104,7 @@ static inline void touch(struct touched *t, unsigned index)
 struct asid {
 	struct tlb_entry tlb[TLB_MODES][TLB_SIZE];
 	struct itlb_entry itlb[2][ITLB_SIZE]; /* [CPL 3?] */
-	struct jc_entry jc[2][JC_SIZE];
+	struct jc_entry jc[2][JC_SIZE] __attribute__((aligned(64)));
 	struct touched tlb_touched[TLB_MODES], jc_touched[2];
 	struct touched local_tlb,
 	    local_jc; /* of the shared one: entries that come from pages that are not global */
