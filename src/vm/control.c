@@ -145,6 +145,9 @@ static void refuse(struct client *c, const char *fmt, ...)
 
 /* ---- keys ---- */
 
+static void consume(struct client *c);
+static void reap(struct control *k);
+
 static void next_key(void *opaque)
 {
 	struct control *k = opaque;
@@ -156,9 +159,13 @@ static void next_key(void *opaque)
 		return;
 	}
 	k->at_key = k->nr_keys = 0;
-	for (struct client *c = k->clients; c; c = c->next)
-		if (c->waits == WAITS_KEYS)
-			ok(c);
+	for (struct client *c = k->clients; c; c = c->next) {
+		if (c->waits != WAITS_KEYS)
+			continue;
+		ok(c);
+		consume(c); /* what it sent meanwhile */
+	}
+	reap(k);
 }
 
 static bool add_key(struct control *k, uint16_t code, bool down)
@@ -175,9 +182,13 @@ static bool add_key(struct control *k, uint16_t code, bool down)
 
 static bool has_keyboard(struct client *c)
 {
-	if (c->control->vm->has_i8042)
+	const struct vm *vm = c->control->vm;
+	if (!vm->has_i8042 && !vm->config->virtio_input)
+		refuse(c, "this VM has no keyboard; start it from firmware or with --display");
+	else if (vm->paused)
+		refuse(c, "the VM is paused and would not notice; resume it first");
+	else
 		return true;
-	refuse(c, "this VM has no keyboard; start it from firmware or with --display");
 	return false;
 }
 

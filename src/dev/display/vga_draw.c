@@ -85,6 +85,17 @@ static void draw_vbe_line(struct scan *s, unsigned y)
 		return;
 	}
 	const uint8_t *p = v->vram + at;
+	if (bpp == 32) {
+		/* What big consoles and desktops use: two pixels at a time; the width is a multiple of 8. */
+		for (unsigned x = 0; x < s->width; x += 2, p += 8) {
+			uint64_t two;
+
+			memcpy(&two, p, sizeof(two));
+			two &= 0x00ffffff00ffffff;
+			memcpy(&s->line[x], &two, sizeof(two));
+		}
+		return;
+	}
 	for (unsigned x = 0; x < s->width; x++, p += bytes) {
 		unsigned w;
 
