@@ -18,6 +18,7 @@ struct gen {
 	unsigned mode;
 	uint32_t ptr, small; /* registers that hold pointers, small numbers */
 	uint32_t undefined;  /* flags with no defined value here */
+	unsigned last_base;  /* of a memory operand */
 };
 
 static uint64_t rnd(struct gen *g)
@@ -61,7 +62,10 @@ static void mem_operand(struct gen *g, struct operand *o, bool vsib, unsigned ve
 	bool wild = chance(g, 2);
 
 	memset(o, 0, sizeof *o);
-	o->base = wild ? below(g, g->mode == 8 ? 16 : 8) : pick(g, g->ptr);
+	/* The same base again and again, so that the translator finds groups. */
+	if (!(g->ptr >> g->last_base & 1) || chance(g, 50))
+		g->last_base = pick(g, g->ptr);
+	o->base = wild ? below(g, g->mode == 8 ? 16 : 8) : g->last_base;
 	o->disp = (int32_t)below(g, 64) - 32;
 	o->disp_size = 1;
 	if (chance(g, 20))
