@@ -11,6 +11,9 @@ void input_add(struct input *in, struct input_sink *s)
 
 void input_remove(struct input *in, struct input_sink *s)
 {
+	for (unsigned i = 0; i < INPUT_KEY_CODES; i++)
+		if (in->holder[i] == s)
+			in->holder[i] = NULL;
 	for (struct input_sink **p = &in->sinks; *p; p = &(*p)->next) {
 		if (*p == s) {
 			*p = s->next;
@@ -29,7 +32,11 @@ static struct input_sink *find(const struct input *in, unsigned takes)
 
 void input_key(struct input *in, uint16_t code, bool down)
 {
-	struct input_sink *s = find(in, INPUT_KEYS);
+	struct input_sink *s = code < INPUT_KEY_CODES ? in->holder[code] : NULL;
+	if (!s)
+		s = find(in, INPUT_KEYS);
+	if (code < INPUT_KEY_CODES)
+		in->holder[code] = down ? s : NULL;
 	if (s)
 		s->key(s->opaque, code, down);
 }

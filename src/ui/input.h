@@ -36,8 +36,13 @@ struct input_sink {
 	struct input_sink *next; /* private */
 };
 
+#define INPUT_KEY_CODES 768 /* as Linux has */
+
 struct input {
 	struct input_sink *sinks; /* latest first */
+	/* Who was told that a key went down: who is told that it comes up, whatever is switched on by then.
+	 */
+	struct input_sink *holder[INPUT_KEY_CODES];
 	/* For relative sinks, which get the difference of absolute positions. */
 	int x, y;
 	bool have_position;

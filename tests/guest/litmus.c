@@ -6,8 +6,9 @@
  */
 #include "lib.h"
 
-#define CELLS  2048
-#define ROUNDS 24
+#define CELLS  256
+#define ROUNDS 200
+#define TICKS  1000000000ull /* for each shape, on a host whose processors are busy */
 
 struct cell {
 	volatile uint32_t v;
@@ -48,7 +49,7 @@ static inline void keep_pace(unsigned cpu, uint32_t i)
 {
 	pace[cpu][0] = i;
 	for (unsigned spin = 0; (int32_t)(pace[!cpu][0] - i) < 0; spin++)
-		if (spin > 500)
+		if (spin > 100)
 			relax();
 }
 
@@ -144,11 +145,12 @@ void guest_main(void)
 	start_cpus(cpus_present());
 	for (shape = 0; shape < SHAPES; shape++) {
 		unsigned seen = 0, odd = 0;
+		uint64_t begin = __builtin_ia32_rdtsc();
 
 		if (shape == IRIW && cpus_up < 4)
 			continue;
 
-		for (unsigned r = 0; r < ROUNDS; r++) {
+		for (unsigned r = 0; r < ROUNDS && __builtin_ia32_rdtsc() - begin < TICKS; r++) {
 			for (unsigned i = 0; i < CELLS; i++)
 				x[i].v = y[i].v = 0;
 			on_all_cpus(thread);

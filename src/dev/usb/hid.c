@@ -54,7 +54,6 @@ struct hid {
 	/* state */
 	struct event queue[QUEUE];
 	uint16_t head, count;
-	uint8_t held[16];           /* keys by code that went down here, and so must come up here */
 	uint8_t report[REPORT_MAX]; /* the last one */
 	uint8_t keys[6], nr_keys, modifiers;
 	uint8_t idle, protocol, leds;
@@ -122,12 +121,7 @@ static bool hid_active(void *opaque)
 {
 	const struct hid *h = opaque;
 
-	if (!usb_is_live(&h->usb))
-		return false;
-	for (unsigned i = 0; i < sizeof(h->held); i++)
-		if (h->held[i])
-			return true;
-	return !h->count || clock_now_ns(h->board->clock) - h->since < STALE_NS;
+	return usb_is_live(&h->usb) && (!h->count || clock_now_ns(h->board->clock) - h->since < STALE_NS);
 }
 
 /* ---- keyboard ---- */
@@ -177,15 +171,8 @@ static const uint8_t usages[128] = {
 
 static void key(void *opaque, uint16_t code, bool down)
 {
-	struct hid *h = opaque;
-
-	if (code >= ARRAY_SIZE(usages) || !usages[code])
-		return;
-	if (down)
-		h->held[code / 8] |= (uint8_t)(1u << code % 8);
-	else
-		h->held[code / 8] &= (uint8_t) ~(1u << code % 8);
-	push(h, (struct event){ .a = usages[code], .b = down });
+	if (code < ARRAY_SIZE(usages) && usages[code])
+		push(opaque, (struct event){ .a = usages[code], .b = down });
 }
 
 static void apply_key(struct hid *h, uint8_t usage, bool down)
@@ -343,7 +330,6 @@ static void hid_bus_reset(struct usb_device *d)
 	h->head = h->count = 0;
 	memset(h->report, 0, sizeof(h->report));
 	memset(h->keys, 0, sizeof(h->keys));
-	memset(h->held, 0, sizeof(h->held));
 	h->nr_keys = h->modifiers = h->leds = h->idle = 0;
 	h->protocol = 1;
 	h->buttons = 0;
@@ -382,7 +368,6 @@ static const struct state_field hid_fields[] = { USB_DEVICE_FIELDS(struct hid, u
 						 F_BYTES(struct hid, queue),
 						 F_U16(struct hid, head),
 						 F_U16(struct hid, count),
-						 F_BYTES(struct hid, held),
 						 F_BYTES(struct hid, report),
 						 F_BYTES(struct hid, keys),
 						 F_U8(struct hid, nr_keys),

@@ -148,6 +148,18 @@ static void keys(void **state)
 	wakeups = 0;
 	input_key(&in, KEY_B, true);
 	assert_int_equal(wakeups, 0);
+	input_key(&in, KEY_B, false);
+	while (transfer(keyboard, 1, true, r, 8, &n) == USB_OK)
+		;
+	/* A key comes up where it went down, even then. */
+	input_key(&in, KEY_C, true);
+	test_advance(&s.t, 1100000000);
+	input_key(&in, KEY_D, true);
+	input_key(&in, KEY_C, false);
+	assert_int_equal(wakeups, 2);
+	while (transfer(keyboard, 1, true, r, 8, &n) == USB_OK)
+		;
+	assert_int_equal(r[2], 0);
 	/* Requests of the class. */
 	assert_int_equal(control(keyboard, 0xa1, 1, 0x100, 0, 8), 8);
 	assert_int_equal(control(keyboard, 0x21, 0x0a, 0x0700, 0, 0), 0);

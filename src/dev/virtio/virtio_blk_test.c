@@ -128,7 +128,7 @@ static void test_config(void **state)
 
 	assert_int_equal(virtio_config_read(v, 0, 4), SECTORS);
 	assert_int_equal(virtio_config_read(v, 4, 4), 0);
-	assert_int_equal(virtio_config_read(v, 12, 4), 254); /* seg_max */
+	assert_int_equal(virtio_config_read(v, 12, 4), 510); /* seg_max */
 	assert_int_equal(virtio_config_read(v, 20, 4), 512); /* blk_size */
 	assert_int_equal(virtio_config_read(v, 34, 2), 2);   /* num_queues */
 	assert_int_equal(virtio_config_read(v, 40, 4), 1);   /* max_discard_seg */

@@ -178,6 +178,22 @@ static bool isa_refused(ZydisISAExt e)
 	}
 }
 
+/* Xeon Phi's own, which no processor has beside the rest of AVX-512. */
+static bool set_refused(ZydisISASet s)
+{
+	switch (s) {
+	case ZYDIS_ISA_SET_AVX512ER_512:
+	case ZYDIS_ISA_SET_AVX512ER_SCALAR:
+	case ZYDIS_ISA_SET_AVX512PF_512:
+	case ZYDIS_ISA_SET_AVX512_4FMAPS_512:
+	case ZYDIS_ISA_SET_AVX512_4FMAPS_SCALAR:
+	case ZYDIS_ISA_SET_AVX512_4VNNIW_512:
+		return true;
+	default:
+		return false;
+	}
+}
+
 static bool is_special(uint16_t m)
 {
 	for (size_t i = 0; i < sizeof special_list / sizeof special_list[0]; i++)
@@ -675,7 +691,7 @@ int insn_decode(const uint8_t *code, size_t n, unsigned mode, bool real, struct 
 	/* The other encodings (XOP, 3DNow!, MVEX) are of no model, and reencode() knows nothing of them. */
 	if ((in->enc != ZYDIS_INSTRUCTION_ENCODING_LEGACY && in->enc != ZYDIS_INSTRUCTION_ENCODING_VEX &&
 	     in->enc != ZYDIS_INSTRUCTION_ENCODING_EVEX) ||
-	    (isa_refused(z.meta.isa_ext) && !is_hypercall(z.mnemonic)) ||
+	    (isa_refused(z.meta.isa_ext) || set_refused(z.meta.isa_set) && !is_hypercall(z.mnemonic)) ||
 	    (z.meta.isa_ext == ZYDIS_ISA_EXT_CET && !is_nop(&z)) || z.mnemonic == ZYDIS_MNEMONIC_UD0 ||
 	    z.mnemonic == ZYDIS_MNEMONIC_UD1 || z.mnemonic == ZYDIS_MNEMONIC_UD2)
 		in->cls = INSN_UD;

@@ -34,6 +34,7 @@ struct item {
 	uint8_t rel_to;                            /* item that it goes to */
 	uint32_t reads, kills, undefined, defines; /* arithmetic flags */
 	bool bcd;     /* decimal adjustment, which C does: undefined flags need not be the processor's */
+	bool masked;  /* which of several missing elements is told is the processor's own affair */
 	bool maskmov; /* whether bytes masked off fault is the processor's own affair */
 	bool dropped;
 };
@@ -42,7 +43,7 @@ struct outcome {
 	uint64_t gpr[16], rip, rflags, fs, gs;
 	uint32_t vector, error;
 	uint64_t cr2;
-	uint16_t ds, es;
+	uint16_t ds, es, cs;
 	bool failed; /* no outcome: why says */
 	char why[200];
 	uint8_t xsave[X86_XSAVE_MAX] __attribute__((aligned(64)));

@@ -18,6 +18,7 @@ struct gen {
 	unsigned mode;
 	uint32_t ptr, small; /* registers that hold pointers, small numbers */
 	uint32_t undefined;  /* flags with no defined value here */
+	unsigned last_base;  /* of a memory operand */
 };
 
 static uint64_t rnd(struct gen *g)
@@ -61,7 +62,10 @@ static void mem_operand(struct gen *g, struct operand *o, bool vsib, unsigned ve
 	bool wild = chance(g, 2);
 
 	memset(o, 0, sizeof *o);
-	o->base = wild ? below(g, g->mode == 8 ? 16 : 8) : pick(g, g->ptr);
+	/* The same base again and again, so that the translator finds groups. */
+	if (!(g->ptr >> g->last_base & 1) || chance(g, 50))
+		g->last_base = pick(g, g->ptr);
+	o->base = wild ? below(g, g->mode == 8 ? 16 : 8) : g->last_base;
 	o->disp = (int32_t)below(g, 64) - 32;
 	o->disp_size = 1;
 	if (chance(g, 20))
@@ -137,7 +141,7 @@ static bool allowed(const struct gen *g, const struct insn *in)
 {
 	if (in->cls == INSN_UD)
 		return in->mnemonic == ZYDIS_MNEMONIC_UD2;
-	if (in->far || in->imm_relative)
+	if (in->imm_relative)
 		return false;
 	/* Segment bases: of 32-bit code's null FS and GS nothing is known. */
 	if (g->mode == 4 && (in->bytes[0] == 0x64 || in->bytes[0] == 0x65))
@@ -148,26 +152,14 @@ static bool allowed(const struct gen *g, const struct insn *in)
 	if (in->cls == INSN_NOP && in->map == ZYDIS_OPCODE_MAP_0F && in->opcode == 0x0d)
 		return false;
 	switch (in->mnemonic) {
-	/* would leave the sequence, or enter the host's kernel */
+	/* would enter the host's kernel, or are what ends a sequence */
 	case ZYDIS_MNEMONIC_SYSCALL:
 	case ZYDIS_MNEMONIC_SYSENTER:
-	case ZYDIS_MNEMONIC_SYSRET:
-	case ZYDIS_MNEMONIC_SYSEXIT:
-	case ZYDIS_MNEMONIC_INT:
-	case ZYDIS_MNEMONIC_INT1:
 	case ZYDIS_MNEMONIC_INT3:
-	case ZYDIS_MNEMONIC_INTO:
-	case ZYDIS_MNEMONIC_IRET:
-	case ZYDIS_MNEMONIC_IRETD:
-	case ZYDIS_MNEMONIC_IRETQ:
-	case ZYDIS_MNEMONIC_JMP:
-	case ZYDIS_MNEMONIC_CALL:
-	case ZYDIS_MNEMONIC_RET:
 	/* differ by nature: time, identity, descriptor tables, randomness */
 	case ZYDIS_MNEMONIC_CPUID:
 	case ZYDIS_MNEMONIC_RDTSC:
 	case ZYDIS_MNEMONIC_RDTSCP:
-	case ZYDIS_MNEMONIC_RDPMC:
 	case ZYDIS_MNEMONIC_RDPID:
 	case ZYDIS_MNEMONIC_RDRAND:
 	case ZYDIS_MNEMONIC_RDSEED:
@@ -179,7 +171,6 @@ static bool allowed(const struct gen *g, const struct insn *in)
 	case ZYDIS_MNEMONIC_SMSW:
 	case ZYDIS_MNEMONIC_LFS:
 	case ZYDIS_MNEMONIC_LGS:
-	case ZYDIS_MNEMONIC_LSS:
 	case ZYDIS_MNEMONIC_VMCALL:
 	case ZYDIS_MNEMONIC_VMMCALL:
 	/* hold addresses of the last x87 instruction */
@@ -200,11 +191,18 @@ static bool allowed(const struct gen *g, const struct insn *in)
 	case ZYDIS_MNEMONIC_XSAVES:
 	case ZYDIS_MNEMONIC_XRSTORS:
 		return false;
+	/* Far ones mostly fail, at their selectors. */
+	case ZYDIS_MNEMONIC_JMP:
+	case ZYDIS_MNEMONIC_CALL:
+	case ZYDIS_MNEMONIC_RET:
+		return in->far;
+	case ZYDIS_MNEMONIC_INT:
+		return in->imm[0] != 0x80;
 	case ZYDIS_MNEMONIC_MOV:
 	case ZYDIS_MNEMONIC_POP:
 		/* FS and GS are the process's own. */
 		if (in->cls == INSN_SPECIAL && in->ops[0].cls == ZYDIS_REGCLASS_SEGMENT &&
-		    in->ops[0].reg != SEG_DS && in->ops[0].reg != SEG_ES)
+		    (in->ops[0].reg == SEG_FS || in->ops[0].reg == SEG_GS))
 			return false;
 		break;
 	default:
@@ -260,6 +258,7 @@ static bool accept(struct gen *g, struct item *it, const uint8_t *buf, unsigned 
 		it->reads = FLAGS_ARITH;
 	it->kills = (in.flags_written | in.flags_undefined) & ~in.flags_read;
 	it->undefined = in.flags_undefined;
+	it->masked = in.mem_masked;
 	it->maskmov = in.mem_vsib || in.mnemonic == ZYDIS_MNEMONIC_MASKMOVQ ||
 		      in.mnemonic == ZYDIS_MNEMONIC_MASKMOVDQU || in.mnemonic == ZYDIS_MNEMONIC_VMASKMOVDQU;
 	it->bcd = in.mnemonic == ZYDIS_MNEMONIC_DAA || in.mnemonic == ZYDIS_MNEMONIC_DAS ||

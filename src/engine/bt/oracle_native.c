@@ -109,6 +109,7 @@ __attribute__((target("fsgsbase"))) static void handler(int sig, siginfo_t *si, 
 		o->vector = (uint32_t)r[REG_TRAPNO];
 		o->error = (uint32_t)r[REG_ERR];
 		o->cr2 = (uint64_t)r[REG_CR2];
+		o->cs = (uint16_t)r[REG_CSGSFS];
 		__asm__ volatile("mov %%ds, %0; mov %%es, %1" : "=r"(o->ds), "=r"(o->es));
 		__asm__ volatile("mov %0, %%ds; mov %0, %%es" ::"r"(SEL_DATA));
 		memset(o->xsave, 0, sizeof o->xsave);

@@ -291,27 +291,33 @@ int tss_stack(struct vcpu *v, unsigned level, unsigned ist, uint16_t *ss, uint64
 	return 0;
 }
 
-/* The checks that JMP, CALL and RET share for a target in a code segment; fills cs with CPL `level`. */
-static int check_code_target(struct vcpu *v, uint16_t sel, struct descriptor *d, unsigned level, uint64_t off)
+/* The checks that JMP, CALL and RET share for a code segment, and those for a target in it. */
+static int check_code_segment(struct vcpu *v, uint16_t sel, const struct descriptor *d)
 {
 	if (!d_present(d))
 		return exc_err(v, EXC_NP, sel & ~3u);
-	if (x86_long_mode(&v->st) && (d->attr & SEG_L)) {
-		if (d->attr & SEG_DB)
-			return exc_gp(v, sel & ~3u);
-		if (!canonical(off))
-			return exc_gp(v, 0);
-	} else if (off > d->limit) {
-		return exc_gp(v, 0);
-	}
-	(void)level;
+	if (x86_long_mode(&v->st) && (d->attr & SEG_L) && (d->attr & SEG_DB))
+		return exc_gp(v, sel & ~3u);
 	return 0;
+}
+
+static int check_code_offset(struct vcpu *v, const struct descriptor *d, uint64_t off)
+{
+	/* Compatibility mode gets 32 bits of a 64-bit offset. */
+	bool ok = x86_long_mode(&v->st) && (d->attr & SEG_L) ? canonical(off) : (uint32_t)off <= d->limit;
+
+	return ok ? 0 : exc_gp(v, 0);
+}
+
+static int check_code_target(struct vcpu *v, uint16_t sel, const struct descriptor *d, uint64_t off)
+{
+	return check_code_segment(v, sel, d) || check_code_offset(v, d, off) ? -1 : 0;
 }
 
 static void set_cs(struct vcpu *v, uint16_t sel, struct descriptor *d, unsigned level, uint64_t rip)
 {
 	seg_from_desc(&v->st.seg[SEG_CS], (uint16_t)((sel & ~3u) | level), d);
-	v->st.rip = rip;
+	v->st.rip = is_code64(v) ? rip : (uint32_t)rip;
 	mode_changed(v);
 }
 
@@ -372,7 +378,7 @@ static int gate_target(struct vcpu *v, const struct gate *g, struct descriptor *
 		return exc_gp(v, g->sel & ~3u);
 	if (x86_long_mode(&v->st) && (!(cs->attr & SEG_L) || (cs->attr & SEG_DB)))
 		return exc_gp(v, g->sel & ~3u);
-	return check_code_target(v, g->sel, cs, 0, g->off);
+	return check_code_target(v, g->sel, cs, g->off);
 }
 
 int far_jump(struct vcpu *v, uint16_t sel, uint64_t off, unsigned opsize, uint64_t next)
@@ -396,7 +402,7 @@ int far_jump(struct vcpu *v, uint16_t sel, uint64_t off, unsigned opsize, uint64
 	if (d.attr & SEG_S) {
 		if (!d_code(&d))
 			return exc_gp(v, sel & ~3u);
-		if (check_direct(v, sel, &d) || check_code_target(v, sel, &d, 0, off) ||
+		if (check_direct(v, sel, &d) || check_code_target(v, sel, &d, off) ||
 		    desc_set_accessed(v, &d))
 			return -1;
 		set_cs(v, sel, &d, cpl(v), off);
@@ -546,9 +552,10 @@ int far_call(struct vcpu *v, uint16_t sel, uint64_t off, unsigned opsize, uint64
 	if (d.attr & SEG_S) {
 		if (!d_code(&d))
 			return exc_gp(v, sel & ~3u);
-		if (check_direct(v, sel, &d) || check_code_target(v, sel, &d, 0, off) ||
+		/* The return address is on the stack before the offset is looked at. */
+		if (check_direct(v, sel, &d) || check_code_segment(v, sel, &d) ||
 		    push_on(v, &v->st.seg[SEG_SS], is_code64(v), &sp, vals, 2, opsize, cpl(v), 0) ||
-		    desc_set_accessed(v, &d))
+		    check_code_offset(v, &d, off) || desc_set_accessed(v, &d))
 			return -1;
 		addr_set(v, RSP, stack_width(v), sp);
 		set_cs(v, sel, &d, cpl(v), off);
@@ -603,8 +610,8 @@ static int peek(struct vcpu *v, uint64_t *val, unsigned n, unsigned size, uint64
 	return 0;
 }
 
-/* The new CS of RET and IRET. */
-static int ret_code(struct vcpu *v, uint16_t sel, uint64_t off, struct descriptor *d)
+/* The new CS of RET and IRET. Its offset is looked at last, behind the new SS. */
+static int ret_code(struct vcpu *v, uint16_t sel, struct descriptor *d)
 {
 	unsigned rpl = sel & 3;
 
@@ -614,7 +621,7 @@ static int ret_code(struct vcpu *v, uint16_t sel, uint64_t off, struct descripto
 		return -1;
 	if (!d_code(d) || rpl < cpl(v) || (d_conforming(d) ? d_dpl(d) > rpl : d_dpl(d) != rpl))
 		return exc_gp(v, sel & ~3u);
-	return check_code_target(v, sel, d, rpl, off);
+	return check_code_segment(v, sel, d);
 }
 
 /* The new SS when returning outward, or on any IRET in 64-bit mode. null_ok: 64-bit target below ring 3. */
@@ -628,6 +635,18 @@ static int ret_stack(struct vcpu *v, uint16_t sel, unsigned rpl, bool null_ok, s
 	return check_stack_segment(v, sel, rpl, EXC_GP, ss);
 }
 
+/* RIP, CS and, for IRET, RFLAGS. Intel's processors read them in reverse, which shows where two would fault.
+ */
+static int peek_frame(struct vcpu *v, uint64_t *val, unsigned n, unsigned size)
+{
+	if (!peek(v, val, n, size, 0))
+		return 0;
+	if (v->model->vendor_intel)
+		while (n > 0 && !peek(v, val, 1, size, (n - 1) * size))
+			n--;
+	return -1;
+}
+
 int far_ret(struct vcpu *v, unsigned opsize, unsigned release)
 {
 	uint64_t val[2], st[2];
@@ -636,7 +655,7 @@ int far_ret(struct vcpu *v, unsigned opsize, unsigned release)
 	uint16_t sel;
 	unsigned rpl;
 
-	if (peek(v, val, 2, opsize, 0))
+	if (peek_frame(v, val, 2, opsize))
 		return -1;
 	sel = (uint16_t)val[1];
 	if (!is_protected(v)) {
@@ -648,11 +667,11 @@ int far_ret(struct vcpu *v, unsigned opsize, unsigned release)
 		mode_changed(v);
 		return 0;
 	}
-	if (ret_code(v, sel, val[0], &cs))
+	if (ret_code(v, sel, &cs))
 		return -1;
 	rpl = sel & 3;
 	if (rpl == cpl(v)) {
-		if (desc_set_accessed(v, &cs))
+		if (check_code_offset(v, &cs, val[0]) || desc_set_accessed(v, &cs))
 			return -1;
 		addr_set(v, RSP, stack_width(v), v->st.gpr[RSP] + 2 * opsize + release);
 		set_cs(v, sel, &cs, rpl, val[0]);
@@ -661,7 +680,7 @@ int far_ret(struct vcpu *v, unsigned opsize, unsigned release)
 	if (peek(v, st, 2, opsize, 2 * opsize + release))
 		return -1;
 	if (ret_stack(v, (uint16_t)st[1], rpl, x86_long_mode(&v->st) && (cs.attr & SEG_L) && rpl < 3, &ss) ||
-	    desc_set_accessed(v, &cs))
+	    check_code_offset(v, &cs, val[0]) || desc_set_accessed(v, &cs))
 		return -1;
 	v->st.seg[SEG_SS] = ss;
 	set_cs(v, sel, &cs, rpl, val[0]);
@@ -710,7 +729,7 @@ int iret(struct vcpu *v, unsigned opsize)
 			return exc_gp(v, 0);
 	}
 	if (!is_protected(v)) {
-		if (peek(v, val, 3, opsize, 0))
+		if (peek_frame(v, val, 3, opsize))
 			return -1;
 		if (val[0] > s->seg[SEG_CS].limit)
 			return exc_gp(v, 0);
@@ -736,14 +755,14 @@ int iret(struct vcpu *v, unsigned opsize)
 			return -1;
 		return task_switch(v, link, TASK_IRET, s->rip, false, 0);
 	}
-	if (peek(v, val, 3, opsize, 0))
+	if (peek_frame(v, val, 3, opsize))
 		return -1;
 	if (!lm && opsize == 4 && (val[2] & FLAG_VM) && old == 0) {
 		s->nmi_blocked = false;
 		return iret_v86(v, val);
 	}
 	sel = (uint16_t)val[1];
-	if (ret_code(v, sel, val[0], &cs))
+	if (ret_code(v, sel, &cs))
 		return -1;
 	rpl = sel & 3;
 	outward = rpl > old || is_code64(v);
@@ -753,7 +772,7 @@ int iret(struct vcpu *v, unsigned opsize)
 		if (ret_stack(v, (uint16_t)val[4], rpl, lm && (cs.attr & SEG_L) && rpl < 3, &ss))
 			return -1;
 	}
-	if (desc_set_accessed(v, &cs))
+	if (check_code_offset(v, &cs, val[0]) || desc_set_accessed(v, &cs))
 		return -1;
 	mask = FLAGS_ARITH | FLAG_TF | FLAG_DF | FLAG_NT | FLAG_RF | FLAG_AC | FLAG_ID;
 	if (old <= iopl(v))
