@@ -691,7 +691,7 @@ int insn_decode(const uint8_t *code, size_t n, unsigned mode, bool real, struct 
 	/* The other encodings (XOP, 3DNow!, MVEX) are of no model, and reencode() knows nothing of them. */
 	if ((in->enc != ZYDIS_INSTRUCTION_ENCODING_LEGACY && in->enc != ZYDIS_INSTRUCTION_ENCODING_VEX &&
 	     in->enc != ZYDIS_INSTRUCTION_ENCODING_EVEX) ||
-	    (isa_refused(z.meta.isa_ext) || set_refused(z.meta.isa_set) && !is_hypercall(z.mnemonic)) ||
+	    (isa_refused(z.meta.isa_ext) && !is_hypercall(z.mnemonic)) || set_refused(z.meta.isa_set) ||
 	    (z.meta.isa_ext == ZYDIS_ISA_EXT_CET && !is_nop(&z)) || z.mnemonic == ZYDIS_MNEMONIC_UD0 ||
 	    z.mnemonic == ZYDIS_MNEMONIC_UD1 || z.mnemonic == ZYDIS_MNEMONIC_UD2)
 		in->cls = INSN_UD;
