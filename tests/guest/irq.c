@@ -48,12 +48,28 @@ static void shadow_race(void)
 	expect("none directly behind STI", early, 0);
 }
 
-static uint64_t rdtsc(void)
+static __attribute__((noinline)) uint64_t rdtsc(void)
 {
 	uint32_t a, d;
 
 	__asm__ volatile("rdtsc" : "=a"(a), "=d"(d));
 	return a | (uint64_t)d << 32;
+}
+
+/* The same RDTSC before and after the counter is moved (SDM 3B 18.17.3). */
+static void tsc_moves(void)
+{
+	uint64_t before = rdtsc(), now;
+
+	for (unsigned i = 0; i < 1000; i++)
+		before = rdtsc();
+	wrmsr(0x10, 1000);
+	now = rdtsc();
+	expect("TSC as written", now >= 1000 && now < 1ull << 40, 1);
+	expect("TSC_ADJUST moves with it", rdmsr(0x3b) != 0, 1);
+	wrmsr(0x3b, 0);
+	now = rdtsc();
+	expect("back by TSC_ADJUST", now > before && now - before < 1ull << 40, 1);
 }
 
 void guest_main(void)
@@ -108,4 +124,5 @@ void guest_main(void)
 			 : "=r"(r)::"rax");
 	expect("taken after MOV SS's successor", n, 1);
 	shadow_race();
+	tsc_moves();
 }

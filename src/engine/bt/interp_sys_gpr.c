@@ -261,6 +261,20 @@ static int base_write(uint64_t *slot, uint64_t val)
 	return 0;
 }
 
+/* False: needs_full. Stubs execute RDTSC while the guest's TSC is the host's: that may be at an end. */
+static bool move_tsc(struct vcpu *v, uint64_t by)
+{
+	uint64_t offset = v->st.tsc_offset + by;
+
+	if (v->t2 && !offset != !v->st.tsc_offset) {
+		if (needs_full(v))
+			return false;
+		t2_protect_all(v);
+	}
+	v->st.tsc_offset = offset;
+	return true;
+}
+
 static int msr_write(struct vcpu *v, uint32_t i, uint64_t val)
 {
 	struct x86_state *s = &v->st;
@@ -276,11 +290,13 @@ static int msr_write(struct vcpu *v, uint32_t i, uint64_t val)
 	switch (i) {
 	case MSR_TSC: /* what moves the one moves the other (SDM 3B 18.17.3) */
 		val -= guest_tsc(v);
-		s->tsc_offset += val;
+		if (!move_tsc(v, val))
+			return -1;
 		s->tsc_adjust += val;
 		return 0;
 	case MSR_TSC_ADJUST:
-		s->tsc_offset += val - s->tsc_adjust;
+		if (!move_tsc(v, val - s->tsc_adjust))
+			return -1;
 		s->tsc_adjust = val;
 		return 0;
 	case MSR_SPEC_CTRL:

@@ -456,19 +456,17 @@ static bool tr_rdtsc(struct tr *t)
 {
 	struct emit *e = &t->e;
 
-	if (!(t->flags & BLOCK_TSC) || t->v->lockstep)
+	if (!(t->flags & BLOCK_TSC) || t->v->lockstep || !t->v->cache->rorx)
 		return false;
 	emit_bytes(e, "\x0f\x31", 2);
-	if (t->v->st.tsc_offset) {
-		/* RORX and LEA leave the flags alone; RDX's upper half is zero after RDTSC. */
-		emit_bytes(e, "\xc4\x63\xfb\xf0\xea\x20", 6); /* rorx r13, rdx, 32 */
-		emit_lea(e, 8, T0, T0, RAX, 1, 0);
-		emit_load(e, T1, VCPU, OFF(st.tsc_offset));
-		emit_lea(e, 8, T0, T0, T1, 1, 0);
-		emit_op_reg(e, 4, OP_MOV_STORE, T0, RAX);
-		emit_bytes(e, "\xc4\xc3\xfb\xf0\xd5\x20", 6); /* rorx rdx, r13, 32 */
-		emit_op_reg(e, 4, OP_MOV_STORE, RDX, RDX);
-	}
+	/* RORX and LEA leave the flags alone; RDX's upper half is zero after RDTSC. */
+	emit_bytes(e, "\xc4\x63\xfb\xf0\xea\x20", 6); /* rorx r13, rdx, 32 */
+	emit_lea(e, 8, T0, T0, RAX, 1, 0);
+	emit_load(e, T1, VCPU, OFF(st.tsc_offset));
+	emit_lea(e, 8, T0, T0, T1, 1, 0);
+	emit_op_reg(e, 4, OP_MOV_STORE, T0, RAX);
+	emit_bytes(e, "\xc4\xc3\xfb\xf0\xd5\x20", 6); /* rorx rdx, r13, 32 */
+	emit_op_reg(e, 4, OP_MOV_STORE, RDX, RDX);
 	return true;
 }
 
