@@ -163,6 +163,13 @@ uint8_t *mem_block_ptr(struct mem_block *b)
 	return b->mem->ram + b->offset;
 }
 
+void mem_block_clear(struct mem_block *b)
+{
+	/* Pages that nobody has touched stay so; the others are given back. */
+	if (madvise(mem_block_ptr(b), b->size, MADV_REMOVE) < 0)
+		memset(mem_block_ptr(b), 0, b->size);
+}
+
 uint64_t mem_block_size(const struct mem_block *b)
 {
 	return b->size;

@@ -90,6 +90,8 @@ struct mem_block;
 int mem_block_new(struct mem *m, const char *name, uint64_t size, struct mem_block **ret, struct error *err);
 /* What it holds. Who writes here tells mem_block_written if the guest could run code from it. */
 uint8_t *mem_block_ptr(struct mem_block *b);
+/* Makes it all zeros. While no vCPU runs, or as device memory that no code runs from. */
+void mem_block_clear(struct mem_block *b);
 uint64_t mem_block_size(const struct mem_block *b);
 void mem_block_written(struct mem_block *b, uint64_t offset, uint64_t len);
 

@@ -76,6 +76,14 @@ static void drop(struct client *c)
 	c->dead = true;
 }
 
+/* Input that there is no room for waits in the socket: else the loop would go round for it. */
+static void watch(struct client *c)
+{
+	if (!c->dead)
+		loop_watch_mod(c->control->vm->loop, &c->watch,
+			       (c->in_len < LINE_MAX_SIZE ? EPOLLIN : 0u) | (c->out_len ? EPOLLOUT : 0u));
+}
+
 static void flush(struct client *c)
 {
 	while (!c->dead && c->out_pos < c->out_len) {
@@ -92,8 +100,7 @@ static void flush(struct client *c)
 	}
 	if (c->out_pos == c->out_len)
 		c->out_pos = c->out_len = 0;
-	if (!c->dead)
-		loop_watch_mod(c->control->vm->loop, &c->watch, EPOLLIN | (c->out_len ? EPOLLOUT : 0u));
+	watch(c);
 }
 
 static void send_json(struct client *c, json_t *j)
@@ -140,7 +147,11 @@ static void refuse(struct client *c, const char *fmt, ...)
 	va_start(ap, fmt);
 	vsnprintf(text, sizeof(text), fmt, ap);
 	va_end(ap);
-	answer(c, "error", json_string(text));
+	/* Where it was cut may be inside a character, and a file's name need not be UTF-8. */
+	json_t *sentence = json_string(text);
+	for (size_t n = strlen(text); !sentence && n; sentence = json_string(text))
+		text[--n] = 0;
+	answer(c, "error", sentence);
 }
 
 /* ---- keys ---- */
@@ -266,8 +277,12 @@ static void do_mouse(struct client *c, json_t *args)
 	} names[] = { { "left", INPUT_LEFT }, { "right", INPUT_RIGHT }, { "middle", INPUT_MIDDLE } };
 	unsigned buttons = 0;
 	size_t i;
-	if (!has_keyboard(c) || !vm->display.width)
+	if (!has_keyboard(c))
 		return;
+	if (!vm->display.width) {
+		refuse(c, "this VM has no screen; start it from firmware or with --display");
+		return;
+	}
 	if (!json_is_integer(x) || !json_is_integer(y)) {
 		refuse(c,
 		       "mouse: where? Give \"x\" and \"y\" in pixels, and perhaps \"buttons\" and \"wheel\"");
@@ -286,12 +301,16 @@ static void do_mouse(struct client *c, json_t *args)
 		buttons |= bit;
 	}
 	int64_t px = json_integer_value(x), py = json_integer_value(y);
+	int64_t wheel = json_integer_value(json_object_get(args, "wheel"));
 	unsigned w = vm->display.width, h = vm->display.height;
 	px = px < 0 ? 0 : px >= w ? w - 1 : px;
 	py = py < 0 ? 0 : py >= h ? h - 1 : py;
 	input_pointer(&vm->input, (int)(px * INPUT_ABS_MAX / (int64_t)max_u64(w - 1, 1)),
 		      (int)(py * INPUT_ABS_MAX / (int64_t)max_u64(h - 1, 1)),
-		      (int)json_integer_value(json_object_get(args, "wheel")), buttons, w, h);
+		      (int)(wheel < -127  ? -127
+			    : wheel > 127 ? 127
+					  : wheel),
+		      buttons, w, h);
 	ok(c);
 }
 
@@ -556,6 +575,7 @@ static void consume(struct client *c)
 		refuse(c, "a line has more than %u bytes; send less at once", LINE_MAX_SIZE);
 		drop(c);
 	}
+	watch(c);
 }
 
 static void client_free(struct client *c)
@@ -586,7 +606,8 @@ static void client_event(void *opaque, uint32_t events)
 {
 	struct client *c = opaque;
 	struct control *k = c->control;
-	(void)events;
+	if (c->in_len == LINE_MAX_SIZE && (events & (EPOLLHUP | EPOLLERR)))
+		drop(c); /* nobody is there to be answered */
 	if (c->in_len < LINE_MAX_SIZE) {
 		ssize_t n = recv(c->fd, c->in + c->in_len, LINE_MAX_SIZE - c->in_len, MSG_DONTWAIT);
 		if (n > 0)

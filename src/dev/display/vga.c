@@ -578,7 +578,7 @@ static void vga_reset(struct device *d)
 	v->vbe_index = 0;
 	memset(v->vbe, 0, sizeof(v->vbe));
 	v->vbe[VBE_ID] = VBE_ID_VALUE;
-	memset(v->vram, 0, VGA_VRAM_SIZE);
+	mem_block_clear(v->vram_block);
 	config_written(&v->pci, PCI_COMMAND, 2);
 }
 

@@ -88,6 +88,7 @@
 #define MDIC_WRITE   0x04000000u
 #define MDIC_READ    0x08000000u
 #define MDIC_READY   0x10000000u
+#define MDIC_INT     0x20000000u
 #define MDIC_ERROR   0x40000000u
 #define RCTL_EN      0x02
 #define RCTL_UPE     0x08
@@ -147,7 +148,8 @@ struct e1000 {
 	uint32_t reg[REGS];
 	uint32_t io_addr;
 	uint16_t eeprom[64], phy[32];
-	/* The EEPROM's serial interface: bits shifted in, the word shifted out. */
+	/* The EEPROM's serial interface: bits shifted in; then (state 1) the word shifted out, ee_bits 1 from
+	 * its first bit on. */
 	uint8_t ee_state, ee_bits;
 	uint16_t ee_in, ee_out;
 	struct tx_context context;
@@ -250,16 +252,16 @@ static void write_eecd(struct e1000 *n, uint32_t v)
 		n->ee_state = n->ee_bits = 0;
 		n->ee_in = n->ee_out = 0;
 	} else if ((v & EECD_SK) && !(old & EECD_SK)) { /* a clock's rise */
-		if (n->ee_state == 1) {
+		if (n->ee_state == 1 && !n->ee_bits) {
+			n->ee_bits = 1; /* the word's first bit takes the dummy zero's place */
+		} else if (n->ee_state == 1) {
 			n->ee_out = (uint16_t)(n->ee_out << 1);
 		} else if (n->ee_bits || (v & EECD_DI)) { /* zeros before the start bit are nothing */
 			n->ee_in = (uint16_t)(n->ee_in << 1 | (v & EECD_DI ? 1 : 0));
 			if (++n->ee_bits == 9) {
 				n->ee_state = 1;
 				n->ee_out = n->ee_in >> 6 == 6 ? n->eeprom[n->ee_in & 63] : 0;
-				set(n, EECD, v);
 				n->ee_bits = 0;
-				return; /* a dummy zero comes before the word */
 			}
 		}
 	}
@@ -272,7 +274,7 @@ static uint32_t read_eecd(const struct e1000 *n)
 
 	if (v & EECD_REQ)
 		v |= EECD_GNT;
-	if (n->ee_state == 1 && (n->ee_out & 0x8000))
+	if (n->ee_state == 1 && n->ee_bits && (n->ee_out & 0x8000))
 		v |= EECD_DO;
 	return v;
 }
@@ -308,6 +310,7 @@ static void write_mdic(struct e1000 *n, uint32_t v)
 {
 	unsigned phy = v >> 21 & 31, at = v >> 16 & 31;
 
+	v &= ~MDIC_ERROR;
 	if (phy != 1) {
 		v |= MDIC_ERROR;
 	} else if (v & MDIC_READ) {
@@ -321,7 +324,8 @@ static void write_mdic(struct e1000 *n, uint32_t v)
 			n->phy[at] = (uint16_t)v;
 	}
 	set(n, MDIC, v | MDIC_READY);
-	raise_causes(n, INT_MDAC);
+	if (v & MDIC_INT)
+		raise_causes(n, INT_MDAC);
 }
 
 /* ---- rings ---- */
@@ -347,7 +351,7 @@ static void finish_checksum(uint8_t *p, uint32_t len, unsigned start, unsigned o
 	if (start >= last || offset + 2 > len)
 		return;
 	sum = (uint16_t)~packet_sum(p + start, last - start, 0);
-	packet_put16(p + offset, sum);
+	packet_put16(p + offset, sum ? sum : 0xffff); /* 0 would say "none" in UDP */
 }
 
 static void emit(void *opaque, const uint8_t *frame, size_t len)
@@ -359,6 +363,28 @@ static void emit(void *opaque, const uint8_t *frame, size_t len)
 	count(n, TPT, 1);
 	count64(n, GOTCL, (uint32_t)len + 4);
 	count64(n, TOTL, (uint32_t)len + 4);
+}
+
+/* Puts the VLAN tag into a frame of len bytes that has room for it. The length that it has then. */
+static uint32_t insert_tag(const struct e1000 *n, uint8_t *frame, uint32_t len)
+{
+	memmove(frame + 16, frame + 12, len - 12);
+	packet_put16(frame + 12, (uint16_t)get(n, VET));
+	packet_put16(frame + 14, n->tx_tag);
+	return len + 4;
+}
+
+static void emit_segment(void *opaque, const uint8_t *frame, size_t len)
+{
+	struct e1000 *n = opaque;
+	uint8_t tagged[NET_FRAME_USUAL + 4];
+
+	if (n->tx_vlan && len <= NET_FRAME_USUAL) {
+		memcpy(tagged, frame, len);
+		emit(n, tagged, insert_tag(n, tagged, (uint32_t)len));
+	} else {
+		emit(n, frame, len);
+	}
 }
 
 /* A whole TCP segment of which the card makes several: its headers are right but for lengths and checksums.
@@ -381,22 +407,17 @@ static void send_tso(struct e1000 *n)
 	packet_put16(p + t.tcp + 16, 0);
 	uint32_t sum = packet_sum(p + t.ip + 12, 8, 6u + tcp_len);
 	packet_put16(p + t.tcp + 16, (uint16_t)~packet_sum(p + t.tcp, tcp_len, sum));
-	if (net_big_tx(n->net) || n->tx_len <= NET_FRAME_USUAL)
-		emit(n, p, n->tx_len);
+	if ((net_big_tx(n->net) && !n->tx_vlan) || n->tx_len <= NET_FRAME_USUAL)
+		emit_segment(n, p, n->tx_len);
 	else
-		packet_segment4(p, n->tx_len, c->mss, emit, n);
+		packet_segment4(p, n->tx_len, c->mss, emit_segment, n);
 }
 
 static void send_frame(struct e1000 *n)
 {
 	const struct tx_context *c = &n->context;
 
-	if (n->tx_vlan && n->tx_len + 4 <= TX_MAX && n->tx_len >= 12) {
-		memmove(n->tx + 16, n->tx + 12, n->tx_len - 12);
-		packet_put16(n->tx + 12, (uint16_t)get(n, VET));
-		packet_put16(n->tx + 14, n->tx_tag);
-		n->tx_len += 4;
-	}
+	/* The context's offsets are those of the frame in memory (3.3.6): the tag goes in last. */
 	if (n->tx_tse) {
 		send_tso(n);
 	} else if (n->tx_len >= NET_ETH_HEADER) {
@@ -404,6 +425,8 @@ static void send_frame(struct e1000 *n)
 			finish_checksum(n->tx, n->tx_len, c->tucss, c->tucso, c->tucse);
 		if (n->tx_popts & POPTS_IXSM)
 			finish_checksum(n->tx, n->tx_len, c->ipcss, c->ipcso, c->ipcse);
+		if (n->tx_vlan)
+			n->tx_len = insert_tag(n, n->tx, n->tx_len); /* tx_len <= TX_MAX - 4 */
 		emit(n, n->tx, n->tx_len);
 	}
 	n->tx_len = 0;
@@ -462,7 +485,7 @@ static void take_data(struct e1000 *n, const uint8_t *d)
 static void transmit(struct e1000 *n)
 {
 	struct ring r = ring(n, TDBAL);
-	uint32_t causes = INT_TXQE;
+	uint32_t causes = 0;
 
 	if (n->sending || !(get(n, TCTL) & TCTL_EN) || !r.size)
 		return;
@@ -487,18 +510,18 @@ static void transmit(struct e1000 *n)
 	}
 	n->sending = false;
 	net_flush(n->net);
-	raise_causes(n, causes);
+	raise_causes(n, causes | (get(n, TDH) == get(n, TDT) ? INT_TXQE : 0));
 }
 
 /* ---- reception ---- */
 
-static bool wanted(const struct e1000 *n, const uint8_t *frame)
+static bool wanted(const struct e1000 *n, const uint8_t *frame, size_t len)
 {
 	static const uint8_t broadcast[6] = { 0xff, 0xff, 0xff, 0xff, 0xff, 0xff };
 	static const uint8_t shifts[4] = { 4, 3, 2, 0 };
 	uint32_t rctl = get(n, RCTL);
 
-	if ((rctl & RCTL_VFE) && packet_get16(frame + 12) == (uint16_t)get(n, VET)) {
+	if ((rctl & RCTL_VFE) && len >= 16 && packet_get16(frame + 12) == (uint16_t)get(n, VET)) {
 		unsigned id = packet_get16(frame + 14) & 0xfff;
 
 		if (!(get(n, VFTA + id / 32 * 4) >> (id % 32) & 1))
@@ -563,7 +586,7 @@ static bool receive(void *opaque, const uint8_t *frame, size_t len, const struct
 	(void)info;
 	if (!(get(n, RCTL) & RCTL_EN) || !pci_bus_master(&n->pci))
 		return true; /* the cable ends nowhere */
-	if (len < NET_ETH_HEADER || len > NET_FRAME_USUAL + 4 || !wanted(n, frame))
+	if (len < NET_ETH_HEADER || len > NET_FRAME_USUAL + 4 || !wanted(n, frame, len))
 		return true;
 	status = rx_checksum_status(n, frame, len);
 	memcpy(buf, frame, len);
@@ -788,6 +811,7 @@ static int e1000_loaded(void *obj, struct error *err)
 	if (n->tx_len > TX_MAX - 4 || n->ee_state > 1 || n->ee_bits > 9)
 		return error_set(err, EINVAL,
 				 "the saved state of the network card (e1000) is impossible; it is damaged");
+	n->irq_not_before = 0; /* of the clock as it was before */
 	if (get(n, ICR) & get(n, IMS))
 		loop_timer_arm(&n->irq_timer, clock_now_ns(n->board->clock));
 	return pci_device_loaded(&n->pci, err);

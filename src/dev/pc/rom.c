@@ -10,8 +10,9 @@
  * the real thing; erasing sets a whole block to ones.
  *
  * Changes reach the file when the array is shown again and at the latest when
- * the event loop comes round, in the order in which they were made.  A failure
- * sets the status register's program or erase bit, so that the guest knows.
+ * the event loop comes round.  A failure sets the status register's program bit,
+ * so that the guest knows; what did not get there is tried again with the next
+ * change and at the end.
  */
 #include "dev/pc/rom.h"
 
@@ -118,12 +119,13 @@ struct flash {
 	uint16_t buffer_left; /* bytes that are still to come */
 	uint8_t buffer[ERASE_BLOCK], buffer_set[ERASE_BLOCK / 8];
 	uint64_t dirty_from, dirty_to; /* changed, not yet in the file */
+	bool failing;                  /* the last attempt failed; said so */
 	struct loop_work sync;
 };
 
 /* ---- the file ---- */
 
-static void write_back(struct flash *f, uint8_t error_bit)
+static void write_back(struct flash *f)
 {
 	const uint8_t *p = mem_block_ptr(f->block);
 
@@ -134,19 +136,22 @@ static void write_back(struct flash *f, uint8_t error_bit)
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n <= 0) {
-			log_error("%s: the firmware's variables cannot be saved: %s; make room there",
-				  f->name, strerror(n < 0 ? errno : EIO));
-			f->status |= error_bit;
-			break;
+			if (!f->failing)
+				log_error("%s: the firmware's variables cannot be saved: %s; make room there",
+					  f->name, strerror(n < 0 ? errno : EIO));
+			f->failing = true;
+			f->status |= ST_PROGRAM_ERROR;
+			return;
 		}
 		f->dirty_from += (uint64_t)n;
 	}
+	f->failing = false;
 	f->dirty_from = f->dirty_to = 0;
 }
 
 static void sync_work(void *opaque)
 {
-	write_back(opaque, ST_PROGRAM_ERROR);
+	write_back(opaque);
 }
 
 static void changed(struct flash *f, uint64_t offset, uint64_t len)
@@ -172,7 +177,7 @@ static void show(struct flash *f, uint8_t what)
 	if (was_array == is_array && f->region.mapped)
 		return;
 	if (is_array)
-		write_back(f, ST_PROGRAM_ERROR);
+		write_back(f);
 	mem_unmap_mmio(f->board->mem, &f->region);
 	f->region.block = is_array ? f->block : NULL;
 	mem_map_mmio(f->board->mem, &f->region);
@@ -215,6 +220,7 @@ static void command(struct flash *f, uint64_t offset, uint8_t v)
 		break;
 	case CMD_BUFFER:
 		f->next = NEXT_COUNT;
+		f->status |= ST_READY; /* drivers wait for the buffer before they give the count */
 		f->buffer_at = (uint32_t)align_down(offset, ERASE_BLOCK);
 		memset(f->buffer_set, 0, sizeof(f->buffer_set));
 		break;
@@ -257,9 +263,10 @@ static void write_byte(struct flash *f, uint64_t offset, uint8_t v)
 		if (v == CMD_CONFIRM)
 			erase(f, offset);
 		else
-			f->status |= ST_SEQUENCE;
+			f->status |= ST_READY | ST_SEQUENCE;
 		break;
 	case NEXT_LOCK: /* no block can be locked, so unlocking succeeds */
+		f->status |= ST_READY;
 		break;
 	case NEXT_COUNT:
 		f->buffer_left = (uint16_t)(v + 1);
@@ -267,7 +274,7 @@ static void write_byte(struct flash *f, uint64_t offset, uint8_t v)
 		break;
 	case NEXT_DATA:
 		if (align_down(offset, ERASE_BLOCK) != f->buffer_at) {
-			f->status |= ST_SEQUENCE;
+			f->status |= ST_READY | ST_SEQUENCE;
 			break;
 		}
 		f->buffer[offset % ERASE_BLOCK] = v;
@@ -278,7 +285,7 @@ static void write_byte(struct flash *f, uint64_t offset, uint8_t v)
 		if (v == CMD_CONFIRM)
 			program_buffer(f);
 		else
-			f->status |= ST_SEQUENCE;
+			f->status |= ST_READY | ST_SEQUENCE;
 		break;
 	}
 }
@@ -415,7 +422,7 @@ static void flash_free(struct device *d)
 	struct flash *f = (struct flash *)d;
 
 	loop_unpost(f->board->loop, &f->sync);
-	write_back(f, ST_PROGRAM_ERROR);
+	write_back(f);
 	mem_unmap_mmio(f->board->mem, &f->region);
 	free(f);
 }
