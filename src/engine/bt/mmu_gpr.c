@@ -319,14 +319,12 @@ void mmu_jc_enter(struct vcpu *v, bool user, uint64_t va, void *code, bool cross
 	unsigned i = jc_index(va);
 	struct jc_entry *j = &a->jc[user][i];
 
-	if (j->code && j->va != va) {
-		/* The one that it drives out goes to its second place, if this is its first. */
-		if (jc_index(j->va) == i) {
-			a->jc[user][i ^ 1] = *j;
-			touch(&a->jc_touched[user], i ^ 1);
-			if (!user && a->local_jc.n)
-				touch(&a->local_jc, i ^ 1);
-		}
+	/* The one that it drives out goes to its second place, if this is its first. */
+	if (j->code && j->va != va && jc_index(j->va) == i) {
+		a->jc[user][i ^ 1] = *j;
+		touch(&a->jc_touched[user], i ^ 1);
+		if (!user && a->local_jc.n)
+			touch(&a->local_jc, i ^ 1);
 	}
 	*j = (struct jc_entry){ va, code };
 	touch(&a->jc_touched[user], i);
@@ -542,6 +540,7 @@ static void asid_clear(struct asid *a)
 void mmu_stress_flush(struct vcpu *v)
 {
 	asid_clear(v->asid);
+	asid_clear(&v->asids[ASID_SHARED]);
 }
 
 static void drop_all(struct vcpu *v)

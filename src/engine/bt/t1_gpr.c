@@ -170,7 +170,7 @@ static uint64_t slow_group(struct vcpu *v, uint64_t va, unsigned size, unsigned 
 	uint64_t pa;
 
 	v->direct_skip = DIRECT_SKIP;
-	if ((va & 0xfff) + size > PAGE_SIZE)
+	if (!canonical(va) || v->dr_watch || (va & 0xfff) + size > PAGE_SIZE)
 		return 0;
 	if (mmu_host(v, va, acc, &host, &pa, &code)) {
 		v->exc.present = false;
@@ -191,15 +191,11 @@ uint64_t t1_slow_mem(struct vcpu *v, uint64_t va, uint32_t info)
 	/* Non-canonical addresses, devices and faults are for t1_fault and the interpreter. */
 	v->fault_info = 0;
 	v->direct_skip = 0;
-	if (!size || !canonical(va) || v->dr_watch || (info & MISS_MASKED)) {
-		if (!(info & MISS_GROUP))
-			return 1;
-		v->direct_skip = DIRECT_SKIP;
-		return 0;
-	}
 	v->st.rflags = (v->st.rflags & ~(uint64_t)FLAG_AC) | (v->acflag ? FLAG_AC : 0);
 	if (info & MISS_GROUP)
 		return slow_group(v, va, size * 16, acc, info & MISS_GROUP_ANY);
+	if (!size || !canonical(va) || v->dr_watch || (info & MISS_MASKED))
+		return 1;
 	if ((va & 0xfff) + size > PAGE_SIZE)
 		return slow_crossing(v, va, size, acc, info);
 	if (mmu_host(v, va, acc, &host, &pa, &code)) {

@@ -276,6 +276,14 @@ static void collect(struct tr *t)
 	}
 }
 
+/* The way of exit x out of the block while it is not linked. */
+static void emit_link(struct tr *t, const struct cold *x)
+{
+	tr_emit_pc(t, T0, x->rip);
+	emit_mov_imm(&t->e, T1, (uint64_t)&t->b->exits[x->exit]);
+	emit_jmp(&t->e, t->v->cache->stub_link);
+}
+
 static void emit_cold(struct tr *t)
 {
 	struct emit *e = &t->e;
@@ -311,9 +319,7 @@ static void emit_cold(struct tr *t)
 			out->patch = e->p;
 			emit4(e, 0);
 			out->cold = emit_here(e);
-			tr_emit_pc(t, T0, x->rip);
-			emit_mov_imm(e, T1, (uint64_t)&t->b->exits[x->exit]);
-			emit_jmp(e, c->stub_link);
+			emit_link(t, x);
 			break;
 		}
 		case COLD_EXIT:
@@ -328,9 +334,7 @@ static void emit_cold(struct tr *t)
 			}
 			if (x->save_flags)
 				tr_save_flags(t, true);
-			tr_emit_pc(t, T0, x->rip);
-			emit_mov_imm(e, T1, (uint64_t)&t->b->exits[x->exit]);
-			emit_jmp(e, c->stub_link);
+			emit_link(t, x);
 			t->exits[x->exit].way = e->p - 4;
 			break;
 		case COLD_INTERP:
