@@ -20,6 +20,7 @@
 #include "dev/pci/pci.h"
 #include "dev/timer/pit.h"
 #include "dev/timer/rtc.h"
+#include "fuzz_input.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
@@ -33,8 +34,7 @@ struct card {
 };
 
 struct fuzz {
-	const uint8_t *data;
-	size_t left;
+	struct fuzz_input in;
 	struct mutex io;
 	struct clock clock;
 	struct board b;
@@ -52,19 +52,12 @@ struct fuzz {
 
 static uint8_t u8(struct fuzz *f)
 {
-	if (!f->left)
-		return 0;
-	f->left--;
-	return *f->data++;
+	return fuzz_u8(&f->in);
 }
 
 static uint32_t u32(struct fuzz *f)
 {
-	uint32_t v = u8(f);
-
-	v |= (uint32_t)u8(f) << 8;
-	v |= (uint32_t)u8(f) << 16;
-	return v | (uint32_t)u8(f) << 24;
+	return fuzz_u32(&f->in);
 }
 
 /* ---- the board ---- */
@@ -315,22 +308,11 @@ static void msr_access(struct fuzz *f)
 static void save_and_load(struct fuzz *f)
 {
 	struct state_buf s = { 0 };
-	unsigned damage = u8(f) & 3;
 
-	for (struct device *d = f->b.devices; d; d = d->next)
-		if (d->cls->state && state_save(&s, d->cls->state, d->instance, d) < 0)
-			abort();
-	for (unsigned i = 0; i < damage; i++) {
-		uint32_t at = u32(f);
-
-		s.data[at % s.len] ^= u8(f);
-	}
+	fuzz_save(&f->b, &f->in, &s);
 	mutex_lock(&f->io);
-	for (struct device *d = f->b.devices; d; d = d->next)
-		if (d->cls->state && state_load(&s, d->cls->state, d->instance, d, NULL) < 0)
-			break;
+	fuzz_load(&f->b, &s);
 	mutex_unlock(&f->io);
-	state_buf_free(&s);
 }
 
 static void under_io_lock(struct fuzz *f, uint8_t op)
@@ -441,10 +423,10 @@ static void step(struct fuzz *f)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-	struct fuzz f = { .data = data, .left = size };
+	struct fuzz f = { .in = { data, size } };
 
 	make_board(&f);
-	for (unsigned i = 0; f.left && i < MAX_OPS; i++)
+	for (unsigned i = 0; f.in.left && i < MAX_OPS; i++)
 		step(&f);
 	board_free_devices(&f.b);
 	loop_free(f.b.loop);

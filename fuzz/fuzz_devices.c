@@ -18,6 +18,7 @@
 #include "dev/pc/debugcon.h"
 #include "dev/pc/rom.h"
 #include "dev/pci/pci.h"
+#include "fuzz_input.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
@@ -36,8 +37,7 @@ struct wire {
 };
 
 struct fuzz {
-	const uint8_t *data;
-	size_t left;
+	struct fuzz_input in;
 	struct mutex io;
 	struct clock clock;
 	struct board b;
@@ -57,24 +57,17 @@ struct fuzz {
 
 static uint8_t u8(struct fuzz *f)
 {
-	if (!f->left)
-		return 0;
-	f->left--;
-	return *f->data++;
+	return fuzz_u8(&f->in);
 }
 
 static uint32_t u16(struct fuzz *f)
 {
-	uint32_t v = u8(f);
-
-	return v | (uint32_t)u8(f) << 8;
+	return fuzz_u16(&f->in);
 }
 
 static uint32_t u32(struct fuzz *f)
 {
-	uint32_t v = u16(f);
-
-	return v | u16(f) << 16;
+	return fuzz_u32(&f->in);
 }
 
 /* ---- the board ---- */
@@ -251,20 +244,9 @@ static void run_loop(struct fuzz *f)
 static void save_and_load(struct fuzz *f)
 {
 	struct state_buf s = { 0 };
-	unsigned damage = u8(f) & 3;
 
-	for (struct device *d = f->b.devices; d; d = d->next)
-		if (d->cls->state && state_save(&s, d->cls->state, d->instance, d) < 0)
-			abort();
-	for (unsigned i = 0; i < damage; i++) {
-		uint32_t at = u32(f);
-
-		s.data[at % s.len] ^= u8(f);
-	}
-	for (struct device *d = f->b.devices; d; d = d->next)
-		if (d->cls->state && state_load(&s, d->cls->state, d->instance, d, NULL) < 0)
-			break;
-	state_buf_free(&s);
+	fuzz_save(&f->b, &f->in, &s);
+	fuzz_load(&f->b, &s);
 }
 
 static void look(struct fuzz *f)
@@ -396,10 +378,10 @@ static void step(struct fuzz *f)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-	struct fuzz f = { .data = data, .left = size };
+	struct fuzz f = { .in = { data, size } };
 
 	make_board(&f);
-	for (unsigned i = 0; f.left && i < MAX_OPS; i++)
+	for (unsigned i = 0; f.in.left && i < MAX_OPS; i++)
 		step(&f);
 	mutex_lock(&f.io);
 	board_free_devices(&f.b);

@@ -23,6 +23,7 @@
 #include "dev/usb/xhci.h"
 #include "dev/virtio/virtio_pci.h"
 #include "dev/virtio/virtio_scsi.h"
+#include "fuzz_input.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
@@ -32,8 +33,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 #define DISK_SIZE (1440u << 10)
 
 struct fuzz {
-	const uint8_t *data;
-	size_t left;
+	struct fuzz_input in;
 	struct mutex io;
 	struct clock clock;
 	struct board b;
@@ -53,24 +53,17 @@ struct fuzz {
 
 static uint8_t u8(struct fuzz *f)
 {
-	if (!f->left)
-		return 0;
-	f->left--;
-	return *f->data++;
+	return fuzz_u8(&f->in);
 }
 
 static uint32_t u16(struct fuzz *f)
 {
-	uint32_t v = u8(f);
-
-	return v | (uint32_t)u8(f) << 8;
+	return fuzz_u16(&f->in);
 }
 
 static uint32_t u32(struct fuzz *f)
 {
-	uint32_t v = u16(f);
-
-	return v | u16(f) << 16;
+	return fuzz_u32(&f->in);
 }
 
 /* ---- the board ---- */
@@ -201,21 +194,10 @@ static void drain(struct fuzz *f)
 static void save_and_load(struct fuzz *f)
 {
 	struct state_buf s = { 0 };
-	unsigned damage = u8(f) & 3;
 
 	drain(f);
-	for (struct device *d = f->b.devices; d; d = d->next)
-		if (d->cls->state && state_save(&s, d->cls->state, d->instance, d) < 0)
-			abort();
-	for (unsigned i = 0; i < damage; i++) {
-		uint32_t at = u32(f);
-
-		s.data[at % s.len] ^= u8(f);
-	}
-	for (struct device *d = f->b.devices; d; d = d->next)
-		if (d->cls->state && state_load(&s, d->cls->state, d->instance, d, NULL) < 0)
-			break;
-	state_buf_free(&s);
+	fuzz_save(&f->b, &f->in, &s);
+	fuzz_load(&f->b, &s);
 }
 
 /* Bytes for commands, rings and tables. */
@@ -314,10 +296,10 @@ static void step(struct fuzz *f)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-	struct fuzz f = { .data = data, .left = size };
+	struct fuzz f = { .in = { data, size } };
 
 	make_board(&f);
-	for (unsigned i = 0; f.left && i < MAX_OPS; i++)
+	for (unsigned i = 0; f.in.left && i < MAX_OPS; i++)
 		step(&f);
 	mutex_lock(&f.io);
 	drain(&f);
