@@ -184,6 +184,11 @@ static inline void emit_jmp_mem(struct emit *e, unsigned base, int32_t disp)
 	emit_mem(e, 4, base, EMIT_NO_REG, 1, disp);
 }
 
+static inline void emit_jmp_reg(struct emit *e, unsigned reg)
+{
+	emit_op_reg(e, 4, 0xff, 4, reg);
+}
+
 static inline void emit_call_mem(struct emit *e, unsigned base, int32_t disp)
 {
 	emit_rex(e, 0, 2, EMIT_NO_REG, base, false);

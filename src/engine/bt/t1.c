@@ -267,12 +267,14 @@ bool t1_fault_signal(struct vcpu *v, ucontext_t *uc)
 		if (off < b->map[i].host_end) {
 			/* The copied instruction changed nothing; flags that were in RFLAGS go where the exit
 			 * expects them. */
+			bool redo = !b->map[i].in_host && b->map[i].redo;
+
 			if (b->map[i].in_host)
 				v->t1_flags =
 				    ((uint64_t)r[REG_EFL] & 0xff) << 8 | ((uint64_t)r[REG_EFL] >> 11 & 1);
 			v->st.rip = cache_rip(v, b, b->map[i].guest_off);
 			v->exit_reason = T1_EXIT_INTERP;
-			r[REG_RIP] = (greg_t)t1_exit;
+			r[REG_RIP] = redo ? (greg_t)(b->code + b->map[i].redo) : (greg_t)t1_exit;
 			r[REG_EFL] &= ~(greg_t)(FLAG_TF | FLAG_DF | FLAG_AC);
 			return true;
 		}

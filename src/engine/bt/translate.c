@@ -284,6 +284,15 @@ static void emit_link(struct tr *t, const struct cold *x)
 	emit_jmp(&t->e, t->v->cache->stub_link);
 }
 
+/* Flags that were not saved: T1 is free. */
+static void emit_redo(struct tr *t, const struct cold *x)
+{
+	if (!x->redo_flags)
+		return;
+	tr_redo_flags(t, &x->redo, T1);
+	tr_save_flags(t, true);
+}
+
 static void emit_cold(struct tr *t)
 {
 	struct emit *e = &t->e;
@@ -292,12 +301,16 @@ static void emit_cold(struct tr *t)
 	for (unsigned k = 0; k < t->n_cold; k++) {
 		struct cold *x = &t->cold[k];
 		uint8_t *here = emit_here(e);
-		int32_t rel = (int32_t)(here - (x->patch + e->exec_delta + 4));
 
-		memcpy(x->patch, &rel, 4);
+		if (x->patch) {
+			int32_t rel = (int32_t)(here - (x->patch + e->exec_delta + 4));
+
+			memcpy(x->patch, &rel, 4);
+		}
 		switch (x->kind) {
 		case COLD_MISS:
 			emit_op_mem(e, 8, OP_XOR_LOAD, T0, T1, x->tag);
+			emit_redo(t, x);
 			emit_mov_imm(e, T1, x->info);
 			emit_call_mem(e, VCPU, OFF(slow_mem));
 			emit_jmp(e, x->retry);
@@ -310,6 +323,7 @@ static void emit_cold(struct tr *t)
 			struct block_exit *out = &t->exits[x->exit];
 
 			emit_op_mem(e, 8, OP_XOR_LOAD, T0, T1, x->tag);
+			emit_redo(t, x);
 			emit_mov_imm(e, T1, x->info);
 			emit_call_mem(e, VCPU, OFF(slow_mem));
 			emit_jmp(e, x->retry);
@@ -342,6 +356,12 @@ static void emit_cold(struct tr *t)
 				tr_save_flags(t, true);
 			tr_emit_pc(t, T0, x->rip);
 			emit_jmp(e, c->stub_interp);
+			break;
+		case COLD_REDO:
+			x->at = (uint16_t)(here - t->b->code);
+			emit_redo(t, x);
+			emit_mov_imm(e, T1, (uint64_t)t1_exit);
+			emit_jmp_reg(e, T1);
 			break;
 		}
 	}
@@ -381,15 +401,18 @@ static bool emit_hot(struct tr *t)
 		struct insn *in = &t->in[t->i];
 		struct insn_map *m = &t->map[t->i];
 
-		if (t->n_cold + 4 > MAX_COLD || t->n_exits + 2 > MAX_EXITS)
+		if (t->n_cold + 6 > MAX_COLD || t->n_exits + 2 > MAX_EXITS)
 			break;
 		m->in_host = false;
+		m->redo = 0;
+		tr_before_insn(t, in);
 		if (!translate_insn(t, in)) {
 			if (t->i)
 				tr_exit_interp(t);
 			break;
 		}
 		b->vector |= in->unit != UNIT_INT;
+		tr_after_insn(t, in);
 		m->host_end = (uint16_t)((uint8_t *)emit_here(&t->e) - b->code);
 		m->guest_off = (uint16_t)(t->va - b->va);
 		t->va = tr_pc_mask(t, t->va + in->len);
@@ -473,6 +496,9 @@ static void keep_records(struct tr *t)
 	/* emit_cold has written the exits' addresses into the code: right behind the block. */
 	cache_alloc(c, sizeof *b->exits * t->n_exits);
 	memcpy(b->exits, t->exits, sizeof *b->exits * t->n_exits);
+	for (unsigned i = 0; i < t->i; i++)
+		if (t->map[i].redo)
+			t->map[i].redo = t->cold[t->map[i].redo - 1].at;
 	b->map = cache_alloc(c, sizeof *b->map * t->i);
 	memcpy(b->map, t->map, sizeof *b->map * t->i);
 	if (t->special_patch) {
@@ -541,7 +567,7 @@ static void emit_leave(struct emit *e, enum t1_exit why)
 {
 	emit_store_imm(e, 8, VCPU, OFF(exit_reason), why);
 	emit_mov_imm(e, T1, (uint64_t)t1_exit);
-	emit_op_reg(e, 4, 0xff, 4, T1); /* jmp r14 */
+	emit_jmp_reg(e, T1);
 }
 
 void translate_stubs(struct vcpu *v)

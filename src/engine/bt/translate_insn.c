@@ -148,6 +148,9 @@ void tr_copy_insn(struct tr *t, const struct insn *in)
 		/* RBX..RDI are no implicit operands of anything but string instructions and CMPXCHG8B/16B. */
 		uint32_t busy = in->regs_read | in->regs_written | 1u << RSP;
 
+		if (t->where & CAN_REDO)
+			busy |= t->redo.inputs;
+
 		for (borrowed = RBX; busy >> borrowed & 1; borrowed++)
 			;
 		emit_store(&t->e, borrowed, VCPU, OFF(scratch[3]));
@@ -162,6 +165,8 @@ void tr_copy_insn(struct tr *t, const struct insn *in)
 	    ((in->flags_written | in->flags_undefined) && (live_after & ~tr_insn_kills(t, in))))
 		tr_want_flags(t, in->has_mem || n_high);
 	t->map[t->i].in_host = t->where & IN_HOST;
+	if (in->unit != UNIT_INT || in->mnemonic == ZYDIS_MNEMONIC_DIV || in->mnemonic == ZYDIS_MNEMONIC_IDIV)
+		tr_fault_flags(t);
 	reencode(&t->e, in, map, &m);
 	for (unsigned k = 0; k < n_high; k++)
 		if (in->regs_written >> high[k] & 1)
@@ -239,7 +244,7 @@ static void push_host(struct tr *t, enum push_what what, int64_t val)
 	struct ea a = stack_ea(t, RSP, -(int32_t)size);
 	struct host_mem m;
 
-	free_reg = tr_check(t, &a, size, MISS_WRITE, t->live[t->i + 1], &m);
+	free_reg = tr_check(t, &a, size, MISS_WRITE, t->live[t->i], &m);
 	if ((what == PUSH_IMM || (what == PUSH_PC && !t->pic)) && tr_fits32(size == 4 ? (int32_t)val : val)) {
 		emit_rex(e, size == 8, 0, m.index, m.base, false);
 		emit1(e, 0xc7);
@@ -299,7 +304,7 @@ static bool tr_pop(struct tr *t, const struct insn *in)
 	    in->ops[0].cls == ZYDIS_REGCLASS_SEGMENT)
 		return false;
 	dst = tr_host_reg(in->ops[0].reg);
-	r = tr_check(t, &a, t->mode, 0, t->live[t->i + 1], &m);
+	r = tr_check(t, &a, t->mode, 0, t->live[t->i], &m);
 	if (dst == EMIT_NO_REG) {
 		emit_mem_op(t, t->mode, OP_MOV_LOAD, r, &m);
 		emit_store(e, r, VCPU, OFF_GPR(in->ops[0].reg));
@@ -319,7 +324,7 @@ static bool tr_leave(struct tr *t, const struct insn *in)
 
 	if (in->opsize != t->mode)
 		return false;
-	r = tr_check(t, &a, t->mode, 0, t->live[t->i + 1], &m);
+	r = tr_check(t, &a, t->mode, 0, t->live[t->i], &m);
 	emit_mem_op(t, t->mode, OP_MOV_LOAD, r, &m);
 	emit_lea(&t->e, t->mode, GSP, RBP, EMIT_NO_REG, 1, (int32_t)t->mode);
 	emit_op_reg(&t->e, t->mode, OP_MOV_STORE, r, RBP);
@@ -421,6 +426,7 @@ static bool tr_jcc(struct tr *t, const struct insn *in)
 
 		if (in->addrsize == 2)
 			return false;
+		tr_flags_for_exit(t);
 		if (loop)
 			emit_lea(e, in->addrsize, RCX, RCX, EMIT_NO_REG, 1, -1);
 		if (in->addrsize == 4)
@@ -478,7 +484,8 @@ static void tr_pushf(struct tr *t)
 		uint8_t shift;
 	} bits[] = { { OFF(iflag), 9 }, { OFF(dflag), 10 }, { OFF(acflag), 18 }, { OFF(t1_flags), 11 } };
 
-	tr_spare_flags(t, FLAGS_ARITH);
+	tr_flags_to_mem(t, false);
+	t->where &= ~(unsigned)IN_HOST;
 	emit_bytes(e, "\x44\x0f\xb6", 3); /* movzx r13d, byte [AH image] */
 	emit_mem(e, T0, VCPU, EMIT_NO_REG, 1, OFF(t1_flags) + 1);
 	emit_op_mem(e, 8, 0x0b, T0, VCPU, OFF(sysflags)); /* or */
@@ -505,7 +512,8 @@ static bool tr_sti(struct tr *t, const struct insn *in)
 	struct emit *e = &t->e;
 	uint8_t *skip;
 
-	tr_spare_flags(t, t->live[t->i + 1]);
+	tr_flags_to_mem(t, false);
+	t->where &= ~(unsigned)IN_HOST;
 	store_byte(t, OFF(iflag), 1);
 	emit1(e, 0x83); /* cmp dword [irq_request], 0 */
 	emit_mem(e, 7, VCPU, EMIT_NO_REG, 1, OFF(irq_request));

@@ -23,9 +23,20 @@
 	((int32_t)(offsetof(struct vcpu, st.seg) + (s) * sizeof(struct x86_seg) +                            \
 		   offsetof(struct x86_seg, base)))
 
-enum where { IN_HOST = 1, IN_MEM = 2 };
+enum where { IN_HOST = 1, IN_MEM = 2, CAN_REDO = 4 };
 
-enum cold_kind { COLD_MISS, COLD_GROUP, COLD_EXIT, COLD_INTERP };
+/* How the processor can make flags again: translate_flags.c. */
+enum redo_op { REDO_CMP, REDO_TEST, REDO_ADD, REDO_SUB };
+
+struct redo {
+	enum redo_op op;
+	uint8_t size;     /* of the operands, in bytes */
+	uint8_t dst, src; /* guest registers; src REG_NONE: imm. ADD's and SUB's dst holds the result. */
+	uint16_t inputs;  /* a bit for each register */
+	int32_t imm;
+};
+
+enum cold_kind { COLD_MISS, COLD_GROUP, COLD_EXIT, COLD_INTERP, COLD_REDO };
 
 struct cold {
 	enum cold_kind kind;
@@ -37,6 +48,9 @@ struct cold {
 	uint64_t rip;    /* COLD_GROUP, COLD_EXIT, COLD_INTERP */
 	unsigned exit;   /* COLD_GROUP, COLD_EXIT: index */
 	bool save_flags; /* COLD_INTERP, COLD_EXIT: flags are in RFLAGS only */
+	bool redo_flags; /* COLD_MISS, COLD_GROUP, COLD_REDO: they are to be made */
+	struct redo redo;
+	uint16_t at; /* COLD_REDO: offset of its code */
 };
 
 struct tr {
@@ -48,6 +62,8 @@ struct tr {
 	unsigned mode;       /* 8 or 4 */
 	bool pic;            /* position-independent: see the essay */
 	unsigned where;      /* enum where bits: where valid flags are */
+	struct redo redo;    /* where & CAN_REDO: how to make them */
+	unsigned redo_cold;  /* and the COLD_REDO that does so: its index + 1, 0: none */
 	uint32_t flags;      /* BLOCK_* */
 	unsigned n, i;
 	unsigned n_cold;
@@ -76,17 +92,32 @@ struct ea {
 	bool pcrel;    /* and it is relative to RIP */
 };
 
-/* ---- flags, exits, memory (translate_mem.c) ---- */
-/* A code address into a host register; flags survive. */
-void tr_emit_pc(struct tr *t, unsigned reg, uint64_t va);
+/* ---- flags (translate_flags.c) ---- */
 /* From RFLAGS to t1_flags. RFLAGS survives. t1_free: T1 need not. */
 void tr_save_flags(struct tr *t, bool t1_free);
 /* From t1_flags to RFLAGS. */
 void tr_load_flags(struct tr *t, bool t1_free);
-/* Before host flags are destroyed while `needed` of them are wanted later. */
+/* Makes flags in RFLAGS. tmp: a host register that may be destroyed, or EMIT_NO_REG. */
+void tr_redo_flags(struct tr *t, const struct redo *r, unsigned tmp);
+/* They are nowhere, but can be made. */
+bool tr_redo_only(const struct tr *t);
+/* Before host flags are destroyed while `needed` of them are wanted later. T0 is destroyed. */
 void tr_spare_flags(struct tr *t, uint32_t needed);
+/* Before C sees them, or code that is not known. operands: T0 is in use. */
+void tr_flags_to_mem(struct tr *t, bool operands);
+/* Before a jump to another block: into RFLAGS if they are nowhere. T0 is destroyed. */
+void tr_flags_for_exit(struct tr *t);
+/* Around each instruction: can the flags still be made again? */
+void tr_before_insn(struct tr *t, const struct insn *in);
+void tr_after_insn(struct tr *t, const struct insn *in);
 /* Before an instruction that needs the flags in RFLAGS. operands: T0 and T1 hold some of its operands. */
 void tr_want_flags(struct tr *t, bool operands);
+
+/* ---- exits, memory (translate_mem.c) ---- */
+/* A code address into a host register; flags survive. */
+void tr_emit_pc(struct tr *t, unsigned reg, uint64_t va);
+/* The current instruction, with the flags as they are, may fault in the host. */
+void tr_fault_flags(struct tr *t);
 /* The rel32 of a jump (opcode already emitted) to guest address va. */
 void tr_exit_jump(struct tr *t, uint64_t va);
 /* Ends the block: to a known address; to the address in T0; with the instruction done by C; before it, by the

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The translator: flags, ways out of a block, memory operands. */
+/* The translator: ways out of a block, memory operands. */
 #include <string.h>
 
 #include "engine/bt/translate_internal.h"
@@ -15,77 +15,6 @@ void tr_emit_pc(struct tr *t, unsigned reg, uint64_t va)
 	emit_lea(&t->e, t->mode, reg, reg, EMIT_NO_REG, 1, (int32_t)(va - (t->b->va & PAGE_MASK)));
 }
 
-/* ---- flags ---- */
-
-/*
- * RAX waits in T1, or where that is taken in memory, whose way back costs some
- * cycles on whatever uses RAX next.
- */
-static void put_rax(struct tr *t, bool t1_free)
-{
-	if (t1_free)
-		emit_mov(&t->e, T1, RAX);
-	else
-		emit_store(&t->e, RAX, VCPU, OFF(scratch[0]));
-}
-
-static void get_rax(struct tr *t, bool t1_free)
-{
-	if (t1_free)
-		emit_mov(&t->e, RAX, T1);
-	else
-		emit_load(&t->e, RAX, VCPU, OFF(scratch[0]));
-}
-
-void tr_save_flags(struct tr *t, bool t1_free)
-{
-	struct emit *e = &t->e;
-
-	put_rax(t, t1_free);
-	emit1(e, 0x9f);                   /* lahf */
-	emit_bytes(e, "\x0f\x90\xc0", 3); /* seto al */
-	emit1(e, 0x66);
-	emit_op_mem(e, 4, OP_MOV_STORE, RAX, VCPU, OFF(t1_flags));
-	get_rax(t, t1_free);
-}
-
-void tr_load_flags(struct tr *t, bool t1_free)
-{
-	struct emit *e = &t->e;
-
-	put_rax(t, t1_free);
-	emit1(e, 0x0f); /* movzx eax, word */
-	emit1(e, 0xb7);
-	emit_mem(e, RAX, VCPU, EMIT_NO_REG, 1, OFF(t1_flags));
-	emit_bytes(e, "\x04\x7f\x9e", 3); /* add al, 7f; sahf */
-	get_rax(t, t1_free);
-}
-
-/* Is T1 between instructions anybody's? */
-static bool t1_free(const struct tr *t)
-{
-	return t->i >= t->group_end;
-}
-
-/* Before host flags are destroyed while `needed` of them are wanted later. */
-void tr_spare_flags(struct tr *t, uint32_t needed)
-{
-	if (needed && !(t->where & IN_MEM)) {
-		tr_save_flags(t, t1_free(t));
-		t->where |= IN_MEM;
-	}
-	t->where &= ~(unsigned)IN_HOST;
-}
-
-/* Before an instruction that needs the flags in RFLAGS. operands: T0 and T1 hold some of its operands. */
-void tr_want_flags(struct tr *t, bool operands)
-{
-	if (!(t->where & IN_HOST)) {
-		tr_load_flags(t, !operands && t1_free(t));
-		t->where |= IN_HOST;
-	}
-}
-
 /* ---- exits ---- */
 
 static struct cold *add_cold(struct tr *t, enum cold_kind kind)
@@ -94,7 +23,21 @@ static struct cold *add_cold(struct tr *t, enum cold_kind kind)
 
 	memset(c, 0, sizeof *c);
 	c->kind = kind;
+	c->redo_flags = tr_redo_only(t);
+	if (c->redo_flags)
+		c->redo = t->redo;
 	return c;
+}
+
+/* The current instruction may fault in the host: where the handler goes if the flags are to be made then. */
+void tr_fault_flags(struct tr *t)
+{
+	if (!tr_redo_only(t))
+		return;
+	if (!t->redo_cold)
+		add_cold(t, COLD_REDO);
+	t->redo_cold = t->redo_cold ? t->redo_cold : t->n_cold;
+	t->map[t->i].redo = (uint16_t)t->redo_cold;
 }
 
 static uint8_t *emit_rel32(struct tr *t)
@@ -127,6 +70,7 @@ void tr_exit_jump(struct tr *t, uint64_t va)
 /* Unconditional exit to a known address. */
 void tr_exit_to(struct tr *t, uint64_t va)
 {
+	tr_flags_for_exit(t);
 	emit1(&t->e, 0xe9);
 	tr_exit_jump(t, va);
 	t->ended = true;
@@ -135,7 +79,7 @@ void tr_exit_to(struct tr *t, uint64_t va)
 /* Exit to the address in T0; the flags are brought to memory. */
 void tr_exit_indirect(struct tr *t)
 {
-	tr_spare_flags(t, FLAGS_ARITH);
+	tr_flags_to_mem(t, true);
 	emit_jmp(&t->e, t->v->cache->stub_lookup);
 	t->ended = true;
 }
@@ -155,7 +99,7 @@ void tr_exit_special(struct tr *t, const struct insn *in)
 	sp->rip = t->pic ? t->va & 0xfff : t->va;
 	sp->next = t->pic ? sp->rip + in->len : tr_pc_mask(t, t->va + in->len);
 	sp->mask = t->mode == 8 ? ~0ull : 0xffffffffu;
-	tr_spare_flags(t, FLAGS_ARITH);
+	tr_flags_to_mem(t, false);
 	emit1(&t->e, 0x49); /* mov r13, imm64: filled in when the record has its place */
 	emit1(&t->e, 0xbd);
 	t->special_patch = t->e.p;
@@ -167,7 +111,7 @@ void tr_exit_special(struct tr *t, const struct insn *in)
 /* Ends the block behind STI: the interpreter does one more instruction before anything may interrupt. */
 void tr_exit_sti(struct tr *t)
 {
-	tr_spare_flags(t, FLAGS_ARITH);
+	tr_flags_to_mem(t, false);
 	tr_emit_pc(t, T0, t->va);
 	emit_jmp(&t->e, t->v->cache->stub_sti);
 	t->ended = true;
@@ -176,8 +120,10 @@ void tr_exit_sti(struct tr *t)
 /* Ends the block before the current instruction, which the interpreter does. */
 void tr_exit_interp(struct tr *t)
 {
-	struct cold *c = add_cold(t, COLD_INTERP);
+	struct cold *c;
 
+	tr_flags_for_exit(t);
+	c = add_cold(t, COLD_INTERP);
 	emit1(&t->e, 0xe9);
 	c->patch = emit_rel32(t);
 	c->rip = t->va;
@@ -351,9 +297,12 @@ unsigned tr_check(struct tr *t, const struct ea *a, unsigned size, uint32_t how,
 	uint8_t *start;
 	unsigned base, free_reg;
 
-	if (tr_group(t, a, how & MISS_WRITE, live, m, &free_reg))
+	if (tr_group(t, a, how & MISS_WRITE, live, m, &free_reg)) {
+		tr_fault_flags(t);
 		return free_reg;
+	}
 	tr_spare_flags(t, live);
+	tr_fault_flags(t);
 	start = emit_here(e);
 	tr_emit_ea(t, a);
 	tr_check_address(t, start, size, how);
