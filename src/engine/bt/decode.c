@@ -329,6 +329,27 @@ static void keep_target(struct insn *in)
 	in->fields_read |= in->fields_written;
 }
 
+/* To how many elements a broadcast of one goes; 0: it is none. */
+static uint8_t broadcast_from_one(ZydisBroadcastMode mode)
+{
+	switch (mode) {
+	case ZYDIS_BROADCAST_MODE_1_TO_2:
+		return 2;
+	case ZYDIS_BROADCAST_MODE_1_TO_4:
+		return 4;
+	case ZYDIS_BROADCAST_MODE_1_TO_8:
+		return 8;
+	case ZYDIS_BROADCAST_MODE_1_TO_16:
+		return 16;
+	case ZYDIS_BROADCAST_MODE_1_TO_32:
+		return 32;
+	case ZYDIS_BROADCAST_MODE_1_TO_64:
+		return 64;
+	default:
+		return 0;
+	}
+}
+
 static uint8_t unit_of(const ZydisDecodedInstruction *z, const ZydisDecodedOperand *op)
 {
 	uint8_t unit = UNIT_INT;
@@ -672,6 +693,7 @@ int insn_decode(const uint8_t *code, size_t n, unsigned mode, bool real, struct 
 			 z.mnemonic == ZYDIS_MNEMONIC_VMOVSS || z.mnemonic == ZYDIS_MNEMONIC_VMOVSD ||
 			 z.mnemonic == ZYDIS_MNEMONIC_VMOVSH;
 	in->mem_tuple = z.avx.broadcast.is_static;
+	in->mem_feeds = broadcast_from_one(z.avx.broadcast.mode);
 	in->vec_len = (uint8_t)(z.avx.vector_length / 8);
 	for (unsigned i = 0; i < z.operand_count; i++)
 		read_operand(in, &op[i]);

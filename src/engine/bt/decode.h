@@ -53,6 +53,7 @@ struct insn {
 	bool has_mem, mem_read, mem_write, mem_vsib, mem_masked, mem_packed;
 	bool mem_scalar;    /* mem_masked: bit 0 of the mask alone counts */
 	bool mem_tuple;     /* one or more elements that are broadcast */
+	uint8_t mem_feeds;  /* a broadcast of one element: to so many; else 0 */
 	uint8_t vsib_index; /* vector register that indexes */
 	uint8_t mask_reg;   /* mem_masked: opmask register, or vector register for VEX; packed: elements are
 			       contiguous */

@@ -249,11 +249,12 @@ static uint64_t enabled(struct vcpu *v, const struct insn *in, unsigned n)
 		n = (unsigned)__builtin_popcountll(m);
 		return n >= 64 ? ~0ull : (1ull << n) - 1;
 	}
-	if (n == 1 && !in->mem_scalar) {
+	if (n == 1 && (in->mem_feeds || !in->mem_scalar)) {
 		/* A broadcast: accessed if any element that it feeds is enabled. */
-		unsigned total = in->nops && in->ops[0].cls >= ZYDIS_REGCLASS_XMM && in->vec_len
-				     ? in->vec_len / in->mem_elem
-				     : 1;
+		unsigned total = in->mem_feeds ? in->mem_feeds : 1;
+
+		if (!in->mem_feeds && in->nops && in->ops[0].cls >= ZYDIS_REGCLASS_XMM && in->vec_len)
+			total = in->vec_len / in->mem_elem;
 
 		return total < 64 ? !!(m & ((1ull << total) - 1)) : !!m;
 	}
