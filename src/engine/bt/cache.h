@@ -66,6 +66,7 @@ struct insn_map {
 	uint16_t host_end;  /* code offset where this instruction's hot code ends */
 	uint16_t guest_off; /* from the block's first byte */
 	uint16_t redo; /* code offset of what brings the flags to memory if it faults; 0: they are there */
+	bool string;   /* REP MOVS or STOS on host addresses (translate_str.c) */
 	bool in_host;  /* while it executes, host RFLAGS hold the guest's flags */
 };
 

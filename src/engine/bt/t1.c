@@ -272,6 +272,10 @@ bool t1_fault_signal(struct vcpu *v, ucontext_t *uc)
 			if (b->map[i].in_host)
 				v->t1_flags =
 				    ((uint64_t)r[REG_EFL] & 0xff) << 8 | ((uint64_t)r[REG_EFL] >> 11 & 1);
+			if (b->map[i].string) {
+				r[REG_RDI] -= r[REG_R13];
+				r[REG_RSI] -= r[REG_R14];
+			}
 			v->st.rip = cache_rip(v, b, b->map[i].guest_off);
 			v->exit_reason = T1_EXIT_INTERP;
 			r[REG_RIP] = redo ? (greg_t)(b->code + b->map[i].redo) : (greg_t)t1_exit;

@@ -357,6 +357,10 @@ static void emit_cold(struct tr *t)
 			tr_emit_pc(t, T0, x->rip);
 			emit_jmp(e, c->stub_interp);
 			break;
+		case COLD_SPECIAL:
+			emit_redo(t, x);
+			tr_special_here(t, x->exit);
+			break;
 		case COLD_REDO:
 			x->at = (uint16_t)(here - t->b->code);
 			emit_redo(t, x);
@@ -405,6 +409,7 @@ static bool emit_hot(struct tr *t)
 			break;
 		m->in_host = false;
 		m->redo = 0;
+		m->string = false;
 		tr_before_insn(t, in);
 		if (!translate_insn(t, in)) {
 			if (t->i)
@@ -501,11 +506,11 @@ static void keep_records(struct tr *t)
 			t->map[i].redo = t->cold[t->map[i].redo - 1].at;
 	b->map = cache_alloc(c, sizeof *b->map * t->i);
 	memcpy(b->map, t->map, sizeof *b->map * t->i);
-	if (t->special_patch) {
+	for (unsigned i = 0; i < t->n_specials; i++) {
 		struct special *sp = cache_alloc(c, sizeof *sp);
 
-		*sp = t->special;
-		memcpy(t->special_patch, &sp, 8);
+		*sp = t->specials[i].record;
+		memcpy(t->specials[i].patch, &sp, 8);
 	}
 	b->n_insns = (uint16_t)t->i;
 	b->n_exits = (uint16_t)t->n_exits;

@@ -559,20 +559,30 @@ static bool tr_mov_from_cr(struct tr *t, const struct insn *in)
 	return true;
 }
 
-/* MOV r32/64, Sreg. */
+/* MOV r32/64, Sreg, and to memory. */
 static bool tr_mov_from_seg(struct tr *t, const struct insn *in)
 {
 	unsigned r = in->ops[0].reg, h;
+	struct host_mem m;
 
-	if (in->ops[1].cls != ZYDIS_REGCLASS_SEGMENT || in->has_mem || in->opsize == 2)
+	if (in->ops[1].cls != ZYDIS_REGCLASS_SEGMENT || (in->opsize == 2 && !in->has_mem))
 		return false;
-	h = tr_host_reg(r) == EMIT_NO_REG ? T0 : tr_host_reg(r);
+	if (in->has_mem) {
+		struct ea a = tr_insn_operand(t, in);
+
+		h = tr_check(t, &a, 2, MISS_WRITE, t->live[t->i], &m);
+	} else {
+		h = tr_host_reg(r) == EMIT_NO_REG ? T0 : tr_host_reg(r);
+	}
 	emit_rex(&t->e, 0, h, EMIT_NO_REG, VCPU, false);
 	emit_bytes(&t->e, "\x0f\xb7", 2); /* movzx */
 	emit_mem(&t->e, h, VCPU, EMIT_NO_REG, 1,
 		 (int32_t)(offsetof(struct vcpu, st.seg) + in->ops[1].reg * sizeof(struct x86_seg) +
 			   offsetof(struct x86_seg, sel)));
-	if (h == T0)
+	if (in->has_mem) {
+		emit1(&t->e, 0x66);
+		emit_mem_op(t, 4, OP_MOV_STORE, h, &m);
+	} else if (h == T0)
 		emit_store(&t->e, T0, VCPU, OFF_GPR(r));
 	return true;
 }
@@ -582,12 +592,27 @@ static bool tr_fsgsbase(struct tr *t, const struct insn *in, unsigned seg, bool 
 	unsigned r = in->ops[0].reg, h = tr_host_reg(r);
 	struct emit *e = &t->e;
 
-	if (!(t->flags & BLOCK_FSGS) || t->mode != 8 || (write && in->opsize == 8))
+	uint8_t *slow = NULL;
+
+	if (!(t->flags & BLOCK_FSGS) || t->mode != 8)
 		return false;
+	if (write && in->opsize == 8) {
+		slow = tr_to_special(t, in);
+		if (!slow)
+			return false;
+	}
 	if (h == EMIT_NO_REG) {
 		h = T0;
 		if (write)
 			emit_load(e, T0, VCPU, OFF_GPR(r));
+	}
+	if (write && in->opsize == 8) { /* canonical? */
+		emit_mov(e, T1, h);
+		emit_bytes(e, "\x49\xc1\xe6\x10\x49\xc1\xfe\x10", 8); /* shl r14, 16; sar r14, 16 */
+		emit_op_reg(e, 8, 0x39, h, T1);                       /* cmp r14, h */
+		emit_jcc(e, 5, slow);                                 /* jne */
+		emit_store(e, h, VCPU, OFF_SEG(seg));
+		return true;
 	}
 	if (write) {
 		emit_op_reg(e, 4, OP_MOV_STORE, h, T0);
@@ -676,7 +701,13 @@ bool tr_special(struct tr *t, const struct insn *in)
 		return tr_fsgsbase(t, in, SEG_FS, false);
 	case ZYDIS_MNEMONIC_RDGSBASE:
 		return tr_fsgsbase(t, in, SEG_GS, false);
+	case ZYDIS_MNEMONIC_WRFSBASE:
+		return tr_fsgsbase(t, in, SEG_FS, true);
+	case ZYDIS_MNEMONIC_WRGSBASE:
+		return tr_fsgsbase(t, in, SEG_GS, true);
 	default:
+		if (tr_string(t, in))
+			return true;
 		break;
 	}
 	if (in->imm_relative && tr_jcc(t, in))

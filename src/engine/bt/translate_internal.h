@@ -8,9 +8,10 @@
 #include "engine/bt/reencode.h"
 #include "engine/bt/t1_internal.h"
 
-#define MAX_INSNS 48
-#define MAX_COLD  192
-#define MAX_EXITS 96
+#define MAX_INSNS    48
+#define MAX_COLD     192
+#define MAX_EXITS    96
+#define MAX_SPECIALS 8
 
 #define T0   R13 /* host scratch */
 #define T1   R14
@@ -36,7 +37,7 @@ struct redo {
 	int32_t imm;
 };
 
-enum cold_kind { COLD_MISS, COLD_GROUP, COLD_EXIT, COLD_INTERP, COLD_REDO };
+enum cold_kind { COLD_MISS, COLD_GROUP, COLD_EXIT, COLD_INTERP, COLD_REDO, COLD_SPECIAL };
 
 struct cold {
 	enum cold_kind kind;
@@ -46,9 +47,9 @@ struct cold {
 	uint32_t info;   /* COLD_MISS, COLD_GROUP: for t1_slow_mem */
 	int32_t tag;     /* COLD_MISS, COLD_GROUP: offset of the tag in the entry, to undo the XOR */
 	uint64_t rip;    /* COLD_GROUP, COLD_EXIT, COLD_INTERP */
-	unsigned exit;   /* COLD_GROUP, COLD_EXIT: index */
+	unsigned exit;   /* COLD_GROUP, COLD_EXIT: index; COLD_SPECIAL: of the special */
 	bool save_flags; /* COLD_INTERP, COLD_EXIT: flags are in RFLAGS only */
-	bool redo_flags; /* COLD_MISS, COLD_GROUP, COLD_REDO: they are to be made */
+	bool redo_flags; /* COLD_MISS, COLD_GROUP, COLD_REDO, COLD_SPECIAL: they are to be made */
 	struct redo redo;
 	uint16_t at; /* COLD_REDO: offset of its code */
 };
@@ -68,8 +69,8 @@ struct tr {
 	unsigned n, i;
 	unsigned n_cold;
 	unsigned n_exits;
-	unsigned group_end;     /* behind the last member of the group of accesses that was begun last */
-	uint8_t *special_patch; /* where its address goes; NULL: none */
+	unsigned group_end; /* behind the last member of the group of accesses that was begun last */
+	unsigned n_specials;
 	bool ended;
 	bool waited; /* decoding had to wait for other vCPUs: the block must not be made */
 	/* What is above is zeroed for each block, the rest is written before it is read. */
@@ -77,7 +78,10 @@ struct tr {
 	uint32_t live[MAX_INSNS + 1]; /* flags needed before instruction i */
 	struct insn_map map[MAX_INSNS];
 	struct block_exit exits[MAX_EXITS];
-	struct special special;
+	struct {
+		struct special record;
+		uint8_t *patch; /* where its address goes */
+	} specials[MAX_SPECIALS];
 	struct cold cold[MAX_COLD];
 };
 
@@ -126,6 +130,12 @@ void tr_exit_to(struct tr *t, uint64_t va);
 void tr_exit_indirect(struct tr *t);
 uint64_t tr_pc_mask(const struct tr *t, uint64_t pc);
 void tr_exit_special(struct tr *t, const struct insn *in);
+/*
+ * A place to jump to where C does the current instruction if translated code cannot after all; from there the
+ * next block goes on. The flags are spared. NULL: there are enough in this block.
+ */
+uint8_t *tr_to_special(struct tr *t, const struct insn *in);
+void tr_special_here(struct tr *t, unsigned k);
 void tr_exit_interp(struct tr *t);
 void tr_exit_sti(struct tr *t);
 /* Host register that holds guest register r, or EMIT_NO_REG for R13..R15. */
@@ -137,6 +147,9 @@ struct ea tr_insn_operand(const struct tr *t, const struct insn *in);
 void tr_emit_ea(struct tr *t, const struct ea *a);
 /* False: something relative to RIP lies too far from the page for 32 bits. */
 bool tr_in_reach(const struct tr *t, const struct insn *in);
+/* The comparison of the address in T0 with its entry's tag, and the opcode of the jump, to be followed by a
+ * rel32, if an access of this size misses. Afterwards T1 is the entry, T0 the offset in the page. */
+void tr_tag_check(struct tr *t, unsigned size, bool write);
 /* The TLB check of the address in T0; afterwards T1 is its entry, T0 the offset in the page. A miss goes back
  * to `start`. how: MISS_WRITE, MISS_LOCKED, MISS_MASKED. */
 void tr_check_address(struct tr *t, uint8_t *start, unsigned size, uint32_t how);
@@ -164,6 +177,9 @@ bool tr_can_copy(const struct tr *t, const struct insn *in);
 bool tr_bit_string(struct tr *t, const struct insn *in);
 void tr_copy_insn(struct tr *t, const struct insn *in);
 bool tr_special(struct tr *t, const struct insn *in);
+
+/* ---- strings (translate_str.c) ---- */
+bool tr_string(struct tr *t, const struct insn *in);
 
 /* ---- blocks (translate.c) ---- */
 uint32_t tr_insn_kills(const struct tr *t, const struct insn *in);

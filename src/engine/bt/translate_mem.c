@@ -89,23 +89,56 @@ uint64_t tr_pc_mask(const struct tr *t, uint64_t pc)
 	return t->mode == 8 ? pc : (uint32_t)pc;
 }
 
-/* Ends the block with the current instruction, which C does (t1_special). */
-void tr_exit_special(struct tr *t, const struct insn *in)
+/* The record of the current instruction, for t1_special. */
+static unsigned add_special(struct tr *t, const struct insn *in)
 {
-	struct special *sp = &t->special;
+	struct special *sp = &t->specials[t->n_specials].record;
 
+	memset(sp, 0, sizeof *sp);
 	sp->in = *in;
 	sp->pic = t->pic;
 	sp->rip = t->pic ? t->va & 0xfff : t->va;
 	sp->next = t->pic ? sp->rip + in->len : tr_pc_mask(t, t->va + in->len);
 	sp->mask = t->mode == 8 ? ~0ull : 0xffffffffu;
-	tr_flags_to_mem(t, false);
+	return t->n_specials++;
+}
+
+void tr_special_here(struct tr *t, unsigned k)
+{
 	emit1(&t->e, 0x49); /* mov r13, imm64: filled in when the record has its place */
 	emit1(&t->e, 0xbd);
-	t->special_patch = t->e.p;
+	t->specials[k].patch = t->e.p;
 	emit8(&t->e, 0);
 	emit_jmp_mem(&t->e, VCPU, OFF(special_thunk));
+}
+
+/* Ends the block with the current instruction, which C does (t1_special). */
+void tr_exit_special(struct tr *t, const struct insn *in)
+{
+	tr_flags_to_mem(t, false);
+	tr_special_here(t, add_special(t, in));
 	t->ended = true;
+}
+
+uint8_t *tr_to_special(struct tr *t, const struct insn *in)
+{
+	uint8_t *over, *place;
+	struct cold *c;
+
+	/* The last is for an instruction that ends the block. */
+	if (t->n_specials + 1 >= MAX_SPECIALS)
+		return NULL;
+	tr_spare_flags(t, t->live[t->i]);
+	emit1(&t->e, 0xeb); /* jmp over */
+	over = t->e.p;
+	emit1(&t->e, 0);
+	place = emit_here(&t->e);
+	emit1(&t->e, 0xe9);
+	c = add_cold(t, COLD_SPECIAL);
+	c->patch = emit_rel32(t);
+	c->exit = add_special(t, in);
+	*over = (uint8_t)(t->e.p - over - 1);
+	return place;
 }
 
 /* Ends the block behind STI: the interpreter does one more instruction before anything may interrupt. */
@@ -230,8 +263,12 @@ static uint32_t miss_info(const struct tr *t, unsigned size, uint32_t how)
 	return size | how | (uint32_t)(t->va - t->b->va) << 16;
 }
 
-/* The comparison with the tag; afterwards T1 is the entry, T0 the offset in the page. */
-static void emit_tag_check(struct tr *t, unsigned size, int32_t tag)
+static int32_t tag_offset(bool write)
+{
+	return write ? offsetof(struct tlb_entry, tag_w) : offsetof(struct tlb_entry, tag_r);
+}
+
+void tr_tag_check(struct tr *t, unsigned size, bool write)
 {
 	struct emit *e = &t->e;
 
@@ -245,44 +282,37 @@ static void emit_tag_check(struct tr *t, unsigned size, int32_t tag)
 	emit_bytes(e, "\x41\x81\xe6", 3); /* and r14d, imm32 */
 	emit4(e, (TLB_SIZE - 1) << 5);
 	emit_op_mem(e, 8, OP_ADD_LOAD, T1, VCPU, OFF(tlb_base));
-	emit_op_mem(e, 8, OP_XOR_LOAD, T0, T1, tag);
+	emit_op_mem(e, 8, OP_XOR_LOAD, T0, T1, tag_offset(write));
 	emit_bytes(e, "\x49\x81\xfd", 3); /* cmp r13, imm32 */
 	emit4(e, PAGE_SIZE - size);
 	emit1(e, 0x0f); /* ja */
 	emit1(e, 0x87);
 }
 
-static int32_t tag_offset(bool write)
-{
-	return write ? offsetof(struct tlb_entry, tag_w) : offsetof(struct tlb_entry, tag_r);
-}
-
 void tr_check_address(struct tr *t, uint8_t *start, unsigned size, uint32_t how)
 {
-	int32_t tag = tag_offset(how & MISS_WRITE);
 	struct cold *c;
 
-	emit_tag_check(t, size, tag);
+	tr_tag_check(t, size, how & MISS_WRITE);
 	c = add_cold(t, COLD_MISS);
 	c->patch = emit_rel32(t);
 	c->retry = start;
 	c->after = emit_here(&t->e);
 	c->info = miss_info(t, size, how);
-	c->tag = tag;
+	c->tag = tag_offset(how & MISS_WRITE);
 }
 
 void tr_check_range(struct tr *t, uint8_t *start, unsigned size, bool write, bool any)
 {
-	int32_t tag = tag_offset(any);
 	struct cold *c;
 
-	emit_tag_check(t, size, tag);
+	tr_tag_check(t, size, any);
 	c = add_cold(t, COLD_GROUP);
 	c->patch = emit_rel32(t);
 	c->retry = start;
 	c->info = miss_info(t, (size + 15) / 16,
 			    MISS_GROUP | (write ? MISS_WRITE : 0) | (any ? MISS_GROUP_ANY : 0));
-	c->tag = tag;
+	c->tag = tag_offset(any);
 	c->rip = t->va;
 	c->exit = t->n_exits;
 	t->exits[t->n_exits++] = (struct block_exit){
