@@ -418,6 +418,7 @@ static bool emit_hot(struct tr *t)
 		}
 		b->vector |= in->unit != UNIT_INT;
 		tr_after_insn(t, in);
+		tr_group_after(t, in);
 		m->host_end = (uint16_t)((uint8_t *)emit_here(&t->e) - b->code);
 		m->guest_off = (uint16_t)(t->va - b->va);
 		t->va = tr_pc_mask(t, t->va + in->len);

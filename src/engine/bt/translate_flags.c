@@ -74,7 +74,7 @@ void tr_load_flags(struct tr *t, bool t1_free)
 /* Is T1 between instructions anybody's? */
 static bool t1_free(const struct tr *t)
 {
-	return t->i >= t->group_end;
+	return !t->in_t1;
 }
 
 /* ---- made again ---- */

@@ -69,7 +69,12 @@ struct tr {
 	unsigned n, i;
 	unsigned n_cold;
 	unsigned n_exits;
-	unsigned group_end; /* behind the last member of the group of accesses that was begun last */
+	struct group {
+		uint64_t members; /* a bit for each instruction */
+		unsigned last;    /* of them */
+		bool slot;        /* its addend is in v->group */
+	} groups[MAX_GROUPS];
+	struct group *in_t1; /* whose addend T1 holds; NULL: T1 is nobody's between instructions */
 	unsigned n_specials;
 	bool ended;
 	bool waited; /* decoding had to wait for other vCPUs: the block must not be made */
@@ -168,6 +173,10 @@ unsigned tr_check(struct tr *t, const struct ea *a, unsigned size, uint32_t how,
 /* If the current instruction's access is in a group: its operand and the free register, as tr_check. */
 bool tr_group(struct tr *t, const struct ea *a, bool write, uint32_t live, struct host_mem *m,
 	      unsigned *free_reg);
+/* T1 gets another use. */
+void tr_use_t1(struct tr *t);
+/* Behind each instruction: has it? */
+void tr_group_after(struct tr *t, const struct insn *in);
 
 /* ---- instructions (translate_insn.c) ---- */
 /* Guest R13..R15 that the instruction uses as data (not in its address): how many, which. */

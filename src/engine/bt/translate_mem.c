@@ -331,6 +331,7 @@ unsigned tr_check(struct tr *t, const struct ea *a, unsigned size, uint32_t how,
 		tr_fault_flags(t);
 		return free_reg;
 	}
+	tr_use_t1(t);
 	tr_spare_flags(t, live);
 	tr_fault_flags(t);
 	start = emit_here(e);

@@ -23,6 +23,8 @@
 
 #include "engine/engine.h"
 
+#define MAX_GROUPS 4 /* of accesses, open at once in a block */
+
 /* ---- soft TLB ---- */
 
 #define TLB_BITS 12
@@ -151,7 +153,8 @@ struct vcpu {
 	uint64_t jc_base;  /* likewise of the jump cache */
 	uint64_t t1_flags; /* arithmetic flags while "in memory": AH image in bits 15:8, OF in bit 0 */
 	uint64_t scratch[4];
-	uint64_t fault_info; /* 1: v->exc is the access's #PF */
+	uint64_t group[MAX_GROUPS]; /* addends (translate_group.c) */
+	uint64_t fault_info;        /* 1: v->exc is the access's #PF */
 	uint64_t exit_reason, exit_arg;
 	uint64_t host_rsp;
 	uint8_t iflag;  /* RFLAGS.IF while translated code runs */
@@ -175,7 +178,7 @@ struct vcpu {
 	 */
 	uint64_t direct_skip, direct_offset;
 	struct tlb_entry direct;
-	uint64_t pad[2];
+	uint64_t pad[6];
 	struct x86_state st;
 
 	/* --- warm --- */
