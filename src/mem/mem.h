@@ -135,6 +135,7 @@ enum {
 	MEM_PAGE_CODE = 1,  /* some vCPU has translated code from this page */
 	MEM_PAGE_DIRTY = 2, /* written since the dirty log was last read */
 	MEM_PAGE_MIXED = 4, /* the engine's: with MEM_PAGE_CODE, data is written between the code */
+	MEM_PAGE_READY = 8, /* the host was asked to provide it (mem_provide) */
 };
 /*
  * What a processor finds at an address (A20 is looked at): a pointer to memory of any kind, RAM or block, if
@@ -151,6 +152,13 @@ uint8_t *mem_page_flags(struct mem *m, const void *p);
 void *mem_ram_base(struct mem *m);
 uint64_t mem_page_number(const struct mem *m, const void *p);
 gpa_t mem_ptr_to_gpa(struct mem *m, const void *p);
+
+/*
+ * Has the host provide the pages of [p, p+len) and around, which are about to be touched, at once: a fault
+ * for each would take twice the time. What it has provided already costs a look at a flag for each 64 KiB. p
+ * is a pointer from mem_ram_ptr or mem_cpu_ptr, len > 0. Any thread; general-regs-only.
+ */
+void mem_provide(struct mem *m, const void *p, uint64_t len);
 
 /*
  * Told of writes (by devices) to pages with MEM_PAGE_CODE, which host points at (none crosses a page), and

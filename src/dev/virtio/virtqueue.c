@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/util.h"
 #include "dev/virtio/virtio.h"
 
 /* §2.7.5, §2.7.6, §2.7.8: as they lie in memory, little-endian, as is every host that Sill runs on. */
@@ -145,10 +146,13 @@ static int add_segment(struct virtqueue *q, struct vq_elem *e, const struct vq_d
 	if (!p)
 		return broken(q, "a buffer outside RAM");
 	q->iov[n] = (struct iovec){ p, d->len };
-	if (d->flags & DESC_WRITE)
+	if (d->flags & DESC_WRITE) {
 		e->nin++;
-	else
+		/* Of a large one, who knows how much the device will write. */
+		mem_provide(q->v->board->mem, p, min_u64(d->len, MIB(1)));
+	} else {
 		e->nout++;
+	}
 	return 0;
 }
 

@@ -474,6 +474,7 @@ int mmu_host(struct vcpu *v, uint64_t va, unsigned acc, void **ret, uint64_t *pa
 		return 0;
 	}
 	w.dirty &= !readonly;
+	mem_provide(v->mem, host, PAGE_SIZE);
 	flags = __atomic_load_n(mem_page_flags(v->mem, host), __ATOMIC_RELAXED);
 	if (!(acc & ACC_PROBE))
 		fill(v, va, acc, &w, host, flags);
