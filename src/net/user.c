@@ -9,9 +9,13 @@
  *
  *	lock; slirp_pollfds_fill; unlock; poll; lock; slirp_pollfds_poll; ...
  *
- * While it waits, what the guest sends may change what is worth waiting for;
- * net_flush then wakes it by an eventfd, once per sleep.  A socket that slirp
- * opened meanwhile has no poll index yet, so results cannot be mixed up.
+ * While it waits, what the guest sends may change what is worth waiting for.
+ * net_flush finds out: mostly it is the same as before, or, as after an
+ * acknowledgement that makes room for more, it is there already.  Then it is dealt
+ * with at once, which spares two wake-ups; where another is to be waited for, the
+ * thread is woken by an eventfd, once per sleep.  slirp keeps the poll indices of
+ * its sockets; when others than the thread's have been given out meanwhile, or the
+ * results that it comes back with may have been dealt with (`stale`), it asks anew.
  *
  * Large segments.  slirp's TCP ends both sides of every connection, so the
  * segment size between it and the guest is nobody else's concern.  slirp is told
@@ -50,6 +54,8 @@
 /* So many frames wait for the card that slirp need not make more yet. */
 #define PAUSE_BACKLOG    128u
 #define PAUSE_TIMEOUT_MS 20
+/* So often net_flush looks whether there is more, before it leaves that to the thread. */
+#define FLUSH_ROUNDS 4u
 
 struct backlog_frame {
 	struct backlog_frame *next;
@@ -69,9 +75,16 @@ struct net_user {
 
 	/* All of it: I/O lock. */
 	bool stop, running;
-	bool sleeping;      /* the thread is in poll() and nobody has kicked it yet */
-	struct pollfd *fds; /* while sleeping: the thread's alone; [0] is kick_fd */
-	unsigned nfds, cap;
+	bool sleeping;    /* the thread is in poll() and nobody has kicked it yet */
+	bool stale;       /* and what it comes back with is not to be given to slirp */
+	bool reopened;    /* a socket was opened or closed: the same number may mean another */
+	int64_t wakes_ns; /* when it will wake by itself */
+	struct pollset {
+		struct pollfd *fds;
+		unsigned n, cap;
+	} waits,
+	    now; /* what it waits for ([0] is kick_fd; while sleeping only revents change), would wait for */
+	struct pollset *set; /* the one that is being filled or read */
 	struct backlog_frame *backlog, **backlog_tail;
 	unsigned nbacklog;
 };
@@ -230,8 +243,10 @@ static void cb_timer_mod(void *timer, int64_t expire_ms, void *opaque)
 
 static void cb_poll_fd(int fd, void *opaque)
 {
+	struct net_user *u = opaque;
+
 	(void)fd;
-	(void)opaque;
+	u->reopened = true;
 }
 
 static void cb_notify(void *opaque)
@@ -255,17 +270,17 @@ static const SlirpCb callbacks = {
 
 static int add_poll(int fd, int events, void *opaque)
 {
-	struct net_user *u = opaque;
+	struct pollset *s = ((struct net_user *)opaque)->set;
 	short ev = 0;
 
-	if (u->nfds == u->cap) {
-		unsigned cap = u->cap * 2;
-		struct pollfd *fds = realloc(u->fds, cap * sizeof(*fds));
+	if (s->n == s->cap) {
+		unsigned cap = s->cap ? s->cap * 2 : 16;
+		struct pollfd *fds = realloc(s->fds, cap * sizeof(*fds));
 
 		if (!fds)
 			return -1; /* that socket waits for a better time */
-		u->fds = fds;
-		u->cap = cap;
+		s->fds = fds;
+		s->cap = cap;
 	}
 	if (events & SLIRP_POLL_IN)
 		ev |= POLLIN;
@@ -273,19 +288,19 @@ static int add_poll(int fd, int events, void *opaque)
 		ev |= POLLOUT;
 	if (events & SLIRP_POLL_PRI)
 		ev |= POLLPRI;
-	u->fds[u->nfds] = (struct pollfd){ .fd = fd, .events = ev };
-	return (int)u->nfds++;
+	s->fds[s->n] = (struct pollfd){ .fd = fd, .events = ev };
+	return (int)s->n++;
 }
 
 static int get_revents(int idx, void *opaque)
 {
-	struct net_user *u = opaque;
+	struct pollset *s = ((struct net_user *)opaque)->set;
 	int ret = 0;
 	short ev;
 
-	if (idx < 1 || (unsigned)idx >= u->nfds)
+	if (idx < 1 || (unsigned)idx >= s->n)
 		return 0;
-	ev = u->fds[idx].revents;
+	ev = s->fds[idx].revents;
 	if (ev & POLLIN)
 		ret |= SLIRP_POLL_IN;
 	if (ev & POLLOUT)
@@ -299,39 +314,67 @@ static int get_revents(int idx, void *opaque)
 	return ret;
 }
 
+static bool active(const struct net_user *u)
+{
+	return u->running && u->nbacklog < PAUSE_BACKLOG;
+}
+
+/* What slirp would wait for now, into s; for so many milliseconds, -1: without end. */
+static int fill(struct net_user *u, struct pollset *s)
+{
+	uint32_t ms = UINT32_MAX;
+
+	s->n = 1;
+	s->fds[0] = (struct pollfd){ .fd = u->kick_fd, .events = POLLIN };
+	u->set = s;
+	if (active(u))
+		slirp_pollfds_fill(u->slirp, &ms, add_poll, u);
+	else if (u->running)
+		ms = PAUSE_TIMEOUT_MS;
+	return ms > INT32_MAX ? -1 : (int)ms;
+}
+
+static int64_t deadline(const struct net_user *u, int ms)
+{
+	return ms < 0 ? INT64_MAX : clock_now_ns(loop_clock(u->loop)) + (int64_t)ms * 1000000;
+}
+
+/* What poll() has found in s. */
+static void dispatch(struct net_user *u, struct pollset *s, bool error)
+{
+	u->set = s;
+	slirp_pollfds_poll(u->slirp, error, get_revents, u);
+}
+
 static void *user_thread(void *opaque)
 {
 	struct net_user *u = opaque;
 
 	mutex_lock(u->io_lock);
 	while (!u->stop) {
-		bool active = u->running && u->nbacklog < PAUSE_BACKLOG;
-		uint32_t ms = UINT32_MAX;
+		bool was_active = active(u);
+		int ms = fill(u, &u->waits), n;
 		uint64_t kicks;
-		int n;
 
-		u->nfds = 1;
-		u->fds[0] = (struct pollfd){ .fd = u->kick_fd, .events = POLLIN };
-		if (active)
-			slirp_pollfds_fill(u->slirp, &ms, add_poll, u);
-		else if (u->running)
-			ms = PAUSE_TIMEOUT_MS;
+		u->wakes_ns = deadline(u, ms);
 		u->sleeping = true;
+		u->stale = u->reopened = false;
 		mutex_unlock(u->io_lock);
-		n = poll(u->fds, u->nfds, ms > INT32_MAX ? -1 : (int)ms);
+		n = poll(u->waits.fds, u->waits.n, ms);
 		mutex_lock(u->io_lock);
 		u->sleeping = false;
-		if (n > 0 && (u->fds[0].revents & POLLIN) && read(u->kick_fd, &kicks, sizeof(kicks)) < 0)
+		if (n > 0 && (u->waits.fds[0].revents & POLLIN) &&
+		    read(u->kick_fd, &kicks, sizeof(kicks)) < 0)
 			continue;
-		if (u->stop || !u->running)
+		if (u->stop || !u->running || u->stale)
 			continue;
-		if (active) {
-			slirp_pollfds_poll(u->slirp, n < 0, get_revents, u);
+		if (was_active) {
+			dispatch(u, &u->waits, n < 0);
 		} else {
 			/* The card has not made room for a while. Go on: slirp's timers must run, and it may
 			 * only look full. */
-			u->nfds = 1;
-			slirp_pollfds_poll(u->slirp, 1, get_revents, u);
+			u->waits.n = 1;
+			dispatch(u, &u->waits, true);
 		}
 	}
 	mutex_unlock(u->io_lock);
@@ -365,9 +408,35 @@ static void user_send(struct net *n, const uint8_t *frame, size_t len)
 	slirp_input(u->slirp, frame, (int)len);
 }
 
+/* Would the thread wait for the same as it does? */
+static bool waits_right(const struct net_user *u, int ms)
+{
+	const struct pollset *a = &u->waits, *b = &u->now;
+
+	if (u->reopened || a->n != b->n || deadline(u, ms) < u->wakes_ns - 1000000)
+		return false;
+	for (unsigned i = 0; i < a->n; i++)
+		if (a->fds[i].fd != b->fds[i].fd || a->fds[i].events != b->fds[i].events)
+			return false;
+	return true;
+}
+
 static void user_flush(struct net *n)
 {
-	kick(container_of(n, struct net_user, n));
+	struct net_user *u = container_of(n, struct net_user, n);
+
+	if (!u->sleeping)
+		return;
+	for (unsigned rounds = 0; active(u) && rounds < FLUSH_ROUNDS; rounds++) {
+		if (waits_right(u, fill(u, &u->now)))
+			return;
+		u->stale = true;
+		/* The first is kick_fd. */
+		if (poll(u->now.fds + 1, u->now.n - 1, 0) <= 0)
+			break;
+		dispatch(u, &u->now, false);
+	}
+	kick(u);
 }
 
 static void user_rx_ready(struct net *n)
@@ -409,7 +478,8 @@ static void user_free(struct net *n)
 	mutex_unlock(u->io_lock);
 	if (u->kick_fd >= 0)
 		close(u->kick_fd);
-	free(u->fds);
+	free(u->waits.fds);
+	free(u->now.fds);
 	free(u);
 }
 
@@ -522,12 +592,13 @@ int net_user_new(struct loop *loop, struct mutex *io_lock, const struct net_user
 	u->io_lock = io_lock;
 	u->running = true;
 	u->backlog_tail = &u->backlog;
-	u->cap = 16;
-	u->fds = calloc(u->cap, sizeof(*u->fds));
+	u->waits.cap = u->now.cap = 16;
+	u->waits.fds = calloc(u->waits.cap, sizeof(*u->waits.fds));
+	u->now.fds = calloc(u->now.cap, sizeof(*u->now.fds));
 	u->kick_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	if (!u->fds || u->kick_fd < 0) {
+	if (!u->waits.fds || !u->now.fds || u->kick_fd < 0) {
 		rc =
-		    error_set(err, u->fds ? errno : ENOMEM,
+		    error_set(err, u->waits.fds && u->now.fds ? errno : ENOMEM,
 			      "cannot start the user network: out of memory or file descriptors (ulimit -n)");
 		user_free(&u->n);
 		return rc;

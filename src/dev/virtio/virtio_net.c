@@ -7,9 +7,9 @@
  * the guest goes on; meanwhile the driver need not notify, and its ring fills up.
  * (Serving it in the vCPU's thread, one frame at a time with an interrupt each, was
  * seven times slower for a guest that writes 1 KiB pieces.)  But frames that are so
- * short that they hardly carry data, acknowledgements above all, are sent at once:
- * what answers them is what the guest waits for, and two wake-ups of other threads
- * take longer than all the rest of the way.
+ * short that they hardly carry data, acknowledgements above all, and large segments,
+ * which fill a window, are sent at once: what answers them is what the guest waits
+ * for, and two wake-ups of other threads take longer than all the rest of the way.
  * Each frame is gathered into a private buffer (the guest cannot change it any
  * more), its checksum is finished if the driver left that to us, and the
  * backend gets it.  A TCP segment beyond the MTU (HOST_TSO4) goes to the backend
@@ -37,8 +37,9 @@
 #define CTRL       2u
 #define MAC_TABLE  64u
 #define TX_BURST   64u /* frames sent before others get the I/O lock again */
-#define TX_AT_ONCE 8u  /* short frames that the vCPU's thread sends */
+#define TX_AT_ONCE 8u  /* short or large frames that the vCPU's thread sends */
 #define TX_SHORT   128u
+#define TX_LARGE   4096u
 /* So long the driver may wait to hear that frames were sent: it gathers small writes meanwhile (TCP
  * autocorking). */
 #define TX_COALESCE_NS 100000
@@ -315,8 +316,8 @@ static void interrupt_in(struct virtio_net *n, int64_t ns)
 		loop_timer_arm(&n->tx_timer, deadline);
 }
 
-/* The frames of acknowledgements and the like, in the vCPU's thread. False: there are others too. */
-static bool send_short(struct virtio_net *n)
+/* Frames whose answer the guest waits for, in the vCPU's thread. False: there are others too. */
+static bool send_now(struct virtio_net *n)
 {
 	struct virtqueue *q = &n->v.vq[TX];
 	unsigned sent = 0;
@@ -324,7 +325,7 @@ static bool send_short(struct virtio_net *n)
 
 	do {
 		while (sent < TX_AT_ONCE && vq_pop(q, &e) > 0) {
-			if (e.out_len > HDR_LEN + TX_SHORT) {
+			if (e.out_len > HDR_LEN + TX_SHORT && e.out_len < TX_LARGE) {
 				vq_rewind(q, 1);
 				return false;
 			}
@@ -462,7 +463,7 @@ static void net_notify(struct virtio_device *v, unsigned queue)
 		net_rx_ready(n->net);
 		break;
 	case TX:
-		if (!n->tx_work.queued && send_short(n))
+		if (!n->tx_work.queued && send_now(n))
 			break;
 		vq_silence(&v->vq[TX]);
 		loop_post(v->board->loop, &n->tx_work);
