@@ -70,6 +70,13 @@ struct insn_map {
 	bool in_host;  /* while it executes, host RFLAGS hold the guest's flags */
 };
 
+/* An indirect jump, call or return, for a target that is not canonical: that is the instruction's fault. */
+struct origin {
+	struct block *from;
+	uint16_t guest_off; /* of the instruction, from the block's first byte */
+	int32_t rsp;        /* to be added to RSP to undo the instruction */
+};
+
 struct block {
 	/* What finding it looks at, in one cache line. */
 	uint64_t pa, va;

@@ -103,6 +103,16 @@ static bool interpret(struct vcpu *v)
 	return v->st.halted || v->st.shutdown || v->error[0] || event_pending(v);
 }
 
+/* An indirect jump out of the address space: back to before it, so that the interpreter does it and raises
+ * the exception. */
+static void undo_jump(struct vcpu *v)
+{
+	const struct origin *o = (const struct origin *)(v->cache->meta + v->origin);
+
+	v->st.rip = cache_rip(v, o->from, o->guest_off);
+	v->st.gpr[RSP] += (uint64_t)(int64_t)o->rsp;
+}
+
 void t1_run(struct vcpu *v)
 {
 	struct block_exit *link = NULL;
@@ -193,6 +203,11 @@ void t1_run(struct vcpu *v)
 		switch (v->exit_reason) {
 		case T1_EXIT_LINK:
 			link = (struct block_exit *)v->exit_arg;
+			if (!link && x86_code64(&v->st) && !canonical(v->st.rip)) {
+				undo_jump(v);
+				if (interpret(v))
+					return;
+			}
 			break;
 		case T1_EXIT_INTERP:
 			if (interpret(v))

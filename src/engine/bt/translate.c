@@ -507,6 +507,13 @@ static void keep_records(struct tr *t)
 			t->map[i].redo = t->cold[t->map[i].redo - 1].at;
 	b->map = cache_alloc(c, sizeof *b->map * t->i);
 	memcpy(b->map, t->map, sizeof *b->map * t->i);
+	if (t->origin_patch) {
+		struct origin *o = cache_alloc(c, sizeof *o);
+		uint32_t off = (uint32_t)((uint8_t *)o - c->meta);
+
+		*o = t->origin;
+		memcpy(t->origin_patch, &off, 4);
+	}
 	for (unsigned i = 0; i < t->n_specials; i++) {
 		struct special *sp = cache_alloc(c, sizeof *sp);
 

@@ -15,8 +15,9 @@
  *
  * CMP and TEST can simply be done again.  The result of AND, OR and XOR tells their
  * flags (TEST it with itself).  From the sum that ADD left, and its other operand, the
- * first is had back, and then added again; SUB likewise.  What has an operand in memory
- * cannot be done again, that may change.
+ * first is had back, and then added again; SUB likewise.  INC and DEC leave CF alone, which
+ * is therefore put aside (v->no_carry).  What has an operand in memory cannot be done again,
+ * that may change.
  *
  * While they can be made again nothing is saved before a check.  The cold part makes and
  * saves them before it calls C; for faults that the host's processor raises in a
@@ -79,15 +80,24 @@ static bool t1_free(const struct tr *t)
 
 /* ---- made again ---- */
 
-/* What of the two operands of `in` goes into *r; false: not a whole low register or a constant of 32 bits. */
-static bool operands(const struct insn *in, struct redo *r)
+/* The register that `in` works on, into *r; false: AH..BH, or none. */
+static bool target(const struct insn *in, struct redo *r)
 {
-	if (in->high8 || in->nops < 2 || in->ops[0].type != ZYDIS_OPERAND_TYPE_REGISTER ||
+	if (in->high8 || !in->nops || in->ops[0].type != ZYDIS_OPERAND_TYPE_REGISTER ||
 	    in->ops[0].cls < ZYDIS_REGCLASS_GPR8 || in->ops[0].cls > ZYDIS_REGCLASS_GPR64)
 		return false;
 	r->size = in->ops[0].size;
 	r->dst = in->ops[0].reg;
 	r->src = REG_NONE;
+	r->inputs = (uint16_t)(1u << r->dst);
+	return true;
+}
+
+/* And the other operand; false: not a whole low register or a constant of 32 bits. */
+static bool operands(const struct insn *in, struct redo *r)
+{
+	if (!target(in, r) || in->nops < 2)
+		return false;
 	if (in->ops[1].type == ZYDIS_OPERAND_TYPE_REGISTER) {
 		r->src = in->ops[1].reg;
 		return true;
@@ -102,10 +112,15 @@ static bool describe(const struct insn *in, struct redo *r)
 {
 	bool ok, same;
 
-	if (in->cls != INSN_NATIVE || in->unit != UNIT_INT || in->mem_write ||
-	    ((in->flags_written | in->flags_undefined) & ~in->flags_read) != FLAGS_ARITH)
+	if (in->cls != INSN_NATIVE || in->unit != UNIT_INT || in->mem_write)
 		return false;
 	*r = (struct redo){ 0 };
+	if (in->mnemonic == ZYDIS_MNEMONIC_INC || in->mnemonic == ZYDIS_MNEMONIC_DEC) {
+		r->op = in->mnemonic == ZYDIS_MNEMONIC_INC ? REDO_INC : REDO_DEC;
+		return target(in, r);
+	}
+	if (((in->flags_written | in->flags_undefined) & ~in->flags_read) != FLAGS_ARITH)
+		return false;
 	ok = operands(in, r);
 	same = ok && r->src == r->dst;
 	switch (in->mnemonic) {
@@ -125,6 +140,7 @@ static bool describe(const struct insn *in, struct redo *r)
 			r->op = REDO_CMP;
 			r->size = 8;
 			r->dst = r->src = RAX;
+			r->inputs = 0;
 			return true;
 		}
 		if (in->mnemonic == ZYDIS_MNEMONIC_SUB) {
@@ -134,16 +150,14 @@ static bool describe(const struct insn *in, struct redo *r)
 		/* fall through */
 	case ZYDIS_MNEMONIC_AND:
 	case ZYDIS_MNEMONIC_OR:
+		ok = target(in, r);
 		r->op = REDO_TEST;
-		r->size = in->ops[0].size;
-		r->dst = r->src = in->ops[0].reg;
-		r->inputs = 1u << r->dst;
-		return !in->high8 && in->ops[0].type == ZYDIS_OPERAND_TYPE_REGISTER &&
-		       in->ops[0].cls >= ZYDIS_REGCLASS_GPR8 && in->ops[0].cls <= ZYDIS_REGCLASS_GPR64;
+		r->src = r->dst;
+		return ok;
 	default:
 		return false;
 	}
-	r->inputs = (uint16_t)(1u << r->dst | (r->src == REG_NONE ? 0 : 1u << r->src));
+	r->inputs |= (uint16_t)(r->src == REG_NONE ? 0 : 1u << r->src);
 	return ok && !in->has_mem &&
 	       (tr_host_reg(r->src) != EMIT_NO_REG || r->src == r->dst || r->src == REG_NONE);
 }
@@ -182,12 +196,12 @@ void tr_redo_flags(struct tr *t, const struct redo *r, unsigned tmp)
 {
 	static const struct {
 		uint8_t reg, imm, ext; /* opcodes */
-	} ops[] = { [REDO_CMP] = { 0x39, 0x81, 7 },
-		    [REDO_TEST] = { 0x85, 0xf7, 0 },
-		    [REDO_ADD] = { 0x01, 0x81, 0 },
-		    [REDO_SUB] = { 0x29, 0x81, 5 } };
+	} ops[] = { [REDO_CMP] = { 0x39, 0x81, 7 }, [REDO_TEST] = { 0x85, 0xf7, 0 },
+		    [REDO_ADD] = { 0x01, 0x81, 0 }, [REDO_SUB] = { 0x29, 0x81, 5 },
+		    [REDO_INC] = { 0, 0xff, 0 },    [REDO_DEC] = { 0, 0xff, 1 } };
 	struct emit *e = &t->e;
-	bool sum = r->op == REDO_ADD || r->op == REDO_SUB, lacks = tmp == EMIT_NO_REG;
+	bool one = r->op == REDO_INC || r->op == REDO_DEC;
+	bool sum = one || r->op == REDO_ADD || r->op == REDO_SUB, lacks = tmp == EMIT_NO_REG;
 	unsigned dst = tr_host_reg(r->dst), src = r->src == REG_NONE ? EMIT_NO_REG : tr_host_reg(r->src);
 	bool high = dst == EMIT_NO_REG, borrow = (sum || high) && lacks;
 
@@ -201,7 +215,13 @@ void tr_redo_flags(struct tr *t, const struct redo *r, unsigned tmp)
 		if (r->src == r->dst)
 			src = tmp;
 	}
-	if (sum && r->src == REG_NONE) {
+	if (one) {
+		emit_lea(e, 8, tmp, dst, EMIT_NO_REG, 1, r->op == REDO_INC ? -1 : 1);
+		dst = tmp;
+		emit1(e, 0x80); /* cmp byte [no_carry], 1 */
+		emit_mem(e, 7, VCPU, EMIT_NO_REG, 1, OFF(no_carry));
+		emit1(e, 1);
+	} else if (sum && r->src == REG_NONE) {
 		emit_lea(e, 8, tmp, dst, EMIT_NO_REG, 1, r->op == REDO_ADD ? -r->imm : r->imm);
 		dst = tmp;
 	} else if (sum) {
@@ -210,7 +230,9 @@ void tr_redo_flags(struct tr *t, const struct redo *r, unsigned tmp)
 		emit_alu(e, 8, r->op == REDO_ADD ? 0x29 : 0x01, src, tmp);
 		dst = tmp;
 	}
-	if (r->src == REG_NONE)
+	if (one)
+		emit_alu(e, r->size, ops[r->op].imm, ops[r->op].ext, dst);
+	else if (r->src == REG_NONE)
 		emit_alu_imm(e, r->size, ops[r->op].imm, ops[r->op].ext, dst, r->imm);
 	else
 		emit_alu(e, r->size, ops[r->op].reg, src, dst);
@@ -286,12 +308,33 @@ void tr_after_insn(struct tr *t, const struct insn *in)
 	}
 }
 
+static bool needs_carry(const struct redo *r)
+{
+	return (r->op == REDO_INC || r->op == REDO_DEC) && !r->cf_saved;
+}
+
+/* What INC and DEC leave alone, if RFLAGS is to be given up. */
+static void put_carry(struct tr *t)
+{
+	struct redo *r = &t->redo;
+
+	if (!needs_carry(r))
+		return;
+	emit_bytes(&t->e, "\x0f\x93", 2); /* setnc */
+	emit_mem(&t->e, 0, VCPU, EMIT_NO_REG, 1, OFF(no_carry));
+	r->cf_saved = true;
+}
+
 /* ---- what the block's code needs ---- */
 
 void tr_spare_flags(struct tr *t, uint32_t needed)
 {
-	if (needed && !(t->where & IN_MEM) && !rather_redo(t))
-		tr_flags_to_mem(t, false);
+	if (needed && !(t->where & IN_MEM)) {
+		if (rather_redo(t))
+			put_carry(t);
+		else
+			tr_flags_to_mem(t, false);
+	}
 	t->where &= ~(unsigned)IN_HOST;
 }
 
@@ -315,7 +358,7 @@ void tr_want_flags(struct tr *t, bool operands)
 {
 	if (t->where & IN_HOST)
 		return;
-	if (t->where & CAN_REDO) {
+	if ((t->where & CAN_REDO) && !needs_carry(&t->redo)) {
 		redo_here(t, operands);
 	} else {
 		tr_load_flags(t, !operands && t1_free(t));

@@ -366,7 +366,7 @@ static bool tr_jump(struct tr *t, const struct insn *in)
 	}
 	if (!load_target(t, in))
 		return false;
-	tr_exit_indirect(t);
+	tr_exit_indirect(t, 0);
 	return true;
 }
 
@@ -386,7 +386,7 @@ static bool tr_call(struct tr *t, const struct insn *in)
 	emit_store(&t->e, T0, VCPU, OFF(scratch[2]));
 	push_host(t, PUSH_PC, (int64_t)next);
 	emit_load(&t->e, T0, VCPU, OFF(scratch[2]));
-	tr_exit_indirect(t);
+	tr_exit_indirect(t, -(int32_t)t->mode);
 	return true;
 }
 
@@ -402,7 +402,7 @@ static bool tr_ret(struct tr *t, const struct insn *in)
 	tr_check(t, &a, t->mode, 0, FLAGS_ARITH, &m);
 	emit_mem_op(t, t->mode, OP_MOV_LOAD, T0, &m);
 	emit_lea(&t->e, t->mode, GSP, GSP, EMIT_NO_REG, 1, (int32_t)(t->mode + release));
-	tr_exit_indirect(t);
+	tr_exit_indirect(t, (int32_t)(t->mode + release));
 	return true;
 }
 

@@ -27,13 +27,15 @@
 enum where { IN_HOST = 1, IN_MEM = 2, CAN_REDO = 4 };
 
 /* How the processor can make flags again: translate_flags.c. */
-enum redo_op { REDO_CMP, REDO_TEST, REDO_ADD, REDO_SUB };
+enum redo_op { REDO_CMP, REDO_TEST, REDO_ADD, REDO_SUB, REDO_INC, REDO_DEC };
 
 struct redo {
 	enum redo_op op;
-	uint8_t size;     /* of the operands, in bytes */
-	uint8_t dst, src; /* guest registers; src REG_NONE: imm. ADD's and SUB's dst holds the result. */
-	uint16_t inputs;  /* a bit for each register */
+	uint8_t size; /* of the operands, in bytes */
+	uint8_t dst,
+	    src;         /* guest registers; src REG_NONE: imm. dst holds the result, but for CMP and TEST. */
+	bool cf_saved;   /* INC, DEC: the CF that they leave alone is in v->no_carry */
+	uint16_t inputs; /* a bit for each register */
 	int32_t imm;
 };
 
@@ -76,6 +78,8 @@ struct tr {
 	} groups[MAX_GROUPS];
 	struct group *in_t1; /* whose addend T1 holds; NULL: T1 is nobody's between instructions */
 	unsigned n_specials;
+	struct origin origin;
+	uint8_t *origin_patch; /* where its offset goes; NULL: none */
 	bool ended;
 	bool waited; /* decoding had to wait for other vCPUs: the block must not be made */
 	/* What is above is zeroed for each block, the rest is written before it is read. */
@@ -132,7 +136,8 @@ void tr_exit_jump(struct tr *t, uint64_t va);
 /* Ends the block: to a known address; to the address in T0; with the instruction done by C; before it, by the
  * interpreter. */
 void tr_exit_to(struct tr *t, uint64_t va);
-void tr_exit_indirect(struct tr *t);
+/* rsp: what of RSP the instruction has changed. */
+void tr_exit_indirect(struct tr *t, int32_t rsp);
 uint64_t tr_pc_mask(const struct tr *t, uint64_t pc);
 void tr_exit_special(struct tr *t, const struct insn *in);
 /*

@@ -77,9 +77,15 @@ void tr_exit_to(struct tr *t, uint64_t va)
 }
 
 /* Exit to the address in T0; the flags are brought to memory. */
-void tr_exit_indirect(struct tr *t)
+void tr_exit_indirect(struct tr *t, int32_t rsp)
 {
 	tr_flags_to_mem(t, true);
+	if (t->mode == 8) {
+		emit_store_imm(&t->e, 4, VCPU, OFF(origin), 0); /* filled in when the record has its place */
+		t->origin_patch = t->e.p - 4;
+		t->origin =
+		    (struct origin){ .from = t->b, .guest_off = (uint16_t)(t->va - t->b->va), .rsp = -rsp };
+	}
 	emit_jmp(&t->e, t->v->cache->stub_lookup);
 	t->ended = true;
 }

@@ -162,11 +162,14 @@ struct vcpu {
 	uint8_t dflag;  /* RFLAGS.DF */
 	uint8_t in_t1;
 	uint8_t needs_sync; /* on the way out: st.rflags is stale (t1_sync_out) */
-	uint64_t page_va;   /* user code: virtual address of the page that the block lies in */
-	uint64_t t1_code;   /* where to enter */
-	uint64_t sysflags;  /* RFLAGS bits that translated code does not change, for PUSHF */
-	uint64_t xmask;     /* XSAVE components of the guest */
-	uint64_t empty_jc;  /* a jump cache that always misses, for kicks */
+	uint8_t no_carry;   /* the complement of a CF that was put aside (translate_flags.c) */
+	uint32_t
+	    origin; /* struct origin of the last indirect jump in 64-bit code: offset in the cache's meta */
+	uint64_t page_va;  /* user code: virtual address of the page that the block lies in */
+	uint64_t t1_code;  /* where to enter */
+	uint64_t sysflags; /* RFLAGS bits that translated code does not change, for PUSHF */
+	uint64_t xmask;    /* XSAVE components of the guest */
+	uint64_t empty_jc; /* a jump cache that always misses, for kicks */
 	uint64_t slow_mem, find_thunk, special_thunk; /* asm thunks */
 	_Atomic uint32_t kick;                        /* set by vcpu_kick, cleared by vcpu_run */
 	uint32_t irq_request;                         /* nonzero: look for interrupts when IF allows */
