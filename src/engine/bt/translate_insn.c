@@ -59,10 +59,10 @@ bool tr_can_copy(const struct tr *t, const struct insn *in)
 		return false;
 	if (in->cls != INSN_NATIVE || !unit_allowed(t, in) || in->mem_vsib)
 		return false;
-	if (in->has_mem && (in->mem_size == 0 || in->mem_size > 128 || in->high8))
+	if (in->has_mem && (in->mem_size == 0 || in->mem_size > 128))
 		return false;
 	/* AH..BH cannot be named together with R15, where guest RSP is (MOVZX ESP, AH). */
-	if (in->high8 && ((in->regs_read | in->regs_written) & 1u << RSP))
+	if (in->high8 && !in->has_mem && ((in->regs_read | in->regs_written) & 1u << RSP))
 		return false;
 	n_high = tr_high_data_regs(in, high);
 	free_regs = in->has_mem ? 1 : 2;
@@ -123,6 +123,26 @@ bool tr_bit_string(struct tr *t, const struct insn *in)
 	return true;
 }
 
+/*
+ * One of RBX..RDI that the instruction does not use, its value put into scratch[3]: none of them is an
+ * implicit operand of anything but string instructions and CMPXCHG8B/16B.
+ */
+static uint8_t borrow(struct tr *t, const struct insn *in)
+{
+	uint32_t busy = in->regs_read | in->regs_written | 1u << RSP;
+	uint8_t r = RBX;
+
+	if (t->where & CAN_REDO)
+		busy |= t->redo.inputs;
+	for (int k = 0; k < 3; k++)
+		if (in->ops[k].high8)
+			busy |= 1u << in->ops[k].reg;
+	while (busy >> r & 1)
+		r++;
+	emit_store(&t->e, r, VCPU, OFF(scratch[3]));
+	return r;
+}
+
 void tr_copy_insn(struct tr *t, const struct insn *in)
 {
 	uint8_t map[16], high[4];
@@ -145,15 +165,7 @@ void tr_copy_insn(struct tr *t, const struct insn *in)
 	scratch[0] = (uint8_t)free_reg;
 	scratch[1] = T1;
 	if (n_high > (in->has_mem ? 1u : 2u)) {
-		/* RBX..RDI are no implicit operands of anything but string instructions and CMPXCHG8B/16B. */
-		uint32_t busy = in->regs_read | in->regs_written | 1u << RSP;
-
-		if (t->where & CAN_REDO)
-			busy |= t->redo.inputs;
-
-		for (borrowed = RBX; busy >> borrowed & 1; borrowed++)
-			;
-		emit_store(&t->e, borrowed, VCPU, OFF(scratch[3]));
+		borrowed = borrow(t, in);
 		scratch[in->has_mem ? 1 : 2] = borrowed;
 	}
 	for (unsigned k = 0; k < n_high; k++) {
@@ -167,6 +179,12 @@ void tr_copy_insn(struct tr *t, const struct insn *in)
 	t->map[t->i].in_host = t->where & IN_HOST;
 	if (in->unit != UNIT_INT || in->mnemonic == ZYDIS_MNEMONIC_DIV || in->mnemonic == ZYDIS_MNEMONIC_IDIV)
 		tr_fault_flags(t);
+	if (in->high8 && in->has_mem) {
+		/* AH..BH cannot be named together with T0 and T1 either. */
+		borrowed = borrow(t, in);
+		emit_lea(&t->e, 8, borrowed, m.base, m.index, m.scale, m.disp);
+		m = (struct host_mem){ .base = borrowed, .index = EMIT_NO_REG, .scale = 1 };
+	}
 	reencode(&t->e, in, map, &m);
 	for (unsigned k = 0; k < n_high; k++)
 		if (in->regs_written >> high[k] & 1)
