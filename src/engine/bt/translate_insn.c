@@ -476,13 +476,16 @@ static void store_byte(struct tr *t, int32_t off, uint8_t val)
 	emit_store_imm8(&t->e, VCPU, off, val);
 }
 
-static bool tr_rdtsc(struct tr *t)
+static bool tr_rdtsc(struct tr *t, bool p)
 {
 	struct emit *e = &t->e;
 
 	if (!(t->flags & BLOCK_TSC) || t->v->lockstep || !t->v->cache->rorx)
 		return false;
-	emit_bytes(e, "\x0f\x31", 2);
+	if (p)
+		emit_bytes(e, "\x0f\x01\xf9", 3);
+	else
+		emit_bytes(e, "\x0f\x31", 2);
 	/* RORX and LEA leave the flags alone; RDX's upper half is zero after RDTSC. */
 	emit_bytes(e, "\xc4\x63\xfb\xf0\xea\x20", 6); /* rorx r13, rdx, 32 */
 	emit_lea(e, 8, T0, T0, RAX, 1, 0);
@@ -491,6 +494,8 @@ static bool tr_rdtsc(struct tr *t)
 	emit_op_reg(e, 4, OP_MOV_STORE, T0, RAX);
 	emit_bytes(e, "\xc4\xc3\xfb\xf0\xd5\x20", 6); /* rorx rdx, r13, 32 */
 	emit_op_reg(e, 4, OP_MOV_STORE, RDX, RDX);
+	if (p)
+		emit_op_mem(e, 4, OP_MOV_LOAD, RCX, VCPU, OFF(st.tsc_aux));
 	return true;
 }
 
@@ -704,7 +709,9 @@ bool tr_special(struct tr *t, const struct insn *in)
 		store_byte(t, OFF(dflag), 1);
 		return true;
 	case ZYDIS_MNEMONIC_RDTSC:
-		return tr_rdtsc(t);
+		return tr_rdtsc(t, false);
+	case ZYDIS_MNEMONIC_RDTSCP:
+		return tr_rdtsc(t, true);
 	case ZYDIS_MNEMONIC_PUSHFQ:
 	case ZYDIS_MNEMONIC_PUSHFD:
 		if (in->opsize != t->mode)
