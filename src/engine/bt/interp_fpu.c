@@ -9,10 +9,6 @@
  */
 #include "engine/bt/interp_internal.h"
 
-/* In native.S: op(buffer in RDI, mask in EDX:EAX). */
-extern const char native_fxsave[], native_fxsave64[], native_fxrstor[], native_fxrstor64[], native_xsave[],
-    native_xsave64[], native_xsavec[], native_xsavec64[], native_xrstor[], native_xrstor64[];
-
 static int run_image(struct vcpu *v, const char *code, void *buf, uint64_t mask)
 {
 	struct native_frame f = { .flags = FLAG_R1 };

@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * XSAVE, XSAVEC and XRSTOR from translated code, while the guest's vector state is
- * live in the processor's registers: the instruction itself is executed, on a
- * bounce buffer, and only the parts of the image that it reads or writes are copied.
+ * live in the processor's registers: the instruction itself is executed, where the
+ * image is if it lies in one piece in the host, else on a bounce buffer, of which
+ * only the parts that it reads or writes are copied.
  *
- * A fault in here would be ours, so images that are not beyond doubt, and all that
- * would raise an exception, are left to the interpreter (interp_fpu.c).  XSAVEOPT
- * is executed as XSAVE: what it leaves out depends on where the processor last
- * restored from, which with a bounce buffer says nothing.
+ * Images that are not beyond doubt, and all that would raise an exception, are left
+ * to the interpreter (interp_fpu.c).  XSAVEOPT is executed as XSAVE: what it leaves
+ * out depends on where the processor last restored from, which with a bounce buffer
+ * says nothing.
  */
 #include "engine/bt/interp_internal.h"
 #include "engine/bt/mmu.h"
@@ -16,13 +17,14 @@
 #define XSTATE_BV         512
 #define XCOMP_BV          520
 #define COMPACT           (1ull << 63)
+#define LOW_COMPONENTS    0xffull
 #define MXCSR_SURE        0xffbfu /* bits that every x86-64 processor has */
 
 unsigned xsave_standard_size(const struct vcpu *v, uint64_t bv)
 {
 	unsigned n = LEGACY_AND_HEADER;
 
-	for (int i = 2; i < 63; i++)
+	for (int i = 2; i < 63 && bv >> i; i++)
 		if (bv >> i & 1) {
 			unsigned e = v->model->host_d[i].eax + v->model->host_d[i].ebx;
 
@@ -36,7 +38,7 @@ static unsigned compact_place(const struct vcpu *v, uint64_t bv, int i)
 {
 	unsigned n = LEGACY_AND_HEADER;
 
-	for (int k = 2; k < 63; k++)
+	for (int k = 2; k < 63 && bv >> k; k++)
 		if (bv >> k & 1) {
 			if (v->model->host_d[k].ecx & 2)
 				n = (n + 63) & ~63u;
@@ -87,6 +89,67 @@ static int copy_components(struct vcpu *v, uint64_t lin, uint8_t *image, uint64_
 	return 0;
 }
 
+/* The host's address of [lin, lin+n), if it is memory in one piece there, and, for ACC_W, without code. */
+static uint8_t *in_one_piece(struct vcpu *v, uint64_t lin, unsigned n, unsigned acc)
+{
+	uint8_t *start = NULL;
+
+	for (uint64_t at = lin; at < lin + n; at = (at | 0xfff) + 1) {
+		uint64_t pa;
+		bool code;
+		void *host;
+
+		if (mmu_host(v, at, acc | mmu_acc(v), &host, &pa, &code)) {
+			v->exc.present = false;
+			return NULL;
+		}
+		if (!host || code || (start && (uint8_t *)host != start + (at - lin)))
+			return NULL;
+		if (!start)
+			start = host;
+	}
+	return start;
+}
+
+static void execute_save(uint8_t *image, uint64_t rfbm, bool compact)
+{
+	if (compact)
+		__asm__ volatile("xsavec64 %0"
+				 : "+m"(*(uint8_t(*)[X86_XSAVE_MAX])image)
+				 : "a"((uint32_t)rfbm), "d"(rfbm >> 32));
+	else
+		__asm__ volatile("xsave64 %0"
+				 : "+m"(*(uint8_t(*)[X86_XSAVE_MAX])image)
+				 : "a"((uint32_t)rfbm), "d"(rfbm >> 32));
+}
+
+/*
+ * Saving to where the image is. Another vCPU may look on, and the host's addresses in FIP and FDP are not for
+ * it to see, so the x87 registers' part is made elsewhere.
+ */
+static void save_there(struct vcpu *v, uint8_t *image, uint64_t rfbm, bool compact)
+{
+	uint8_t *buf = v->fp_image;
+	uint64_t bv, comp;
+
+	execute_save(image, rfbm & ~1ull, compact);
+	if (!(rfbm & 1))
+		return;
+	execute_save(buf, 1, compact);
+	bv = (header(image, XSTATE_BV) & ~1ull) | (header(buf, XSTATE_BV) & 1);
+	memcpy(image + XSTATE_BV, &bv, 8);
+	if (compact) {
+		comp = rfbm | COMPACT;
+		memcpy(image + XCOMP_BV, &comp, 8);
+	}
+	/* In their initial state, XSAVEC does not write them. */
+	if (compact && !(bv & 1))
+		return;
+	xsave_scrub(buf);
+	memcpy(image, buf, 24);
+	memcpy(image + 32, buf + 32, 128);
+}
+
 /* Both ends of what will be written are writable RAM: afterwards no write faults. */
 static bool writable(struct vcpu *v, uint64_t lin, unsigned n)
 {
@@ -109,21 +172,22 @@ static int save(struct vcpu *v, const struct insn *in, uint64_t rfbm, bool compa
 {
 	uint64_t lin, comp = compact ? rfbm : 0;
 	unsigned n = compact ? xsave_compact_size(v, rfbm) : xsave_standard_size(v, rfbm);
-	uint8_t *buf = v->fp_image;
+	uint8_t *buf = v->fp_image, *image;
 
-	if (seg_linear(v, in->seg, insn_ea(v, in), n, ACC_W, &lin) || (lin & 63) || !writable(v, lin, n) ||
-	    lin_read(v, lin, buf, LEGACY_AND_HEADER, mmu_acc(v))) {
+	if (seg_linear(v, in->seg, insn_ea(v, in), n, ACC_W, &lin) || (lin & 63)) {
 		v->exc.present = false;
 		return 1;
 	}
-	if (compact)
-		__asm__ volatile("xsavec64 %0"
-				 : "+m"(*(uint8_t(*)[X86_XSAVE_MAX])buf)
-				 : "a"((uint32_t)rfbm), "d"(rfbm >> 32));
-	else
-		__asm__ volatile("xsave64 %0"
-				 : "+m"(*(uint8_t(*)[X86_XSAVE_MAX])buf)
-				 : "a"((uint32_t)rfbm), "d"(rfbm >> 32));
+	image = in_one_piece(v, lin, n, ACC_W);
+	if (image) {
+		save_there(v, image, rfbm, compact);
+		return 0;
+	}
+	if (!writable(v, lin, n) || lin_read(v, lin, buf, LEGACY_AND_HEADER, mmu_acc(v))) {
+		v->exc.present = false;
+		return 1;
+	}
+	execute_save(buf, rfbm, compact);
 	if (rfbm & 1)
 		xsave_scrub(buf);
 	/* Components in their initial state have no place written by XSAVEC. */
@@ -148,6 +212,25 @@ static bool sound(const struct vcpu *v, const uint8_t *image)
 	return !comp || ((comp & COMPACT) && !(comp & ~COMPACT & ~v->st.xcr0) && !(bv & ~comp));
 }
 
+/*
+ * XRSTOR from where the image is. Another vCPU may change it meanwhile, so this may fault, and however
+ * components lie, what is read must be the guest's to read: the last page may be one of which nothing is
+ * (and is marked as accessed, as processors may by speculation). 1: not so.
+ */
+static int restore_there(struct vcpu *v, uint64_t lin, uint64_t rfbm)
+{
+	struct native_frame f = { .flags = FLAG_R1, .code = (void *)native_xrstor64 };
+	unsigned n = xsave_standard_size(v, rfbm), compact = xsave_compact_size(v, LOW_COMPONENTS);
+	uint8_t *image = in_one_piece(v, lin, compact > n ? compact : n, ACC_R);
+
+	if (!image || (rfbm & ~LOW_COMPONENTS) || !sound(v, image))
+		return 1;
+	f.r[RDI] = (uint64_t)image;
+	f.r[RAX] = (uint32_t)rfbm;
+	f.r[RDX] = rfbm >> 32;
+	return native_call(&f);
+}
+
 static int restore(struct vcpu *v, const struct insn *in, uint64_t rfbm)
 {
 	uint8_t *buf = v->fp_image;
@@ -155,7 +238,13 @@ static int restore(struct vcpu *v, const struct insn *in, uint64_t rfbm)
 	int r;
 
 	if (seg_linear(v, in->seg, insn_ea(v, in), LEGACY_AND_HEADER, ACC_R, &lin) || (lin & 63) ||
-	    lin_read(v, lin, buf, LEGACY_AND_HEADER, mmu_acc(v))) {
+	    !canonical(lin + X86_XSAVE_MAX)) {
+		v->exc.present = false;
+		return 1;
+	}
+	if (!restore_there(v, lin, rfbm))
+		return 0;
+	if (lin_read(v, lin, buf, LEGACY_AND_HEADER, mmu_acc(v))) {
 		v->exc.present = false;
 		return 1;
 	}

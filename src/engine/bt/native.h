@@ -28,5 +28,8 @@ int native_call(struct native_frame *f);
 extern const char native_fault[];
 /* Frame code that is part of the program (state images); the rest is in the interpreter's arena. */
 extern const char native_code_start[], native_code_end[];
+/* Of that: op(buffer in RDI, mask in EDX:EAX). */
+extern const char native_fxsave[], native_fxsave64[], native_fxrstor[], native_fxrstor64[], native_xsave[],
+    native_xsave64[], native_xsavec[], native_xsavec64[], native_xrstor[], native_xrstor64[];
 
 #endif
