@@ -327,12 +327,18 @@ static void emit_cold(struct tr *t)
 			emit_mov_imm(e, T1, x->info);
 			emit_call_mem(e, VCPU, OFF(slow_mem));
 			emit_jmp(e, x->retry);
-			/* Here if the group is to be left; linked, this jump goes to the block without
-			 * groups. */
-			emit1(e, 0xe9);
-			out->patch = e->p;
-			emit4(e, 0);
-			out->cold = emit_here(e);
+			/*
+			 * Here if the group is to be left. Once that is linked, each miss goes to the block
+			 * without groups at once, if the flags are where that expects them.
+			 */
+			out->patch = x->patch;
+			out->cold = here;
+			if (x->redo_flags) {
+				emit1(e, 0xe9);
+				out->patch = e->p;
+				emit4(e, 0);
+				out->cold = emit_here(e);
+			}
 			emit_link(t, x);
 			break;
 		}
