@@ -95,7 +95,8 @@ static bool start(struct vcpu *v)
 	if (t->started || t->failed)
 		return t->started;
 	t->written = calloc(mem_nr_pages(v->mem) / 64 + 1, sizeof(uint64_t));
-	t->image = t->written ? aligned_alloc(64, X86_XSAVE_MAX) : NULL;
+	t->scanned = t2_scanned_new();
+	t->image = t->written && t->scanned ? aligned_alloc(64, X86_XSAVE_MAX) : NULL;
 	if (!t->image || stub_host_init(&t->host, mem_ram_fd(v->mem), &err)) {
 		log_warn("no direct execution, programs run slower: %s",
 			 err.message[0] ? err.message : "out of memory");
@@ -128,6 +129,7 @@ void t2_free(struct vcpu *v)
 		stub_host_free(&t->host);
 	free(t->written);
 	free(t->image);
+	free(t->scanned);
 	free(t);
 	v->t2 = NULL;
 }

@@ -87,9 +87,10 @@ struct t2 {
 	uint64_t promote_ticks, long_ticks, demote_ticks, pin_ticks, map_ticks; /* see t2.c */
 	uint64_t *written; /* bit per RAM page: some map of this vCPU has it writable */
 	uint32_t max_mappings;
-	uint32_t window;  /* pages looked at around a fault: a power of two */
-	uint64_t stop_ns; /* processor time of a stub that goes into a stop */
-	uint8_t *image;   /* last XSAVE image exchanged with `image_of` */
+	uint32_t window;            /* pages looked at around a fault: a power of two */
+	uint64_t stop_ns;           /* processor time of a stub that goes into a stop */
+	struct t2_scanned *scanned; /* t2_scan.c */
+	uint8_t *image;             /* last XSAVE image exchanged with `image_of` */
 	const struct stub *image_of;
 };
 

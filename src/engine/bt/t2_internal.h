@@ -60,6 +60,8 @@ uint64_t t2_identity(struct vcpu *v, uint64_t root);
 /* Code wanted to run in an unfit page again: perhaps it is worth breakpoints. T2_MAPPED: now it can. */
 enum t2_fault t2_map_unfit_stop(struct vcpu *v, struct t2_space *s, uint64_t rip);
 
+/* What is known of pages looked at before, for t2->scanned; to be freed by free(). */
+struct t2_scanned *t2_scanned_new(void);
 /*
  * How many instructions are in the page that the processor executes at CPL 3 but with
  * an answer that is the host's (CPUID, RDPID, SGDT, LSL...)?  before: the page in front of it, or NULL.

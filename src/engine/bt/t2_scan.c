@@ -16,8 +16,13 @@
  * beside a rare CPUID: a page with a few such instructions can be executed with
  * breakpoints on them (t2_map.c).  Code written after its page
  * was mapped is not seen; the guest then gets the host's answer, nothing worse.
+ *
+ * Each program that starts maps the same libraries, so what was found is kept, under
+ * a hash of all that it depends on. Whoever makes two pages with the same hash fools
+ * himself.
  */
 #include <limits.h>
+#include <stdlib.h>
 #include <string.h>
 #include <Zydis/Zydis.h>
 
@@ -115,8 +120,8 @@ static int in_step(const ZydisDecoder *d, const uint8_t *page, unsigned at, cons
 	return hits > ATTEMPTS / 2 ? begins : NOT_CODE;
 }
 
-unsigned t2_scan(const struct vcpu *v, const uint8_t *page, const uint8_t *before,
-		 uint16_t found[STUB_BREAKPOINTS])
+static unsigned scan(const struct vcpu *v, const uint8_t *page, const uint8_t *before,
+		     uint16_t found[STUB_BREAKPOINTS])
 {
 	ZydisDecoder d;
 	const uint8_t *p = page, *end = page + PAGE_SIZE;
@@ -143,5 +148,68 @@ unsigned t2_scan(const struct vcpu *v, const uint8_t *page, const uint8_t *befor
 		else
 			n = STUB_BREAKPOINTS + 1; /* no way to stop at it from this page alone */
 	}
+	return n;
+}
+
+/* ---- what was found before ---- */
+
+#define SCANNED 2048
+
+struct t2_scanned {
+	struct {
+		uint64_t hash;
+		uint8_t n;
+		uint16_t at[STUB_BREAKPOINTS];
+	} e[SCANNED];
+};
+
+struct t2_scanned *t2_scanned_new(void)
+{
+	return calloc(1, sizeof(struct t2_scanned));
+}
+
+static uint64_t mix(uint64_t h, uint64_t x)
+{
+	h = (h ^ x) * 0x9e3779b97f4a7c15ull;
+	return h ^ h >> 32;
+}
+
+static uint64_t hash(uint64_t h, const uint8_t *p, size_t n)
+{
+	uint64_t lane[4] = { h, h + 1, h + 2, h + 3 };
+
+	for (size_t i = 0; i < n; i += sizeof(lane)) {
+		uint64_t x[4];
+
+		memcpy(x, p + i, sizeof(x));
+		for (unsigned k = 0; k < 4; k++)
+			lane[k] = mix(lane[k], x[k]);
+	}
+	for (unsigned k = 0; k < 4; k++)
+		h = mix(h, lane[k]);
+	return h;
+}
+
+unsigned t2_scan(const struct vcpu *v, const uint8_t *page, const uint8_t *before,
+		 uint16_t found[STUB_BREAKPOINTS])
+{
+	uint64_t mode = x86_code64(&v->st) | (v->st.tsc_offset != 0) << 1 | host_xcr0_differs(v) << 2 |
+			!!(v->st.cr4 & CR4_FSGSBASE) << 3 | !!before << 4 | 1u << 5;
+	uint64_t h = hash(mode, page, PAGE_SIZE);
+	unsigned i, n;
+
+	if (before)
+		h = hash(h, before + PAGE_SIZE - BACK, BACK);
+	h |= 1; /* an empty place has 0 */
+	i = h / 2 % SCANNED;
+	if (v->t2->scanned->e[i].hash == h) {
+		memcpy(found, v->t2->scanned->e[i].at, sizeof(v->t2->scanned->e[i].at));
+		return v->t2->scanned->e[i].n;
+	}
+	memset(found, 0, STUB_BREAKPOINTS * sizeof(*found));
+	n = scan(v, page, before, found);
+	v->t2->scanned->e[i].hash = h;
+	v->t2->scanned->e[i].n = (uint8_t)n;
+	memcpy(v->t2->scanned->e[i].at, found, sizeof(v->t2->scanned->e[i].at));
 	return n;
 }
