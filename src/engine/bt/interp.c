@@ -73,6 +73,21 @@ void interp_free(struct vcpu *v)
 
 /* ---- fetch ---- */
 
+/* Are in's bytes those at code, of which `avail` can be read? */
+static bool same_bytes(const struct insn *in, const uint8_t *code, size_t avail)
+{
+	uint64_t a[2], b[2];
+
+	if (avail < sizeof a)
+		return in->len <= avail && memcmp(in->bytes, code, in->len) == 0;
+	_Static_assert(offsetof(struct insn, len) >= 15, "one byte more than bytes[] has is read");
+	memcpy(a, in, sizeof a);
+	memcpy(b, code, sizeof b);
+	if (in->len <= 8)
+		return (a[0] ^ b[0]) << (64 - 8 * in->len) == 0;
+	return a[0] == b[0] && (a[1] ^ b[1]) << (128 - 8 * in->len) == 0;
+}
+
 static int fetch(struct vcpu *v, struct ientry **ret)
 {
 	struct x86_state *s = &v->st;
@@ -105,8 +120,7 @@ static int fetch(struct vcpu *v, struct ientry **ret)
 		code = buf;
 	}
 	e = &v->icache->e[(pa ^ pa >> 12) & (ICACHE_SIZE - 1)];
-	if (e->pa == pa && e->mode == (mode | real << 4) && e->in.len <= avail &&
-	    memcmp(e->in.bytes, code, e->in.len) == 0)
+	if (e->pa == pa && e->mode == (mode | real << 4) && same_bytes(&e->in, code, avail))
 		goto found;
 	e->pa = ~0ull;
 	e->code = NULL;

@@ -19,6 +19,7 @@ struct gen {
 	uint32_t ptr, small; /* registers that hold pointers, small numbers */
 	uint32_t undefined;  /* flags with no defined value here */
 	unsigned last_base;  /* of a memory operand */
+	unsigned other_base; /* of one before */
 };
 
 static uint64_t rnd(struct gen *g)
@@ -62,9 +63,16 @@ static void mem_operand(struct gen *g, struct operand *o, bool vsib, unsigned ve
 	bool wild = chance(g, 2);
 
 	memset(o, 0, sizeof *o);
-	/* The same base again and again, so that the translator finds groups. */
-	if (!(g->ptr >> g->last_base & 1) || chance(g, 50))
+	/* The same base again and again, or two by turns, so that the translator finds groups. */
+	if (!(g->ptr >> g->last_base & 1) || chance(g, 25)) {
+		g->other_base = g->last_base;
 		g->last_base = pick(g, g->ptr);
+	} else if (g->ptr >> g->other_base & 1 && chance(g, 50)) {
+		unsigned base = g->last_base;
+
+		g->last_base = g->other_base;
+		g->other_base = base;
+	}
 	o->base = wild ? below(g, g->mode == 8 ? 16 : 8) : g->last_base;
 	o->disp = (int32_t)below(g, 64) - 32;
 	o->disp_size = 1;

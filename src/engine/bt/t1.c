@@ -103,6 +103,24 @@ static bool interpret(struct vcpu *v)
 	return v->st.halted || v->st.shutdown || v->error[0] || event_pending(v);
 }
 
+/* Likewise as long as code in the current mode cannot be translated. */
+static bool interpret_mode(struct vcpu *v)
+{
+	int64_t start = ticks();
+	bool events;
+	uint32_t flags;
+
+	do {
+		if (!v->dr_watch)
+			v->st.rflags &= ~(uint64_t)FLAG_RF;
+		interp_step(v);
+		events = v->st.halted || v->st.shutdown || v->error[0] || event_pending(v) ||
+			 atomic_load_explicit(&v->kick, memory_order_relaxed);
+	} while (!events && !t1_mode_flags(v, &flags));
+	v->stats.interp_ns += ticks() - start;
+	return events;
+}
+
 /* An indirect jump out of the address space: back to before it, so that the interpreter does it and raises
  * the exception. */
 static void undo_jump(struct vcpu *v)
@@ -125,14 +143,14 @@ void t1_run(struct vcpu *v)
 
 		if (atomic_load_explicit(&v->kick, memory_order_relaxed))
 			return;
-		if (!v->dr_watch)
-			v->st.rflags &= ~(uint64_t)FLAG_RF;
 		if (!t1_mode_flags(v, &flags)) {
 			link = NULL;
-			if (interpret(v))
+			if (interpret_mode(v))
 				return;
 			continue;
 		}
+		if (!v->dr_watch)
+			v->st.rflags &= ~(uint64_t)FLAG_RF;
 		if (!asked && (flags & BLOCK_USER) && t2_wants(v)) {
 			struct block_exit *way = link;
 			uint64_t here = v->st.rip;
