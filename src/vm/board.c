@@ -136,7 +136,7 @@ static int add_isa(struct vm *vm, struct error *err)
 		r = sysctl_new(b, vm->has_i8042, &sysctl, err);
 	if (!r && vm->has_i8042)
 		r = i8042_new(b, irq_router_isa_line(vm->router, 1), irq_router_isa_line(vm->router, 12),
-			      &vm->input, &i8042, err);
+			      sysctl, &vm->input, &i8042, err);
 	if (!r)
 		r = dma_new(b, &dma, err);
 	if (!r)
