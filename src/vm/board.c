@@ -119,7 +119,6 @@ static int add_isa(struct vm *vm, struct error *err)
 {
 	struct board *b = &vm->board;
 	struct pit *pit;
-	struct rtc *rtc;
 	struct sysctl *sysctl;
 	struct i8042 *i8042;
 	struct pvpanic *pvpanic;
@@ -129,7 +128,7 @@ static int add_isa(struct vm *vm, struct error *err)
 	struct dma *dma;
 	int r = pit_new(b, irq_router_isa_line(vm->router, 0), &pit, err);
 	if (!r)
-		r = rtc_new(b, irq_router_isa_line(vm->router, 8), &rtc, err);
+		r = rtc_new(b, irq_router_isa_line(vm->router, 8), &vm->rtc, err);
 	if (!r)
 		r = add_ports(vm, err);
 	if (!r)
@@ -140,7 +139,7 @@ static int add_isa(struct vm *vm, struct error *err)
 	if (!r)
 		r = dma_new(b, &dma, err);
 	if (!r)
-		r = vm_floppies_new(vm, dma, rtc, err);
+		r = vm_floppies_new(vm, dma, err);
 	if (!r)
 		r = fwcfg_new(b, &vm->fwcfg, err);
 	if (!r)

@@ -292,6 +292,8 @@ static void disks(void)
 	r = call(0x13, 0x0201, (uint32_t)NEAR, 0x2812, 0x0000);
 	expect("and read again", filled_with(NEAR, 512, 0x77), true);
 
+	expect("CMOS: one hard disk", cmos_read(0x12), 0xf0);
+	expect("CMOS: of 63 sectors and 16 heads", cmos_read(0x23) << 8 | cmos_read(0x1d), 0x3f10);
 	r = call(0x13, 0x0800, 0, 0, 0x80);
 	expect("one hard disk", r.edx & 0xff, 1);
 	r = call(0x13, 0x0202, (uint32_t)NEAR, 0x0002, 0x0080);
