@@ -82,6 +82,7 @@ static void print_hex(uint32_t v)
 	print(b);
 }
 
+/* Where a range is about time, it is wide: the host may be busy, and ticks that come too late become one. */
 static void expect_between(const char *name, uint32_t got, uint32_t low, uint32_t high)
 {
 	bool ok = got >= low && got <= high;
