@@ -219,6 +219,19 @@ static void planar(void **state)
 	indexed(0x3ce, 2, 5);
 	indexed(0x3ce, 7, 15);
 	assert_int_equal(mem_mmio_read(t.b.mem, GPA(0xa0000), 1), 0x80);
+	/* Split at line 50, and moved by a pixel: both parts, or the upper one alone. */
+	indexed(0x3d4, 7, 0x0f);
+	indexed(0x3d4, 9, 0);
+	indexed(0x3d4, 0x18, 49);
+	attribute(0x33, 1);
+	display_refresh(&d, false);
+	assert_int_equal(pixel(7, 0), 0x00ff00);
+	assert_int_equal(pixel(7, 50), 0x00ff00);
+	attribute(0x30, 0x21);
+	display_refresh(&d, false);
+	assert_int_equal(pixel(7, 0), 0x00ff00);
+	assert_int_equal(pixel(7, 50), 0);
+	assert_int_equal(pixel(8, 50), 0x00ff00);
 }
 
 static void mode_13h(void **state)
