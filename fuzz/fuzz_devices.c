@@ -17,6 +17,7 @@
 #include "dev/net/e1000.h"
 #include "dev/pc/debugcon.h"
 #include "dev/pc/rom.h"
+#include "dev/pc/sysctl.h"
 #include "dev/pci/pci.h"
 #include "fuzz_input.h"
 
@@ -134,6 +135,7 @@ static int add_devices(struct fuzz *f)
 	struct flash *flash;
 	struct rom *rom;
 	struct vga *vga;
+	struct sysctl *sysctl;
 	struct i8042 *kbd;
 	struct debugcon *debugcon;
 	uint8_t vars[FLASH_SIZE];
@@ -145,9 +147,9 @@ static int add_devices(struct fuzz *f)
 	f->wire.n.link_up = true;
 	if (f->flash_fd < 0 || rom_new(&f->b, code, sizeof(code), &rom, NULL) < 0 ||
 	    flash_new(&f->b, GPA(FLASH), vars, sizeof(vars), f->flash_fd, "vars", &flash, NULL) < 0 ||
-	    debugcon_new(&f->b, &f->chr, &debugcon, NULL) < 0 ||
-	    i8042_new(&f->b, irq_router_isa_line(f->router, 1), irq_router_isa_line(f->router, 12), &f->input,
-		      &kbd, NULL) < 0 ||
+	    debugcon_new(&f->b, &f->chr, &debugcon, NULL) < 0 || sysctl_new(&f->b, true, &sysctl, NULL) < 0 ||
+	    i8042_new(&f->b, irq_router_isa_line(f->router, 1), irq_router_isa_line(f->router, 12), sysctl,
+		      &f->input, &kbd, NULL) < 0 ||
 	    vga_new(&f->b, f->bus, code, sizeof(code), &f->display, &vga, NULL) < 0)
 		return -1;
 	return e1000_new(&f->b, f->bus, &f->wire.n, mac, 0, &f->e1000, NULL);

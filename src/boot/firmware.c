@@ -13,27 +13,35 @@
 #include "base/log.h"
 #include "base/util.h"
 
-/* What Debian's packages install, in the order of preference. */
+/* What Debian's packages install in their data folder, in the order of preference. */
 static const struct known {
 	const char *name, *package;
 	const char *code, *vars; /* vars: the template */
 } known[] = {
-	{ "bios", "seabios", "/usr/share/seabios/bios-256k.bin", NULL },
-	{ "uefi", "ovmf", "/usr/share/OVMF/OVMF_CODE_4M.fd", "/usr/share/OVMF/OVMF_VARS_4M.fd" },
-	{ "uefi", "ovmf", "/usr/share/OVMF/OVMF_CODE.fd", "/usr/share/OVMF/OVMF_VARS.fd" },
+	{ "bios", "seabios", "seabios/bios-256k.bin", NULL },
+	{ "uefi", "ovmf", "OVMF/OVMF_CODE_4M.fd", "OVMF/OVMF_VARS_4M.fd" },
+	{ "uefi", "ovmf", "OVMF/OVMF_CODE.fd", "OVMF/OVMF_VARS.fd" },
 	/* The build that demands system management mode is for other chipsets; this one checks signatures
 	   too. */
-	{ "uefi-secure", "ovmf", "/usr/share/OVMF/OVMF_CODE_4M.fd", "/usr/share/OVMF/OVMF_VARS_4M.ms.fd" },
-	{ "uefi-secure", "ovmf", "/usr/share/OVMF/OVMF_CODE.fd", "/usr/share/OVMF/OVMF_VARS.ms.fd" },
+	{ "uefi-secure", "ovmf", "OVMF/OVMF_CODE_4M.fd", "OVMF/OVMF_VARS_4M.ms.fd" },
+	{ "uefi-secure", "ovmf", "OVMF/OVMF_CODE.fd", "OVMF/OVMF_VARS.ms.fd" },
 };
 
-static const struct known *find_known(const char *name)
+/* A file's path, malloc'd; NULL: no memory. */
+static char *in_folder(const char *folder, const char *name)
+{
+	char *path;
+	return asprintf(&path, "%s%s", folder, name) < 0 ? NULL : path;
+}
+
+static const struct known *find_known(const char *folder, const char *name)
 {
 	const struct known *first = NULL;
 	for (size_t i = 0; i < ARRAY_SIZE(known); i++) {
 		if (strcmp(known[i].name, name) != 0)
 			continue;
-		if (!access(known[i].code, R_OK))
+		_cleanup_free_ char *path = in_folder(folder, known[i].code);
+		if (path && !access(path, R_OK))
 			return &known[i];
 		first = first ? first : &known[i];
 	}
@@ -156,10 +164,10 @@ static int create_store(const struct firmware *f, const char *template, struct e
 			      f->vars_path, strerror(r));
 }
 
-static int open_store(struct firmware *f, const struct known *k, const char *vars, const char *vm_name,
-		      struct error *err)
+static int open_store(struct firmware *f, const char *template, const char *what, const char *vars,
+		      const char *vm_name, struct error *err)
 {
-	f->vars_path = vars ? strdup(vars) : default_path(vm_name, k->name);
+	f->vars_path = vars ? strdup(vars) : default_path(vm_name, what);
 	if (!f->vars_path)
 		return error_set(
 		    err, EINVAL,
@@ -169,7 +177,7 @@ static int open_store(struct firmware *f, const struct known *k, const char *var
 	int r = make_parents(f->vars_path);
 	f->vars_fd = r ? -1 : open(f->vars_path, O_RDWR | O_CLOEXEC);
 	if (!r && f->vars_fd < 0 && errno == ENOENT) {
-		r = create_store(f, k->vars, err);
+		r = create_store(f, template, err);
 		if (r)
 			return r;
 		f->vars_fd = open(f->vars_path, O_RDWR | O_CLOEXEC);
@@ -217,19 +225,23 @@ int firmware_read_rom(const char *folder, const char *name, const char *package,
 
 /* ---- both ---- */
 
-int firmware_open(const char *what, const char *vars, const char *vm_name, struct firmware **ret,
-		  struct error *err)
+int firmware_open(const char *folder, const char *what, const char *vars, const char *vm_name,
+		  struct firmware **ret, struct error *err)
 {
-	const struct known *k = find_known(what);
+	const struct known *k = find_known(folder, what);
+	_cleanup_free_ char *template = k && k->vars ? in_folder(folder, k->vars) : NULL;
 	struct firmware *f = calloc(1, sizeof(*f));
-	if (!f || !(f->path = strdup(k ? k->code : what))) {
-		free(f);
+	if (f) {
+		f->vars_fd = -1;
+		f->path = k ? in_folder(folder, k->code) : strdup(what);
+	}
+	if (!f || !f->path || (k && k->vars && !template)) {
+		firmware_free(f);
 		return error_set(err, ENOMEM, "no memory for the firmware; free some and try again");
 	}
-	f->vars_fd = -1;
 	int r = open_code(f, k, err);
-	if (!r && k && k->vars)
-		r = open_store(f, k, vars, vm_name, err);
+	if (!r && template)
+		r = open_store(f, template, k->name, vars, vm_name, err);
 	else if (!r && vars)
 		r = error_set(err, EINVAL,
 			      "vars=%s: only --firmware uefi and uefi-secure keep variables; leave it out",

@@ -31,13 +31,15 @@ struct firmware {
 };
 
 /*
- * what: "bios", "uefi", "uefi-secure" (Microsoft's keys enrolled, Secure Boot on) or a path. vars: the
- * variable store's file, or NULL for the VM's own, which vm_name names. 0 or -errno with one sentence.
+ * folder: where packages have their data (FIRMWARE_SHARE). what: "bios", "uefi", "uefi-secure" (Microsoft's
+ * keys enrolled, Secure Boot on) or a path. vars: the variable store's file, or NULL for the VM's own, which
+ * vm_name names. 0 or -errno with one sentence.
  */
-int firmware_open(const char *what, const char *vars, const char *vm_name, struct firmware **ret,
-		  struct error *err);
+#define FIRMWARE_SHARE "/usr/share/"
+int firmware_open(const char *folder, const char *what, const char *vars, const char *vm_name,
+		  struct firmware **ret, struct error *err);
 /* An option ROM (malloc'd) that a package has in a folder. 0 or -errno with one sentence. */
-#define FIRMWARE_SEABIOS_FOLDER "/usr/share/seabios/"
+#define FIRMWARE_SEABIOS_FOLDER FIRMWARE_SHARE "seabios/"
 int firmware_read_rom(const char *folder, const char *name, const char *package, uint8_t **ret,
 		      size_t *ret_size, struct error *err);
 void firmware_free(struct firmware *f);

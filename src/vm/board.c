@@ -10,8 +10,10 @@
 #include <errno.h>
 #include <string.h>
 
+#include "base/log.h"
 #include "base/util.h"
 #include "boot/firmware.h"
+#include "boot/image.h"
 #include "dev/display/vga.h"
 #include "dev/input/i8042.h"
 #include "dev/net/e1000.h"
@@ -119,7 +121,6 @@ static int add_isa(struct vm *vm, struct error *err)
 {
 	struct board *b = &vm->board;
 	struct pit *pit;
-	struct rtc *rtc;
 	struct sysctl *sysctl;
 	struct i8042 *i8042;
 	struct pvpanic *pvpanic;
@@ -129,18 +130,18 @@ static int add_isa(struct vm *vm, struct error *err)
 	struct dma *dma;
 	int r = pit_new(b, irq_router_isa_line(vm->router, 0), &pit, err);
 	if (!r)
-		r = rtc_new(b, irq_router_isa_line(vm->router, 8), &rtc, err);
+		r = rtc_new(b, irq_router_isa_line(vm->router, 8), &vm->rtc, err);
 	if (!r)
 		r = add_ports(vm, err);
 	if (!r)
 		r = sysctl_new(b, vm->has_i8042, &sysctl, err);
 	if (!r && vm->has_i8042)
 		r = i8042_new(b, irq_router_isa_line(vm->router, 1), irq_router_isa_line(vm->router, 12),
-			      &vm->input, &i8042, err);
+			      sysctl, &vm->input, &i8042, err);
 	if (!r)
 		r = dma_new(b, &dma, err);
 	if (!r)
-		r = vm_floppies_new(vm, dma, rtc, err);
+		r = vm_floppies_new(vm, dma, err);
 	if (!r)
 		r = fwcfg_new(b, &vm->fwcfg, err);
 	if (!r)
@@ -185,11 +186,20 @@ static int add_vga(struct vm *vm, struct error *err)
 	_cleanup_free_ uint8_t *rom = NULL;
 	size_t rom_size = 0;
 	struct vga *vga;
-	/* A kernel that is booted directly drives the card itself. */
-	int r = vm->firmware ? firmware_read_rom(FIRMWARE_SEABIOS_FOLDER, "vgabios-stdvga.bin", "seabios",
-						 &rom, &rom_size, err)
-			     : 0;
-	return r ? r : vga_new(&vm->board, vm->pci, rom, rom_size, &vm->display, &vga, err);
+	/* A kernel that is booted directly drives the card itself, but for Multiboot's, which begin with
+	 * text. */
+	bool text = !vm->firmware && vm->image->is_multiboot;
+	int r = vm->firmware || text ? firmware_read_rom(FIRMWARE_SEABIOS_FOLDER, "vgabios-stdvga.bin",
+							 "seabios", &rom, &rom_size, err)
+				     : 0;
+	if (r && text)
+		log_warn("the screen's characters will be blank: %s", err ? err->message : strerror(-r));
+	else if (r)
+		return r;
+	r = vga_new(&vm->board, vm->pci, text ? NULL : rom, text ? 0 : rom_size, &vm->display, &vga, err);
+	if (!r && text)
+		vga_begin_with_text(vga, rom, rom_size);
+	return r;
 }
 
 static int add_gpu(struct vm *vm, struct error *err)

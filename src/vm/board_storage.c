@@ -61,9 +61,23 @@ static void is_scsi(struct drive *d, struct scsi_device *device)
 
 /* ---- IDE: the first free of the places on the cables, disks and CDs from different ends ---- */
 
+/* The BIOS's setup of old PCs: disks of type 47, with their geometry. Systems that ask no further look here.
+ */
+static void note_in_cmos(struct vm *vm, unsigned nr, struct ata_geometry g)
+{
+	const uint8_t low = (uint8_t)g.cylinders, high = (uint8_t)(g.cylinders >> 8);
+	const uint8_t table[9] = { low, high, g.heads,  0xff, 0xff, (uint8_t)(g.heads > 8 ? 0xc8 : 0xc0),
+				   low, high, g.sectors };
+	rtc_set_cmos(vm->rtc, 0x12, nr ? 0xff : 0xf0);
+	rtc_set_cmos(vm->rtc, (uint8_t)(0x19 + nr), 47);
+	for (unsigned i = 0; i < sizeof(table); i++)
+		rtc_set_cmos(vm->rtc, (uint8_t)(0x1b + 9 * nr + i), table[i]);
+}
+
 static int plug_ide(struct vm *vm, struct drive *d, struct error *err)
 {
 	static const uint8_t order[2][IDE_DRIVES] = { { 0, 1, 3, 2 }, { 2, 3, 1, 0 } };
+	struct ata_geometry geometry = { 0 };
 	char path[64];
 	unsigned i = 0, place;
 	int r = vm->ide ? 0
@@ -80,7 +94,9 @@ static int plug_ide(struct vm *vm, struct drive *d, struct error *err)
 	if (d->is_cd)
 		is_ata_cd(d, ide_add_cd(vm->ide, place, d->block, d->serial));
 	else
-		ide_add_disk(vm->ide, place, d->block, d->serial);
+		geometry = ata_geometry(ide_add_disk(vm->ide, place, d->block, d->serial));
+	if (!d->is_cd && place < 2)
+		note_in_cmos(vm, place, geometry);
 	snprintf(path, sizeof(path), "/pci@i0cf8/ide@1,1/drive@%x/disk@%x", place / 2, place % 2);
 	vm_boot_path(vm, d->kind, path);
 	return 0;
@@ -291,7 +307,7 @@ int vm_cd_insert(struct vm *vm, struct vm_cd *cd, const char *path, struct error
 
 /* ---- floppies ---- */
 
-int vm_floppies_new(struct vm *vm, struct dma *dma, struct rtc *rtc, struct error *err)
+int vm_floppies_new(struct vm *vm, struct dma *dma, struct error *err)
 {
 	const struct vm_config *c = vm->config;
 	struct fdc *fdc;
@@ -309,8 +325,9 @@ int vm_floppies_new(struct vm *vm, struct dma *dma, struct rtc *rtc, struct erro
 	}
 	if (r)
 		return r;
-	rtc_set_cmos(rtc, 0x10, fdc_cmos_types(fdc));
-	rtc_set_cmos(rtc, 0x14, (uint8_t)(0x03 | (c->nr_floppies - 1) << 6)); /* equipment: floppies, FPU */
+	rtc_set_cmos(vm->rtc, 0x10, fdc_cmos_types(fdc));
+	rtc_set_cmos(vm->rtc, 0x14,
+		     (uint8_t)(0x03 | (c->nr_floppies - 1) << 6)); /* equipment: floppies, FPU */
 	return 0;
 }
 

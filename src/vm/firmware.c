@@ -18,7 +18,7 @@
 int vm_firmware_open(struct vm *vm, struct error *err)
 {
 	const struct vm_config *c = vm->config;
-	return firmware_open(c->firmware, c->firmware_vars, c->name, &vm->firmware, err);
+	return firmware_open(FIRMWARE_SHARE, c->firmware, c->firmware_vars, c->name, &vm->firmware, err);
 }
 
 int vm_firmware_add_rom(struct vm *vm, struct mem_block **ret, struct error *err)

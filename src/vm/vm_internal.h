@@ -61,6 +61,7 @@ struct vm {
 	struct irq_router *router;
 	struct pci_bus *pci;
 	struct kvmclock *kvmclock;
+	struct rtc *rtc;
 	struct fwcfg *fwcfg;
 	struct chardev *console, *serial2, *parallel; /* NULL: nothing is connected */
 	struct block *blocks[VM_MAX_DISKS];
@@ -158,8 +159,7 @@ void vm_boot_path_pci(struct vm *vm, enum vm_boot kind, const struct pci_device 
 int vm_usb_new(struct vm *vm, struct error *err);
 /* The floppy controller, if there is a diskette; in CMOS too. */
 struct dma;
-struct rtc;
-int vm_floppies_new(struct vm *vm, struct dma *dma, struct rtc *rtc, struct error *err);
+int vm_floppies_new(struct vm *vm, struct dma *dma, struct error *err);
 int vm_storage_new(struct vm *vm, struct error *err);
 void vm_storage_drain(struct vm *vm);
 void vm_storage_close(struct vm *vm);

@@ -579,6 +579,8 @@ static void vga_reset(struct device *d)
 	memset(v->vbe, 0, sizeof(v->vbe));
 	v->vbe[VBE_ID] = VBE_ID_VALUE;
 	mem_block_clear(v->vram_block);
+	if (v->begin_with_text)
+		vga_text_mode(v);
 	config_written(&v->pci, PCI_COMMAND, 2);
 }
 

@@ -15,5 +15,8 @@ struct vga;
  */
 int vga_new(struct board *b, struct pci_bus *bus, const uint8_t *rom, size_t rom_size, struct display *d,
 	    struct vga **ret, struct error *err);
+/* Before the first reset: each leaves text mode, with the font of that VGA BIOS (NULL, 0: blank characters).
+ */
+void vga_begin_with_text(struct vga *v, const uint8_t *bios, size_t size);
 
 #endif

@@ -31,6 +31,7 @@ struct scan {
 	uint32_t base;   /* address counter at the line's start, in cells of four planes */
 	unsigned row;    /* row counter within a character row */
 	unsigned repeat; /* double scan: the line is drawn once more */
+	bool split;      /* below the line compare */
 	bool blink_on;   /* blinking characters are shown, the cursor too */
 };
 
@@ -289,7 +290,9 @@ static void draw_vga_line(struct scan *s)
 		draw_planar_line(s);
 		pan &= 7;
 	}
-	if (pan)
+	/* A split screen's lower part may stand still (attribute register 10h, pixel panning compatibility).
+	 */
+	if (pan && !(s->split && (v->ar[0x10] & 0x20)))
 		memmove(s->line, s->line + pan, s->width * sizeof(*s->line));
 }
 
@@ -301,6 +304,7 @@ static void next_vga_line(struct scan *s, unsigned y)
 	if (y == compare) { /* split screen: the rest begins at 0 */
 		s->base = 0;
 		s->row = s->repeat = 0;
+		s->split = true;
 		return;
 	}
 	if ((v->cr[9] & 0x80) && !s->repeat) {
@@ -470,6 +474,7 @@ void vga_refresh(void *opaque, bool all)
 	s.base = start_address(v);
 	s.row = is_text(v) ? v->cr[8] & 0x1fu : 0;
 	s.repeat = 0;
+	s.split = false;
 	s.blink_on = clock_now_ns(v->board->clock) / 266666667 % 2 == 0;
 	for (unsigned y = 0; y < s.height; y++) {
 		if (vbe)

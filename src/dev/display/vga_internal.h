@@ -46,6 +46,10 @@ struct vga {
 	uint8_t dac[768], dac_mask, dac_read, dac_write, dac_sub, dac_state, dac_cache[3];
 	uint16_t vbe_index, vbe[VBE_REGS];
 
+	/* What vga_begin_with_text set up. */
+	bool begin_with_text;
+	uint8_t font[256 * 16];
+
 	/* The picture as last shown. */
 	uint32_t *pixels;
 	unsigned width, height;
@@ -55,5 +59,7 @@ struct vga {
 unsigned vga_vbe_bytes_per_line(const struct vga *v);
 void vga_refresh(void *opaque, bool all);
 char *vga_text(void *opaque);
+/* Registers and memory as a BIOS leaves them in mode 3. */
+void vga_text_mode(struct vga *v);
 
 #endif

@@ -159,6 +159,29 @@ static void text(void **state)
 	assert_int_equal(pixel(7, 13), 0x0000ff);
 }
 
+/* As a BIOS leaves it: what is written to b8000 is on the screen. */
+static void begins_with_text(void **state)
+{
+	static uint8_t bios[8192];
+	uint8_t *font = bios + 1000;
+
+	(void)state;
+	memcpy(font + 16, "\0\0\x7e\x81\xa5\x81\x81\xbd\x99\x81\x81\x7e\0\0\0", 16);
+	font['A' * 16 + 3] = 0x40;
+	vga_begin_with_text(v, bios, sizeof(bios));
+	board_reset(&t.b);
+	config(PCI_COMMAND, 3, 2);
+	mem_mmio_write(t.b.mem, GPA(0xb8000 + 2 * 81), 0x1441, 2);
+	char *text = vga_text(v);
+	assert_memory_equal(text, "\n A\n", 4);
+	free(text);
+	vga_refresh(v, true);
+	assert_int_equal(d.width, 720);
+	assert_int_equal(d.height, 400);
+	assert_int_equal(d.pixels[(16 + 3) * 720 + 9], 0x0000aa);
+	assert_int_equal(d.pixels[(16 + 3) * 720 + 10], 0xaa0000);
+}
+
 static void planar(void **state)
 {
 	(void)state;
@@ -196,6 +219,19 @@ static void planar(void **state)
 	indexed(0x3ce, 2, 5);
 	indexed(0x3ce, 7, 15);
 	assert_int_equal(mem_mmio_read(t.b.mem, GPA(0xa0000), 1), 0x80);
+	/* Split at line 50, and moved by a pixel: both parts, or the upper one alone. */
+	indexed(0x3d4, 7, 0x0f);
+	indexed(0x3d4, 9, 0);
+	indexed(0x3d4, 0x18, 49);
+	attribute(0x33, 1);
+	display_refresh(&d, false);
+	assert_int_equal(pixel(7, 0), 0x00ff00);
+	assert_int_equal(pixel(7, 50), 0x00ff00);
+	attribute(0x30, 0x21);
+	display_refresh(&d, false);
+	assert_int_equal(pixel(7, 0), 0x00ff00);
+	assert_int_equal(pixel(7, 50), 0);
+	assert_int_equal(pixel(8, 50), 0x00ff00);
 }
 
 static void mode_13h(void **state)
@@ -337,6 +373,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(text, setup, teardown),
+		cmocka_unit_test_setup_teardown(begins_with_text, setup, teardown),
 		cmocka_unit_test_setup_teardown(planar, setup, teardown),
 		cmocka_unit_test_setup_teardown(mode_13h, setup, teardown),
 		cmocka_unit_test_setup_teardown(bochs_vbe, setup, teardown),

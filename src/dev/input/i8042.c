@@ -17,6 +17,7 @@
 #include <stdlib.h>
 
 #include "dev/input/ps2.h"
+#include "dev/pc/sysctl.h"
 
 #define PORT_DATA    0x60
 #define PORT_COMMAND 0x64
@@ -48,6 +49,7 @@ struct i8042 {
 	struct device dev;
 	struct board *board;
 	struct irq_line irq1, irq12;
+	struct sysctl *sysctl; /* the A20 gate */
 	struct input *input;
 	struct ps2_keyboard keyboard;
 	struct ps2_mouse mouse;
@@ -65,7 +67,9 @@ static void update_irq(struct i8042 *c)
 {
 	bool full = c->source != FROM_NOBODY;
 
-	irq_set(&c->irq1, full && !c->aux_out && (c->command_byte & CB_IRQ1));
+	/* With the keyboard switched off, the controller's own answers are waited for by looking: an edge
+	 * that the PIC keeps would have the BIOS take them for keys once it may. */
+	irq_set(&c->irq1, full && !c->aux_out && (c->command_byte & (CB_IRQ1 | CB_NO_KBD)) == CB_IRQ1);
 	irq_set(&c->irq12, full && c->aux_out && (c->command_byte & CB_IRQ12));
 }
 
@@ -120,14 +124,14 @@ static void answer(struct i8042 *c, uint8_t v, bool aux)
 static void write_out_port(struct i8042 *c, uint8_t v)
 {
 	c->out_port = v;
-	mem_set_a20(c->board->mem, v & OUT_A20);
+	sysctl_set_a20(c->sysctl, v & OUT_A20);
 	if (!(v & OUT_RESET))
 		board_ask(c->board, BOARD_RESET);
 }
 
 static uint8_t read_out_port(const struct i8042 *c)
 {
-	uint8_t v = c->out_port & (OUT_RESET | OUT_A20 | 0xcc);
+	uint8_t v = (uint8_t)((c->out_port & (OUT_RESET | 0xcc)) | (sysctl_a20(c->sysctl) ? OUT_A20 : 0));
 
 	if (c->source != FROM_NOBODY)
 		v |= c->aux_out ? OUT_IRQ12 : OUT_IRQ1;
@@ -238,6 +242,9 @@ static void command_write(void *opaque, uint64_t offset, uint64_t value, unsigne
 		set_command_byte(c, v == 0xa7 ? c->command_byte | CB_NO_AUX
 					      : c->command_byte & (uint8_t)~CB_NO_AUX);
 		break;
+	case 0xa4: /* is there a password? */
+		answer(c, 0xf1, false);
+		break;
 	case 0xa9: /* test of the mouse's port */
 		answer(c, 0x00, false);
 		break;
@@ -286,7 +293,6 @@ static void i8042_reset(struct device *d)
 	c->aux_out = c->last_was_command = c->release = false;
 	ps2_keyboard_reset(&c->keyboard);
 	ps2_mouse_reset(&c->mouse);
-	mem_set_a20(c->board->mem, true);
 	update_irq(c);
 }
 
@@ -304,7 +310,6 @@ static int i8042_loaded(void *obj, struct error *err)
 	    (c->mouse.id && c->mouse.id != 3 && c->mouse.id != 4))
 		return error_set(err, EINVAL,
 				 "the saved state of the keyboard controller is impossible; it is damaged");
-	mem_set_a20(c->board->mem, c->out_port & OUT_A20);
 	return 0;
 }
 
@@ -357,8 +362,8 @@ static void i8042_free(struct device *d)
 
 static const struct device_class i8042_class = { "i8042", i8042_reset, &i8042_state, i8042_free };
 
-int i8042_new(struct board *b, struct irq_line irq1, struct irq_line irq12, struct input *in,
-	      struct i8042 **ret, struct error *err)
+int i8042_new(struct board *b, struct irq_line irq1, struct irq_line irq12, struct sysctl *sysctl,
+	      struct input *in, struct i8042 **ret, struct error *err)
 {
 	struct i8042 *c = calloc(1, sizeof(*c));
 
@@ -368,6 +373,7 @@ int i8042_new(struct board *b, struct irq_line irq1, struct irq_line irq12, stru
 	c->board = b;
 	c->irq1 = irq1;
 	c->irq12 = irq12;
+	c->sysctl = sysctl;
 	c->input = in;
 	ps2_keyboard_init(&c->keyboard, device_ready, c);
 	ps2_mouse_init(&c->mouse, device_ready, c);

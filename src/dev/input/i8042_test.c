@@ -4,6 +4,7 @@
 
 #include "dev/input/i8042.h"
 #include "dev/input/ps2.h"
+#include "dev/pc/sysctl.h"
 #include "dev/test_board.h"
 
 static struct test_board t;
@@ -21,13 +22,16 @@ static void line(void *opaque, unsigned pin, bool l)
 
 static int setup(void **state)
 {
+	struct sysctl *sysctl;
+
 	(void)state;
 	memset(edges, 0, sizeof(edges));
 	memset(level, 0, sizeof(level));
 	in = (struct input){ 0 };
 	test_board_init(&t);
+	assert_int_equal(sysctl_new(&t.b, true, &sysctl, NULL), 0);
 	assert_int_equal(i8042_new(&t.b, (struct irq_line){ line, NULL, 0 },
-				   (struct irq_line){ line, NULL, 1 }, &in, &c, NULL),
+				   (struct irq_line){ line, NULL, 1 }, sysctl, &in, &c, NULL),
 			 0);
 	return 0;
 }
@@ -76,8 +80,27 @@ static void controller(void **state)
 	test_out(&t, 0x64, 0xd1, 1);
 	test_out(&t, 0x60, 0xdd, 1);
 	assert_ptr_equal(mem_cpu_ptr(t.b.mem, GPA(0x100000), 1, &readonly), low);
-	test_out(&t, 0x64, 0xdf, 1);
+	assert_int_equal(test_in(&t, 0x92, 1), 0); /* the gate is the same */
+	test_out(&t, 0x92, 2, 1);
 	assert_ptr_not_equal(mem_cpu_ptr(t.b.mem, GPA(0x100000), 1, &readonly), low);
+	test_out(&t, 0x92, 0, 1);
+	test_out(&t, 0x64, 0xd0, 1);
+	assert_int_equal(data() & 3, 1);
+	test_out(&t, 0x64, 0xdf, 1);
+	assert_int_equal(test_in(&t, 0x92, 1), 2);
+	assert_ptr_not_equal(mem_cpu_ptr(t.b.mem, GPA(0x100000), 1, &readonly), low);
+	test_out(&t, 0x64, 0xa4, 1);
+	EXPECT("\xf1"); /* no password */
+	/* Answers interrupt, unless the keyboard is switched off. */
+	edges[0] = 0;
+	test_out(&t, 0x64, 0xd0, 1);
+	assert_int_equal(edges[0], 1);
+	data();
+	test_out(&t, 0x64, 0xad, 1);
+	test_out(&t, 0x64, 0xd0, 1);
+	data();
+	test_out(&t, 0x64, 0xae, 1);
+	assert_int_equal(edges[0], 1);
 	test_out(&t, 0x64, 0xff, 1);
 	assert_int_equal(t.resets, 0);
 	test_out(&t, 0x64, 0xfe, 1);
@@ -106,6 +129,19 @@ static void keyboard(void **state)
 	input_key(&in, KEY_PAUSE, true);
 	input_key(&in, KEY_PAUSE, false);
 	EXPECT("\xe1\x1d\x45\xe1\x9d\xc5");
+	/* With Ctrl it is Break, and Print with Alt is SysRq. */
+	input_key(&in, KEY_RIGHTCTRL, true);
+	input_key(&in, KEY_PAUSE, true);
+	input_key(&in, KEY_PAUSE, false);
+	input_key(&in, KEY_RIGHTCTRL, false);
+	EXPECT("\xe0\x1d\xe0\x46\xe0\xc6\xe0\x9d");
+	input_key(&in, KEY_SYSRQ, true);
+	input_key(&in, KEY_SYSRQ, false);
+	input_key(&in, KEY_LEFTALT, true);
+	input_key(&in, KEY_SYSRQ, true);
+	input_key(&in, KEY_SYSRQ, false);
+	input_key(&in, KEY_LEFTALT, false);
+	EXPECT("\xe0\x37\xe0\xb7\x38\x54\xd4\xb8");
 	/* Untranslated set 2, 1 and 3. */
 	test_out(&t, 0x64, 0x60, 1);
 	test_out(&t, 0x60, 0x01, 1);

@@ -134,24 +134,41 @@ static uint8_t set1_of(uint16_t code, bool *prefix)
 	}
 }
 
+static bool is_down(const struct ps2_keyboard *k, uint16_t code)
+{
+	return k->down[code / 8] >> (code % 8) & 1;
+}
+
+/* Pause, or Break with Ctrl. It goes up at once. */
+static unsigned encode_pause(const struct ps2_keyboard *k, uint8_t *out)
+{
+	static const struct {
+		uint8_t n, bytes[8];
+	} codes[2][2] = { { { 6, { 0xe1, 0x1d, 0x45, 0xe1, 0x9d, 0xc5 } },
+			    { 8, { 0xe1, 0x14, 0x77, 0xe1, 0xf0, 0x14, 0xf0, 0x77 } } },
+			  { { 4, { 0xe0, 0x46, 0xe0, 0xc6 } }, { 5, { 0xe0, 0x7e, 0xe0, 0xf0, 0x7e } } } };
+	bool ctrl = is_down(k, KEY_LEFTCTRL) || is_down(k, KEY_RIGHTCTRL), other_set = k->set != 1;
+	unsigned n = codes[ctrl][other_set].n;
+
+	memcpy(out, codes[ctrl][other_set].bytes, n);
+	return n;
+}
+
 static unsigned encode(const struct ps2_keyboard *k, uint16_t code, bool down, uint8_t *out)
 {
 	bool prefix;
 	uint8_t set1;
 	unsigned n = 0;
 
-	if (code == KEY_PAUSE) { /* it has no release */
-		static const uint8_t in1[6] = { 0xe1, 0x1d, 0x45, 0xe1, 0x9d, 0xc5 };
-		static const uint8_t in2[8] = { 0xe1, 0x14, 0x77, 0xe1, 0xf0, 0x14, 0xf0, 0x77 };
-
-		if (!down)
-			return 0;
-		memcpy(out, k->set == 1 ? in1 : in2, k->set == 1 ? sizeof(in1) : sizeof(in2));
-		return k->set == 1 ? sizeof(in1) : sizeof(in2);
-	}
+	if (code == KEY_PAUSE)
+		return down ? encode_pause(k, out) : 0;
 	set1 = set1_of(code, &prefix);
 	if (!set1)
 		return 0;
+	if (code == KEY_SYSRQ && k->set != 3 && (is_down(k, KEY_LEFTALT) || is_down(k, KEY_RIGHTALT))) {
+		set1 = 0x54; /* Print with Alt */
+		prefix = false;
+	}
 	if (prefix && k->set != 3)
 		out[n++] = 0xe0;
 	if (k->set == 1) {
@@ -179,7 +196,7 @@ static void keyboard_key(void *opaque, uint16_t code, bool down)
 	uint8_t bytes[8];
 	unsigned n;
 
-	if (code >= 256 || (!down && !(k->down[code / 8] >> (code % 8) & 1)))
+	if (code >= 256 || (!down && !is_down(k, code)))
 		return;
 	n = encode(k, code, down, bytes);
 	if (!n || !queue_put(&k->dev, bytes, n))

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * System control port A (92): bit 0's rise resets, bit 1 is the A20 gate.
+ * System control port A (92): bit 0's rise resets, bit 1 is the A20 gate.  The
+ * keyboard controller's output port has the gate too; it is one and the same, so
+ * that each shows what the other did and either can undo it.
  *
  * In a machine without a keyboard controller, of its command port (64) only the
  * pulse of the reset line (fe) is there, since systems reboot that way.  Reading it
@@ -24,6 +26,17 @@ struct sysctl {
 	struct io_region a, kbc;
 };
 
+void sysctl_set_a20(struct sysctl *s, bool on)
+{
+	s->port_a = (uint8_t)((s->port_a & ~PORT_A_A20) | (on ? PORT_A_A20 : 0));
+	mem_set_a20(s->board->mem, on);
+}
+
+bool sysctl_a20(const struct sysctl *s)
+{
+	return s->port_a & PORT_A_A20;
+}
+
 static uint64_t a_read(void *opaque, uint64_t offset, unsigned size)
 {
 	const struct sysctl *s = opaque;
@@ -41,7 +54,7 @@ static void a_write(void *opaque, uint64_t offset, uint64_t value, unsigned size
 	(void)offset;
 	(void)size;
 	s->port_a = value & (PORT_A_RESET | PORT_A_A20);
-	mem_set_a20(s->board->mem, value & PORT_A_A20);
+	sysctl_set_a20(s, value & PORT_A_A20);
 	if (rise)
 		board_ask(s->board, BOARD_RESET);
 }

@@ -30,6 +30,11 @@ static unsigned cylinders(const struct ata_drive *d)
 	return (unsigned)min_u64(total_sectors(d) / (HEADS * SECTORS), 16383);
 }
 
+struct ata_geometry ata_geometry(const struct ata_drive *d)
+{
+	return (struct ata_geometry){ (uint16_t)cylinders(d), HEADS, SECTORS };
+}
+
 bool ata_present(const struct ata_drive *d)
 {
 	return d->is_cd || d->block;
@@ -276,8 +281,8 @@ static void identify_common(struct ata_drive *d, const char *model)
 
 static void identify_disk(struct ata_drive *d)
 {
-	uint64_t n = total_sectors(d), n28 = min_u64(n, 0x0fffffff),
-		 chs = (uint64_t)cylinders(d) * HEADS * SECTORS;
+	uint64_t n = total_sectors(d), n28 = min_u64(n, 0x0fffffff);
+	uint32_t track = (uint32_t)d->heads * d->sectors, now = (uint32_t)min_u64(n / track, 65535);
 
 	identify_common(d, "SILL HARDDISK");
 	put_word(d, 0, 0x0040);
@@ -285,11 +290,11 @@ static void identify_disk(struct ata_drive *d)
 	put_word(d, 3, HEADS);
 	put_word(d, 6, SECTORS);
 	put_word(d, 47, 0x8000 | MAX_MULTIPLE);
-	put_word(d, 54, cylinders(d));
-	put_word(d, 55, HEADS);
-	put_word(d, 56, SECTORS);
-	put_word(d, 57, (uint32_t)chs);
-	put_word(d, 58, (uint32_t)(chs >> 16));
+	put_word(d, 54, now); /* as the host wants to count */
+	put_word(d, 55, d->heads);
+	put_word(d, 56, d->sectors);
+	put_word(d, 57, now * track);
+	put_word(d, 58, now * track >> 16);
 	put_word(d, 59, d->multiple ? 0x100u | d->multiple : 0);
 	put_word(d, 60, (uint32_t)n28);
 	put_word(d, 61, (uint32_t)(n28 >> 16));
@@ -347,8 +352,10 @@ static struct place parameters(const struct ata_drive *d, bool lba48)
 	if (d->device & 0x40)
 		p.lba =
 		    (uint64_t)(d->device & 15) << 24 | (uint64_t)d->lba[2] << 16 | d->lba[1] << 8 | d->lba[0];
+	else if (!d->lba[0] || d->lba[0] > d->sectors || (d->device & 15) >= d->heads)
+		p.lba = UINT64_MAX;
 	else
-		p.lba = ((uint64_t)(d->lba[2] << 8 | d->lba[1]) * HEADS + (d->device & 15)) * SECTORS +
+		p.lba = ((uint64_t)(d->lba[2] << 8 | d->lba[1]) * d->heads + (d->device & 15)) * d->sectors +
 			d->lba[0] - 1;
 	return p;
 }
@@ -520,11 +527,14 @@ static bool disk_command(struct ata_drive *d, uint8_t c)
 					 : parameters(d, c == 0x42)))
 			succeed(d);
 		return true;
-	case 0x91: /* INITIALIZE DEVICE PARAMETERS: ours are fixed, the usual ones are fine */
-		if (d->count == SECTORS && (d->device & 15) == HEADS - 1)
-			succeed(d);
-		else
+	case 0x91: /* INITIALIZE DEVICE PARAMETERS */
+		if (!d->count) {
 			fail(d, ATA_ABRT);
+			return true;
+		}
+		d->heads = (uint8_t)((d->device & 15) + 1);
+		d->sectors = d->count;
+		succeed(d);
 		return true;
 	case 0xc6:
 		set_multiple(d);
@@ -670,6 +680,8 @@ void ata_reset(struct ata_drive *d)
 	d->status = d->is_cd || !ata_present(d) ? 0 : ATA_DRDY | ATA_DSC;
 	d->is_dma = d->is_write = d->lba48 = d->reply = false;
 	d->multiple = MAX_MULTIPLE;
+	d->heads = HEADS;
+	d->sectors = SECTORS;
 	d->offset = d->left = d->filled = d->at = d->piece = d->pos = 0;
 	d->unit = BLOCK_SECTOR;
 	d->cd.sense_key = d->cd.asc = d->cd.ascq = 0;
@@ -680,8 +692,8 @@ void ata_reset(struct ata_drive *d)
 bool ata_state_ok(const struct ata_drive *d)
 {
 	if (d->phase > ATA_PACKET || d->phase == ATA_BUSY || d->filled > ATA_BUFFER || d->at > d->filled ||
-	    (d->multiple & (d->multiple - 1)) || d->multiple > MAX_MULTIPLE || !d->unit ||
-	    d->unit > ATA_BUFFER)
+	    (d->multiple & (d->multiple - 1)) || d->multiple > MAX_MULTIPLE || !d->heads || d->heads > 16 ||
+	    !d->sectors || !d->unit || d->unit > ATA_BUFFER)
 		return false;
 	if (d->phase == ATA_PACKET)
 		return d->piece == sizeof(d->packet) && d->pos <= d->piece;

@@ -60,7 +60,8 @@ struct ata_drive {
 	uint8_t phase; /* enum ata_phase */
 	bool is_dma;   /* of the command in progress */
 	bool is_write, lba48;
-	uint8_t multiple; /* sectors a piece for READ/WRITE MULTIPLE; 0: not set */
+	uint8_t heads, sectors; /* how the host counts cylinders */
+	uint8_t multiple;       /* sectors a piece for READ/WRITE MULTIPLE; 0: not set */
 	uint8_t packet[12];
 	uint16_t byte_limit; /* for a packet command's pieces */
 
@@ -89,6 +90,11 @@ struct ata_drive {
 
 void ata_init(struct ata_drive *d, const struct ata_ops *ops, void *opaque);
 bool ata_present(const struct ata_drive *d);
+/* A disk's own geometry. */
+struct ata_geometry {
+	uint16_t cylinders;
+	uint8_t heads, sectors;
+} ata_geometry(const struct ata_drive *d);
 /* Power-on or bus reset: waits for what is in flight, then signature and idle. */
 void ata_reset(struct ata_drive *d);
 void ata_command(struct ata_drive *d, uint8_t command);
@@ -105,7 +111,8 @@ bool ata_state_ok(const struct ata_drive *d);
 	F_BOOL(S, m.cd.locked), F_BOOL(S, m.cd.changed), F_U8(S, m.cd.event), F_U8(S, m.cd.sense_key),       \
 	    F_U8(S, m.cd.asc), F_U8(S, m.cd.ascq), F_U8(S, m.feature), F_U8(S, m.count), F_BYTES(S, m.lba),  \
 	    F_U8(S, m.device), F_U8(S, m.status), F_U8(S, m.error), F_U8(S, m.command),                      \
-	    F_U8(S, m.count_hob), F_BYTES(S, m.lba_hob), F_U8(S, m.feature_hob), F_U8(S, m.multiple)
+	    F_U8(S, m.count_hob), F_BYTES(S, m.lba_hob), F_U8(S, m.feature_hob), F_U8(S, m.multiple),        \
+	    F_U8(S, m.heads), F_U8(S, m.sectors)
 
 #define ATA_FIELDS(S, m)                                                                                     \
 	ATA_REGISTER_FIELDS(S, m), F_U8(S, m.phase), F_BOOL(S, m.is_dma), F_BOOL(S, m.is_write),             \

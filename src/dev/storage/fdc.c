@@ -77,14 +77,21 @@ enum command {
 
 struct format {
 	uint16_t sectors; /* all of them */
-	uint8_t cylinders, per_track;
+	uint8_t cylinders, per_track, heads;
 	uint8_t rate;  /* code of the data rate */
 	uint8_t drive; /* type of drive for CMOS */
 };
 
 static const struct format formats[] = {
-	{ 2880, 80, 18, 0, 4 }, { 5760, 80, 36, 3, 5 }, { 2400, 80, 15, 0, 2 },
-	{ 1440, 80, 9, 2, 3 },  { 720, 40, 9, 2, 1 },
+	{ 2880, 80, 18, 2, 0, 4 },
+	{ 5760, 80, 36, 2, 3, 5 },
+	{ 2400, 80, 15, 2, 0, 2 },
+	{ 1440, 80, 9, 2, 2, 3 },
+	{ 720, 40, 9, 2, 2, 1 },
+	/* Of the first PCs, in a drive for 360K. */
+	{ 640, 40, 8, 2, 2, 1 },
+	{ 360, 40, 9, 1, 2, 1 },
+	{ 320, 40, 8, 1, 2, 1 },
 };
 
 struct drive {
@@ -212,7 +219,8 @@ static bool on_track(struct fdc *f, const struct drive *d)
 		end(f, ST0_ABNORMAL, ST1_NO_DATA, ST2_CYLINDER);
 		return false;
 	}
-	if (f->head > 1 || !f->sector || f->sector > d->format->per_track || f->command[5] != 2) {
+	if (f->head >= d->format->heads || !f->sector || f->sector > d->format->per_track ||
+	    f->command[5] != 2) {
 		end(f, ST0_ABNORMAL, ST1_NO_DATA, 0);
 		return false;
 	}
@@ -221,7 +229,8 @@ static bool on_track(struct fdc *f, const struct drive *d)
 
 static uint64_t offset_of(const struct fdc *f, const struct drive *d)
 {
-	return (((uint64_t)d->cylinder * 2 + f->head) * d->format->per_track + f->sector - 1) * SECTOR;
+	return (((uint64_t)d->cylinder * d->format->heads + f->head) * d->format->per_track + f->sector - 1) *
+	       SECTOR;
 }
 
 /* After a sector: the next one. False: the command's last track is at its end. */
@@ -232,7 +241,7 @@ static bool next_sector(struct fdc *f, const struct drive *d)
 		return true;
 	}
 	f->sector = 1;
-	if ((f->command[0] & MULTI_TRACK) && !f->head) {
+	if ((f->command[0] & MULTI_TRACK) && f->head + 1 < d->format->heads) {
 		f->head = 1;
 		return true;
 	}
@@ -247,7 +256,7 @@ static uint32_t stretch(const struct fdc *f, const struct drive *d)
 {
 	unsigned last = last_sector(f, d), n = f->sector <= last ? last - f->sector + 1u : 1;
 
-	if ((f->command[0] & MULTI_TRACK) && !f->head && last == d->format->per_track)
+	if ((f->command[0] & MULTI_TRACK) && f->head + 1 < d->format->heads && last == d->format->per_track)
 		n += last;
 	return n * SECTOR;
 }
@@ -411,7 +420,8 @@ static void begin_format(struct fdc *f)
 		end(f, ST0_ABNORMAL, ST1_PROTECT, 0);
 		return;
 	}
-	if (f->command[2] != 2 || n != d->format->per_track || d->cylinder >= d->format->cylinders) {
+	if (f->command[2] != 2 || n != d->format->per_track || d->cylinder >= d->format->cylinders ||
+	    f->head >= d->format->heads) {
 		end(f, ST0_ABNORMAL, ST1_NO_MARK, 0);
 		return;
 	}
@@ -436,7 +446,7 @@ static void read_id(struct fdc *f)
 	if (!d)
 		return;
 	f->cyl = d->cylinder;
-	if (d->cylinder >= d->format->cylinders)
+	if (d->cylinder >= d->format->cylinders || f->head >= d->format->heads)
 		end(f, ST0_ABNORMAL, ST1_NO_MARK, 0);
 	else
 		end(f, 0, 0, 0);
@@ -818,7 +828,7 @@ static int fdc_loaded(void *obj, struct error *err)
 
 	if (f->phase == EXECUTION)
 		bad |= !d || !d->block || f->cyl != d->cylinder || d->cylinder >= d->format->cylinders ||
-		       f->head > 1 || !f->sector || f->sector > d->format->per_track ||
+		       f->head >= d->format->heads || !f->sector || f->sector > d->format->per_track ||
 		       (f->writing ? f->filled || f->at >= SECTOR : f->at > f->filled);
 	if (bad)
 		return error_set(err, EINVAL,
@@ -912,10 +922,11 @@ int fdc_insert(struct fdc *f, unsigned nr, struct block *block, const char *path
 		f->drive[nr].format = &formats[i];
 		return 0;
 	}
-	return error_set(err, EINVAL,
-			 "--floppy %s: %llu bytes are no diskette; give an image of 1440K, 1200K, 720K, 360K "
-			 "or 2880K (truncate -s 1440K makes an empty one)",
-			 path, (unsigned long long)block_size(block));
+	return error_set(
+	    err, EINVAL,
+	    "--floppy %s: %llu bytes are no diskette; give an image of 1440K, 1200K, 720K, 360K, "
+	    "320K, 180K, 160K or 2880K (truncate -s 1440K makes an empty one)",
+	    path, (unsigned long long)block_size(block));
 }
 
 uint8_t fdc_cmos_types(const struct fdc *f)

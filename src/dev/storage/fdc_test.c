@@ -174,6 +174,31 @@ static void says_what_it_is(void **state)
 	mutex_unlock(&t.io);
 }
 
+/* 160K: one side of 8 sectors. */
+static void single_sided(void **state)
+{
+	(void)state;
+	mutex_lock(&t.io);
+	block_close(block[0]);
+	mutex_unlock(&t.io);
+	block[0] = diskette(320, false);
+	assert_int_equal(fdc_insert(fdc, 0, block[0], "small", NULL), 0);
+	assert_int_equal(fdc_cmos_types(fdc), 0x14);
+	test_out(&t, DIR, 2, 1); /* 250 kbit/s */
+	SEND(0x0f, 0x00, 3);
+	SEND(0x08);
+	EXPECT(0x20, 3);
+	program_dma(true, BUF, 2 * 512);
+	SEND(0xe6, 0, 3, 0, 7, 2, 8, 0x1b, 0xff);
+	EXPECT(0, 0, 0, 4, 0, 1, 2);
+	assert_int_equal(ram(BUF), 3 * 8 + 6);
+	assert_int_equal(ram(BUF + 512), 3 * 8 + 7);
+	SEND(0xe6, 4, 3, 1, 1, 2, 8, 0x1b, 0xff); /* no second side */
+	EXPECT(0x44, 0x04, 0, 3, 1, 1, 2);
+	SEND(0x4a, 4);
+	EXPECT(0x44, 0x01, 0, 3, 1, 1, 2);
+}
+
 static void seeks(void **state)
 {
 	(void)state;
@@ -418,8 +443,8 @@ static void round_trip(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		T(says_what_it_is), T(seeks),         T(reads),   T(writes_and_formats), T(programmed_io),
-		T(wrong_places),    T(dma_registers), T(hostile), T(round_trip),
+		T(says_what_it_is), T(single_sided), T(seeks),         T(reads),   T(writes_and_formats),
+		T(programmed_io),   T(wrong_places), T(dma_registers), T(hostile), T(round_trip),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

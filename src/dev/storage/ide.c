@@ -519,13 +519,14 @@ static struct ata_drive *drive(struct ide *ide, unsigned nr)
 	return &ide->channel[nr / 2].drive[nr % 2];
 }
 
-void ide_add_disk(struct ide *ide, unsigned nr, struct block *block, const char *serial)
+struct ata_drive *ide_add_disk(struct ide *ide, unsigned nr, struct block *block, const char *serial)
 {
 	struct ata_drive *d = drive(ide, nr);
 
 	d->block = block;
 	strncpy(d->serial, serial, sizeof(d->serial) - 1);
 	ata_reset(d);
+	return d;
 }
 
 struct ata_drive *ide_add_cd(struct ide *ide, unsigned nr, struct block *block, const char *serial)

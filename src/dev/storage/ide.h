@@ -15,7 +15,7 @@ struct ide;
 int ide_new(struct board *b, struct pci_bus *bus, struct irq_line irq14, struct irq_line irq15,
 	    struct ide **ret, struct error *err);
 /* Before the vCPUs run: plugs a disk into place nr (0..3), or a CD drive with a disc in it (NULL: none). */
-void ide_add_disk(struct ide *i, unsigned nr, struct block *block, const char *serial);
+struct ata_drive *ide_add_disk(struct ide *i, unsigned nr, struct block *block, const char *serial);
 struct ata_drive *ide_add_cd(struct ide *i, unsigned nr, struct block *block, const char *serial);
 
 #endif

@@ -113,6 +113,44 @@ static void programmed_io(void **state)
 	assert_int_equal(status(0x170), 0x51);
 }
 
+/* The first word of a sector by cylinder, head and sector; UINT32_MAX: refused. */
+static uint32_t by_chs(unsigned c, unsigned h, unsigned sector)
+{
+	test_out(&s.t, 0x1f6, 0xa0 | h, 1);
+	test_out(&s.t, 0x1f2, 1, 1);
+	test_out(&s.t, 0x1f3, sector, 1);
+	test_out(&s.t, 0x1f4, c & 0xff, 1);
+	test_out(&s.t, 0x1f5, c >> 8, 1);
+	test_out(&s.t, 0x1f7, 0x20, 1);
+	ts_settle(&s);
+	return status(0x1f0) & 1 ? UINT32_MAX : pio_sector(0x1f0);
+}
+
+static void geometry(void **state)
+{
+	(void)state;
+	assert_int_equal(by_chs(0, 3, 5), 3 * 63 + 4);
+	assert_int_equal(by_chs(0, 3, 0), UINT32_MAX);
+	assert_int_equal(by_chs(0, 3, 64), UINT32_MAX);
+	/* The host may count otherwise: 4 heads, 17 sectors. */
+	test_out(&s.t, 0x1f6, 0xa3, 1);
+	test_out(&s.t, 0x1f2, 17, 1);
+	test_out(&s.t, 0x1f7, 0x91, 1);
+	assert_int_equal(status(0x1f0), 0x50);
+	assert_int_equal(by_chs(2, 3, 17), (2 * 4 + 3) * 17 + 16);
+	assert_int_equal(by_chs(2, 4, 17), UINT32_MAX);
+	command(0x1f0, 0, 0xec, 0, 0);
+	for (unsigned i = 0; i < 54; i++)
+		test_in(&s.t, 0x1f0, 2);
+	assert_int_equal(test_in(&s.t, 0x1f0, 2), TEST_SECTORS / 68);
+	assert_int_equal(test_in(&s.t, 0x1f0, 2), 4);
+	assert_int_equal(test_in(&s.t, 0x1f0, 2), 17);
+	assert_int_equal(test_in(&s.t, 0x1f0, 4), TEST_SECTORS / 68 * 68);
+	test_out(&s.t, 0x3f6, 4, 1); /* until a reset */
+	test_out(&s.t, 0x3f6, 0, 1);
+	assert_int_equal(by_chs(0, 3, 5), 3 * 63 + 4);
+}
+
 static void dma(uint8_t c, uint32_t lba, uint8_t n, bool to_memory, bool before)
 {
 	ts_put(&s, PRDT, BUF);
@@ -254,8 +292,8 @@ static void round_trip(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		T(identify), T(programmed_io), T(bus_master), T(packets),
-		T(resets),   T(hostile),       T(round_trip),
+		T(identify), T(programmed_io), T(geometry), T(bus_master),
+		T(packets),  T(resets),        T(hostile),  T(round_trip),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

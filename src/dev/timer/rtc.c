@@ -11,6 +11,11 @@
  * update half a second ahead (MC146818A "Divider Control Bits"), which is what
  * systems that set the clock count on.
  *
+ * Register A says that an update is in progress for the 2.2 ms before each second
+ * (MC146818A "Update Cycle").  Systems wait for that by reading it over and over; if
+ * the host ran something else just then, who reads on is told once afterwards, or
+ * he would wait for another second, and another.
+ *
  * PF, UF and AF rise whether or not their interrupts are enabled; a loop timer
  * runs only for those that are.  Periodic interrupts follow virtual time.
  */
@@ -59,7 +64,8 @@ enum {
 #define HOUR_PM      0x80
 #define DONT_CARE    0xc0
 #define NS_PER_S     1000000000ll
-#define UIP_NS       244000
+#define UIP_NS       2228000        /* 244 us before the update, 1984 us for it (32 kHz time base) */
+#define POLL_NS      (2 * NS_PER_S) /* who reads register A as often as that waits for something */
 #define SECS_PER_DAY 86400
 #define CMOS_FIRST   0x0e
 #define CMOS_SIZE    128
@@ -82,6 +88,7 @@ struct rtc {
 	int64_t phase_ns;
 	int64_t seen_s;      /* flags U and A are right for all seconds up to this one */
 	int64_t periodic_ns; /* virtual time of the last period that P accounts for */
+	int64_t polled_ns;   /* the guest's time when register A last showed no update */
 	struct loop_timer timer;
 	struct io_region ports;
 };
@@ -346,11 +353,16 @@ static void write_time(struct rtc *r, unsigned held_index, uint8_t v)
 	take_registers(r, regs);
 }
 
-static bool update_in_progress(const struct rtc *r)
+static bool update_in_progress(struct rtc *r)
 {
-	int64_t wall = wall_ns(r);
+	int64_t wall = wall_ns(r), phase = wall - floor_div(wall, NS_PER_S) * NS_PER_S;
+	int64_t since = wall - r->polled_ns;
+	bool missed = since > phase && since < POLL_NS, now = phase >= NS_PER_S - UIP_NS;
 
-	return !is_held(r) && wall - floor_div(wall, NS_PER_S) * NS_PER_S >= NS_PER_S - UIP_NS;
+	if (is_held(r))
+		return false;
+	r->polled_ns = now ? 0 : wall;
+	return now || missed;
 }
 
 static void write_control(struct rtc *r, uint8_t a, uint8_t b)
@@ -500,7 +512,7 @@ static int rtc_loaded(void *obj, struct error *err)
 	const int64_t most = 1ll << 40;
 
 	if (r->offset_s < -most || r->offset_s > most || r->seen_s < -most || r->seen_s > most ||
-	    r->phase_ns < 0 || r->phase_ns >= NS_PER_S || r->periodic_ns < 0)
+	    r->phase_ns < 0 || r->phase_ns >= NS_PER_S || r->periodic_ns < 0 || r->polled_ns < 0)
 		return error_set(err, EINVAL,
 				 "the saved state of the clock (rtc) is impossible; it is damaged");
 	r->cmos[REG_A] &= ~A_UIP;
@@ -511,10 +523,9 @@ static int rtc_loaded(void *obj, struct error *err)
 }
 
 static const struct state_field rtc_fields[] = {
-	F_BYTES(struct rtc, cmos),      F_BYTES(struct rtc, held),
-	F_U8(struct rtc, index),        F_U64(struct rtc, offset_s),
-	F_U64(struct rtc, phase_ns),    F_U64(struct rtc, seen_s),
-	F_U64(struct rtc, periodic_ns), F_END,
+	F_BYTES(struct rtc, cmos),      F_BYTES(struct rtc, held),    F_U8(struct rtc, index),
+	F_U64(struct rtc, offset_s),    F_U64(struct rtc, phase_ns),  F_U64(struct rtc, seen_s),
+	F_U64(struct rtc, periodic_ns), F_U64(struct rtc, polled_ns), F_END,
 };
 static const struct state_table rtc_state = { "rtc", 1, rtc_fields, rtc_loaded };
 

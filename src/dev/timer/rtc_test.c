@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <time.h>
+#include <unistd.h>
 
 #include "dev/test_board.h"
 #include "dev/timer/rtc.h"
@@ -119,6 +120,20 @@ static void can_be_set(void **state)
 	assert_int_equal(rd(0), 0x10);
 }
 
+/* Who waits for an update sees it, even if the processor did something else at that time. */
+static void update_in_progress(void **state)
+{
+	(void)state;
+	wr(0x0a, 0x70);
+	wr(0x0a, 0x26);
+	assert_int_equal(rd(0x0a), 0x26);
+	usleep(600000);
+	assert_int_equal(rd(0x0a), 0xa6);
+	assert_int_equal(rd(0x0a), 0x26);
+	wr(0x0b, 0x82);
+	assert_int_equal(rd(0x0a), 0x26);
+}
+
 static void twelve_hours(void **state)
 {
 	(void)state;
@@ -222,6 +237,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		T(shows_the_wall_clock),
 		T(can_be_set),
+		T(update_in_progress),
 		T(twelve_hours),
 		T(periodic),
 		T(update_and_alarm),
