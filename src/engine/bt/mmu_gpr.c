@@ -370,10 +370,62 @@ static bool written_maybe(const struct asid *a, enum tlb_mode m, uint64_t host_p
 	return a->written_pages[m][h >> 6] >> (h & 63) & 1;
 }
 
+/*
+ * Two pages whose numbers end alike have one place.  Kernels have such pairs, the same
+ * memory in their image and in their map of all memory, and would walk the page tables
+ * at each use of one after the other.  So what is displaced stays near, and is exchanged
+ * when it is wanted.  Any invalidation of a table forgets its victims.
+ */
+static struct tlb_entry *victim_place(struct asid *a, enum tlb_mode m, uint64_t page)
+{
+	return &a->victim[m][(page >> 12 ^ page >> 24 ^ page >> 36) % VICTIMS];
+}
+
+static void clear_victims(struct asid *a, enum tlb_mode m)
+{
+	for (unsigned k = 0; a->has_victims[m] && k < VICTIMS; k++)
+		a->victim[m][k].tag_r = a->victim[m][k].tag_w = ~0ull;
+	a->has_victims[m] = false;
+}
+
+/* The entry with index i is about to be displaced. */
+static void put_victim(struct asid *a, enum tlb_mode m, const struct tlb_entry *e, unsigned i)
+{
+	uint64_t page = e->tag_r != no_tag(i) ? e->tag_r : e->tag_w;
+
+	if (page == no_tag(i))
+		return;
+	if (!a->has_victims[m]) {
+		a->has_victims[m] = true;
+		clear_victims(a, m);
+		a->has_victims[m] = true;
+	}
+	*victim_place(a, m, page) = *e;
+}
+
+/* Puts the victim for page, if it is one that allows this, in its place e. */
+static bool swap_victim(struct asid *a, enum tlb_mode m, struct tlb_entry *e, unsigned i, uint64_t page,
+			bool write)
+{
+	struct tlb_entry *p = victim_place(a, m, page), found = *p;
+
+	if (!a->has_victims[m] || (write ? found.tag_w : found.tag_r) != page)
+		return false;
+	p->tag_r = p->tag_w = ~0ull;
+	put_victim(a, m, e, i);
+	if (found.tag_r != page)
+		found.tag_r = no_tag(i);
+	if (found.tag_w != page)
+		found.tag_w = no_tag(i);
+	*e = found;
+	return true;
+}
+
 static void clear_tlb(struct asid *a, enum tlb_mode m)
 {
 	struct touched *t = &a->tlb_touched[m];
 
+	clear_victims(a, m);
 	if (t->n > TOUCHED_MAX) {
 		for (unsigned i = 0; i < TLB_SIZE; i++)
 			tlb_entry_clear(&a->tlb[m][i], i);
@@ -419,8 +471,11 @@ static void fill(struct vcpu *v, uint64_t va, unsigned acc, const struct walk *w
 			code_holder(v, false)->local_itlb = true;
 		return;
 	}
-	if (e->addend != addend || ((e->tag_r ^ page) && (e->tag_w ^ page)))
+	if (e->addend != addend || ((e->tag_r ^ page) && (e->tag_w ^ page))) {
+		if ((e->tag_r ^ page) && (e->tag_w ^ page))
+			put_victim(holder, mode, e, i);
 		tlb_entry_clear(e, i);
+	}
 	touch(&holder->tlb_touched[mode], i);
 	if (mode == TLB_K && !w->global)
 		touch(&holder->local_tlb, i);
@@ -444,7 +499,8 @@ int mmu_host(struct vcpu *v, uint64_t va, unsigned acc, void **ret, uint64_t *pa
 	struct walk w;
 	unsigned i = tlb_index(va);
 	enum tlb_mode mode = mode_of(v, acc);
-	struct tlb_entry *e = &tlb_holder(v, mode)->tlb[mode][i];
+	struct asid *holder = tlb_holder(v, mode);
+	struct tlb_entry *e = &holder->tlb[mode][i];
 	uint64_t page = va & PAGE_MASK;
 	uint64_t tag = (acc & ACC_W) ? e->tag_w : e->tag_r;
 	uint8_t *host;
@@ -459,7 +515,7 @@ int mmu_host(struct vcpu *v, uint64_t va, unsigned acc, void **ret, uint64_t *pa
 			*code = false;
 			return 0;
 		}
-	} else if (tag == page) {
+	} else if (tag == page || swap_victim(holder, mode, e, i, page, acc & ACC_W)) {
 		*ret = (void *)(va + e->addend);
 		*code = false;
 		return 0;
@@ -514,6 +570,7 @@ static void drop_local(struct vcpu *v)
 {
 	struct asid *a = &v->asids[ASID_SHARED];
 
+	clear_victims(a, TLB_K);
 	if (a->local_tlb.n > TOUCHED_MAX)
 		clear_tlb(a, TLB_K);
 	else
@@ -611,6 +668,7 @@ static void invlpg_slot(struct asid *a, uint64_t va)
 	for (int m = 0; m < TLB_MODES; m++) {
 		struct tlb_entry *e = &a->tlb[m][i];
 
+		clear_victims(a, m);
 		if (e->tag_r == page || e->tag_w == page)
 			tlb_entry_clear(e, i);
 	}
@@ -694,6 +752,7 @@ static void protect_in_table(struct asid *a, enum tlb_mode m, uint64_t host_page
 {
 	struct tlb_entry *t = a->tlb[m];
 
+	clear_victims(a, m);
 	for (unsigned i = 0; i < ARRAY_SIZE(a->written_pages[m]); i++)
 		a->written_pages[m][i] = 0;
 	for (unsigned i = 0; i < TLB_SIZE; i++) {

@@ -29,6 +29,7 @@
 
 #define TLB_BITS 12
 #define TLB_SIZE (1u << TLB_BITS)
+#define VICTIMS  32u
 
 /*
  * One 4 KiB page. A tag is the page's virtual address, or an address with other
@@ -105,6 +106,9 @@ static inline void touch(struct touched *t, unsigned index)
 #define PAGE_FILTER_BITS 15
 struct asid {
 	struct tlb_entry tlb[TLB_MODES][TLB_SIZE];
+	/* What other pages of the same index have displaced (mmu_gpr.c); any holds something: has_victims. */
+	struct tlb_entry victim[TLB_MODES][VICTIMS];
+	bool has_victims[TLB_MODES];
 	struct itlb_entry itlb[2][ITLB_SIZE]; /* [CPL 3?] */
 	struct jc_entry jc[2][JC_SIZE] __attribute__((aligned(64)));
 	struct touched tlb_touched[TLB_MODES], jc_touched[2];
