@@ -120,6 +120,27 @@ static void writes_mark_pages(void **state)
 	mem_written(f->m, GPA(UINT64_MAX - 1), 4096);
 }
 
+static void memory_is_provided(void **state)
+{
+	struct fixture *f = *state;
+	uint8_t *p = mem_ram_ptr(f->m, GPA(MIB(1)), KIB(192));
+	uint8_t *flags = mem_page_flags(f->m, p);
+	uint8_t *last = (uint8_t *)mem_ram_base(f->m) + (mem_nr_pages(f->m) - 1) * PAGE_SIZE;
+
+	mem_provide(f->m, p + KIB(64) - 1, 2);
+	for (unsigned i = 0; i < 32; i++)
+		assert_true(flags[i] & MEM_PAGE_READY);
+	assert_false(flags[32] & MEM_PAGE_READY);
+	assert_false(flags[-1] & MEM_PAGE_READY);
+	assert_int_equal(p[0], 0);
+	p[0] = 1;
+	mem_provide(f->m, p, KIB(192));
+	assert_true(flags[47] & MEM_PAGE_READY);
+	assert_int_equal(p[0], 1);
+	mem_provide(f->m, last, PAGE_SIZE);
+	assert_true(*mem_page_flags(f->m, last) & MEM_PAGE_READY);
+}
+
 static uint64_t log_read(void *opaque, uint64_t offset, unsigned size)
 {
 	struct fixture *f = opaque;
@@ -390,6 +411,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(ram_hides_regions, setup, teardown),
 		cmocka_unit_test_setup_teardown(pio_dispatch, setup, teardown),
 		cmocka_unit_test_setup_teardown(blocks_are_memory, setup, teardown),
+		cmocka_unit_test_setup_teardown(memory_is_provided, setup, teardown),
 		cmocka_unit_test_setup_teardown(a20_gate, setup, teardown),
 		cmocka_unit_test_setup_teardown(moving_bar_is_safe, setup, teardown),
 	};

@@ -36,6 +36,33 @@ static void op_jump(uint64_t va)
 	((void (*)(void))va)();
 }
 
+static uint64_t rsp_before;
+
+static void op_return(uint64_t va)
+{
+	__asm__ volatile("push %1; mov %%rsp, %0; ret" : "=m"(rsp_before) : "r"(va));
+}
+
+static void op_call(uint64_t va)
+{
+	__asm__ volatile("mov %%rsp, %0; call *%1" : "=m"(rsp_before) : "r"(va));
+}
+
+/* The flags of a sum, whose register goes on being used, before a store that faults. */
+static void op_sum(uint64_t va)
+{
+	__asm__ volatile(
+	    "mov $0x7fffffff, %%ecx; add $1, %%ecx; mov %%ecx, (%0); mov $5, %%ecx; add $1, %%ecx" ::"r"(va)
+	    : "rcx", "cc", "memory");
+}
+
+/* And of DEC, which leaves the carry as it was. */
+static void op_dec(uint64_t va)
+{
+	__asm__ volatile("mov $1, %%ecx; stc; dec %%ecx; mov %%ecx, (%0); xor %%ecx, %%ecx" ::"r"(va)
+			 : "rcx", "cc", "memory");
+}
+
 static void op_ds(uint64_t sel)
 {
 	__asm__ volatile("mov %0, %%ds" ::"r"((uint32_t)sel));
@@ -95,6 +122,16 @@ void guest_main(void)
 	expect("non-canonical read", (uint64_t)try_call(op_read, 0x800000000000), 13);
 	expect("non-canonical push", (uint64_t)try_call(op_push, 0x800000000100), 12);
 	expect("non-canonical jump", (uint64_t)try_call(op_jump, 0x800000000000), 13);
+	expect("non-canonical return", (uint64_t)try_call(op_return, 0x800000000000), 13);
+	expect("RIP is that of RET", *(uint8_t *)last.rip, 0xc3);
+	expect("and RSP as before it", last.rsp, rsp_before);
+	expect("non-canonical call", (uint64_t)try_call(op_call, 0x800000000000), 13);
+	expect("RIP is that of CALL", *(uint8_t *)last.rip, 0xff);
+	expect("and RSP as before it", last.rsp, rsp_before);
+	expect("store after a sum", (uint64_t)try_call(op_sum, 0x800000000000), 13);
+	expect("its flags: OF, SF, AF, PF", last.rflags & 0x8d5, 0x894);
+	expect("store after DEC", (uint64_t)try_call(op_dec, 0x800000000000), 13);
+	expect("its flags: ZF, PF, CF", last.rflags & 0x8d5, 0x045);
 	expect("selector beyond the GDT", (uint64_t)try_call(op_ds, 0x1230), 13);
 	expect("its error code", last.error, 0x1230);
 	expect("INT n without a gate's limit", (uint64_t)try_call(op_int, 0), 62);
