@@ -198,13 +198,40 @@ void flags_write(struct vcpu *v, uint64_t val, uint64_t mask);
 /* ---- instruction groups ---- */
 
 /* Each handles the mnemonics of its group: 0 or -1; 1 if the mnemonic is not its own. */
-int interp_control(struct vcpu *v, const struct insn *in); /* interp_ctl.c */
-int interp_system(struct vcpu *v, const struct insn *in);  /* interp_sys.c */
-int interp_string(struct vcpu *v, const struct insn *in);  /* interp_str.c */
+int interp_control(struct vcpu *v, const struct insn *in); /* interp_ctl_gpr.c */
+int interp_system(struct vcpu *v, const struct insn *in);  /* interp_sys_gpr.c */
+int interp_string(struct vcpu *v, const struct insn *in);  /* interp_str_gpr.c */
 int interp_fpstate(struct vcpu *v,
 		   const struct insn *in); /* interp_fpu.c: FXSAVE, XSAVE, masked stores, gathers */
 
 int interp_vector(struct vcpu *v, const struct insn *in); /* interp_vec.c: gathers, scatters, masked stores */
+
+/* ---- system instructions (interp_sys_gpr.c and beside it): 0 or -1 ---- */
+
+/* interp_msr_gpr.c: RDMSR, WRMSR. */
+int interp_msr(struct vcpu *v, bool write);
+/* interp_cr_gpr.c: MOV to and from CRn and DRn; LMSW of the word w, whose privilege is checked; XCR0. */
+int interp_mov_cr(struct vcpu *v, const struct insn *in);
+int interp_mov_dr(struct vcpu *v, const struct insn *in);
+int interp_lmsw(struct vcpu *v, uint16_t w);
+int interp_xgetbv(struct vcpu *v);
+int interp_xsetbv(struct vcpu *v);
+/* May the current privilege access `size` bytes at a port (IOPL, the TSS's bitmap)? -1: #GP or a page fault.
+ */
+int io_permitted(struct vcpu *v, uint16_t port, unsigned size);
+
+/* #GP unless at CPL 0. */
+static inline int privileged(struct vcpu *v)
+{
+	return (v->st.cr0 & CR0_PE) && cpl(v) ? exc_gp(v, 0) : 0;
+}
+
+static inline uint64_t guest_tsc(const struct vcpu *v)
+{
+	return __builtin_ia32_rdtsc() + v->st.tsc_offset;
+}
+
+/* ---- state of the FPU and vector registers ---- */
 
 /* Bytes of a standard-format image, of a compacted one, with these components. */
 unsigned xsave_standard_size(const struct vcpu *v, uint64_t bv);

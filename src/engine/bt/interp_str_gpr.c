@@ -151,8 +151,6 @@ static void host_stos(void *d, uint64_t a, uint64_t n, unsigned size)
 
 enum kind { K_MOVS, K_STOS, K_LODS, K_SCAS, K_CMPS, K_INS, K_OUTS };
 
-int io_permitted(struct vcpu *v, uint16_t port, unsigned size);
-
 /* One element, any memory. Sets *stop for the conditional repeats. */
 static int one(struct vcpu *v, const struct insn *in, const struct str *s, enum kind k, bool *stop)
 {
