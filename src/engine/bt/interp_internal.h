@@ -96,7 +96,7 @@ static inline unsigned stack_width(const struct vcpu *v)
  * non-canonical. */
 int branch_to(struct vcpu *v, uint64_t target, unsigned opsize);
 
-/* ---- guest-virtual memory (vmem.c) ---- */
+/* ---- guest-virtual memory (vmem_gpr.c) ---- */
 
 /* Linear address of [off, off+size) in a segment, with all its checks. acc: ACC_R or ACC_W. */
 int seg_linear(struct vcpu *v, unsigned seg, uint64_t off, unsigned size, unsigned acc, uint64_t *lin);
@@ -147,7 +147,7 @@ void undo_note(struct vcpu *v, void *host, unsigned len);
 int push_val(struct vcpu *v, uint64_t val, unsigned size);
 int pop_val(struct vcpu *v, uint64_t *val, unsigned size); /* moves RSP */
 
-/* ---- segments (seg.c) ---- */
+/* ---- segments (seg_gpr.c, task_gpr.c) ---- */
 
 struct descriptor {
 	uint32_t lo, hi;
