@@ -5,22 +5,16 @@
  *
  *	COMMAND (bytes come in) -> EXECUTION (data) -> RESULT (bytes go out) -> COMMAND
  *
- * The medium is read a stretch of sectors at a time: what is left of the track, or
- * of the cylinder for multi-track commands.  By DMA a stretch moves at once; by
- * programmed I/O byte by byte.  Heads move in no time, and motors need not turn.
- * A diskette at another data rate than the controller's has no address marks.
+ * Here are registers, reset and the commands that move heads and ask questions;
+ * those that touch the medium are in fdc_data.c.  Heads move in no time, and
+ * motors need not turn.
  */
-#include "dev/storage/fdc.h"
-
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/util.h"
-
-#define SECTOR      512u
-#define MAX_STRETCH (2 * 36 * SECTOR)
-#define DMA_CHANNEL 2
+#include "dev/storage/fdc_internal.h"
 
 /* Registers */
 enum { SRA, SRB, DOR, TDR, MSR, FIFO };
@@ -34,55 +28,7 @@ enum { SRA, SRB, DOR, TDR, MSR, FIFO };
 #define MSR_BUSY   0x10
 #define DIR_CHANGE 0x80
 
-/* Status bytes */
-#define ST0_ABNORMAL 0x40
-#define ST0_INVALID  0x80
-#define ST0_POLLING  0xc0
-#define ST0_SEEK_END 0x20
-#define ST0_NO_TRACK 0x10 /* no track 0: equipment check */
-#define ST1_END      0x80 /* beyond the last sector */
-#define ST1_NO_DATA  0x04
-#define ST1_PROTECT  0x02
-#define ST1_NO_MARK  0x01
-#define ST2_CYLINDER 0x10
-#define ST3_PROTECT  0x40
-#define ST3_READY    0x20
-#define ST3_TRACK0   0x10
-#define ST3_TWO_SIDE 0x08
-
-/* Command bits */
-#define MULTI_TRACK 0x80
-
-enum phase { COMMAND, EXECUTION, RESULT };
-enum command {
-	READ_TRACK = 0x02,
-	SPECIFY = 0x03,
-	SENSE_DRIVE = 0x04,
-	WRITE_DATA = 0x05,
-	READ_DATA = 0x06,
-	RECALIBRATE = 0x07,
-	SENSE_INTERRUPT = 0x08,
-	WRITE_DELETED = 0x09,
-	READ_ID = 0x0a,
-	READ_DELETED = 0x0c,
-	FORMAT_TRACK = 0x0d,
-	DUMPREG = 0x0e,
-	SEEK = 0x0f,
-	VERSION = 0x10,
-	PERPENDICULAR = 0x12,
-	CONFIGURE = 0x13,
-	LOCK = 0x14,
-	VERIFY = 0x16,
-};
-
-struct format {
-	uint16_t sectors; /* all of them */
-	uint8_t cylinders, per_track, heads;
-	uint8_t rate;  /* code of the data rate */
-	uint8_t drive; /* type of drive for CMOS */
-};
-
-static const struct format formats[] = {
+static const struct fdc_format formats[] = {
 	{ 2880, 80, 18, 2, 0, 4 },
 	{ 5760, 80, 36, 2, 3, 5 },
 	{ 2400, 80, 15, 2, 0, 2 },
@@ -94,46 +40,6 @@ static const struct format formats[] = {
 	{ 320, 40, 8, 1, 2, 1 },
 };
 
-struct drive {
-	struct block *block; /* NULL: empty */
-	const struct format *format;
-	/* state */
-	uint8_t cylinder; /* where the heads are */
-	bool changed;     /* the change line: until the heads move with a diskette in */
-};
-
-struct fdc {
-	struct device dev;
-	struct board *board;
-	struct irq_line irq;
-	struct dma *dma;
-	struct io_region ports, dir_port;
-	struct drive drive[FDC_DRIVES];
-
-	/* state */
-	uint8_t dor, tdr, rate;
-	uint8_t phase;           /* enum phase */
-	uint8_t command[9], len; /* bytes so far */
-	uint8_t result[10], result_len, result_at;
-	uint8_t specify[2], config, pretrk, perpendicular;
-	bool lock, irq_up;
-	uint8_t
-	    pending; /* SENSE INTERRUPT answers to come: bits 0-3 after reset, 4-7 after a seek, by drive */
-	uint8_t st0[4]; /* of those */
-	/* Data command: the sector that is next, the stretch in buf, how much of it has moved. */
-	uint8_t cyl, head, sector;
-	uint32_t filled, at;
-	bool writing, busy; /* busy: the backend works */
-	uint8_t buf[MAX_STRETCH];
-
-	/* not saved: nothing is in flight then */
-	struct block_req req;
-	struct iovec iov;
-	bool stopping;
-};
-
-static void transfer(struct fdc *f);
-
 /* ---- interrupts, results ---- */
 
 static void update_irq(struct fdc *f)
@@ -141,7 +47,7 @@ static void update_irq(struct fdc *f)
 	irq_set(&f->irq, f->irq_up && (f->dor & DOR_DMA));
 }
 
-static void set_irq(struct fdc *f, bool up)
+void fdc_set_irq(struct fdc *f, bool up)
 {
 	f->irq_up = up;
 	update_irq(f);
@@ -153,7 +59,7 @@ static void to_command(struct fdc *f)
 	f->len = f->result_len = f->result_at = 0;
 }
 
-static void give(struct fdc *f, const uint8_t *bytes, unsigned n)
+void fdc_give(struct fdc *f, const uint8_t *bytes, unsigned n)
 {
 	memcpy(f->result, bytes, n);
 	f->result_len = (uint8_t)n;
@@ -161,338 +67,52 @@ static void give(struct fdc *f, const uint8_t *bytes, unsigned n)
 	f->phase = RESULT;
 }
 
-static unsigned selected(const struct fdc *f)
-{
-	return f->command[1] & 3;
-}
-
-static struct drive *drive_of(struct fdc *f, unsigned nr)
-{
-	return nr < FDC_DRIVES ? &f->drive[nr] : NULL;
-}
-
-/* The end of a data command: three status bytes and the place. */
-static void end(struct fdc *f, uint8_t st0, uint8_t st1, uint8_t st2)
-{
-	uint8_t r[7] = {
-		(uint8_t)(st0 | f->head << 2 | selected(f)), st1, st2, f->cyl, f->head, f->sector, 2
-	};
-
-	give(f, r, sizeof(r));
-	set_irq(f, true);
-}
-
 static void invalid(struct fdc *f)
 {
-	give(f, (uint8_t[]){ ST0_INVALID }, 1);
+	fdc_give(f, (uint8_t[]){ ST0_INVALID }, 1);
 }
 
-/* ---- the medium ---- */
-
-/* The drive with a diskette that the heads can read; NULL: the command has ended. */
-static struct drive *readable(struct fdc *f)
-{
-	struct drive *d = drive_of(f, selected(f));
-
-	if (d && d->block && f->rate == d->format->rate)
-		return d;
-	end(f, ST0_ABNORMAL, ST1_NO_MARK, 0);
-	return NULL;
-}
-
-static unsigned opcode(const struct fdc *f)
-{
-	return f->command[0] & 31;
-}
-
-static unsigned last_sector(const struct fdc *f, const struct drive *d)
-{
-	unsigned eot = f->command[6];
-
-	return eot < d->format->per_track ? eot : d->format->per_track;
-}
-
-/* Is the next sector on the track under the heads? False: the command has ended. */
-static bool on_track(struct fdc *f, const struct drive *d)
-{
-	if (f->cyl != d->cylinder || d->cylinder >= d->format->cylinders) {
-		end(f, ST0_ABNORMAL, ST1_NO_DATA, ST2_CYLINDER);
-		return false;
-	}
-	if (f->head >= d->format->heads || !f->sector || f->sector > d->format->per_track ||
-	    f->command[5] != 2) {
-		end(f, ST0_ABNORMAL, ST1_NO_DATA, 0);
-		return false;
-	}
-	return true;
-}
-
-static uint64_t offset_of(const struct fdc *f, const struct drive *d)
-{
-	return (((uint64_t)d->cylinder * d->format->heads + f->head) * d->format->per_track + f->sector - 1) *
-	       SECTOR;
-}
-
-/* After a sector: the next one. False: the command's last track is at its end. */
-static bool next_sector(struct fdc *f, const struct drive *d)
-{
-	if (f->sector < last_sector(f, d)) {
-		f->sector++;
-		return true;
-	}
-	f->sector = 1;
-	if ((f->command[0] & MULTI_TRACK) && f->head + 1 < d->format->heads) {
-		f->head = 1;
-		return true;
-	}
-	if (f->command[0] & MULTI_TRACK)
-		f->head = 0;
-	f->cyl++;
-	return false;
-}
-
-/* How many bytes from the next sector on the command can reach. */
-static uint32_t stretch(const struct fdc *f, const struct drive *d)
-{
-	unsigned last = last_sector(f, d), n = f->sector <= last ? last - f->sector + 1u : 1;
-
-	if ((f->command[0] & MULTI_TRACK) && f->head + 1 < d->format->heads && last == d->format->per_track)
-		n += last;
-	return n * SECTOR;
-}
-
-static void io_done(struct block_req *r, int result)
-{
-	struct fdc *f = container_of(r, struct fdc, req);
-
-	f->busy = false;
-	if (f->stopping)
-		return;
-	if (result) {
-		end(f, ST0_ABNORMAL, result == -EROFS ? ST1_PROTECT : 0x20, result == -EROFS ? 0 : 0x20);
-		return;
-	}
-	transfer(f);
-}
-
-static void submit(struct fdc *f, struct drive *d, enum block_op op, uint32_t len)
-{
-	f->iov = (struct iovec){ f->buf, len };
-	f->req = (struct block_req){
-		.op = op, .offset = offset_of(f, d), .len = len, .iov = &f->iov, .iovcnt = 1, .done = io_done
-	};
-	f->busy = true;
-	block_submit(d->block, &f->req);
-}
-
-/* ---- data commands ---- */
-
-static void read_stretch(struct fdc *f, struct drive *d)
-{
-	f->at = 0;
-	f->filled = stretch(f, d);
-	submit(f, d, BLOCK_READ, f->filled);
-}
-
-static bool by_dma(const struct fdc *f)
-{
-	return !(f->specify[1] & 1);
-}
-
-/* `moved` bytes of the stretch went to or from the host; tc: the host wants no more. */
-static void progress(struct fdc *f, uint32_t moved, bool tc)
-{
-	struct drive *d = &f->drive[selected(f)];
-	uint32_t before = f->at / SECTOR;
-	bool more = true;
-
-	f->at += moved;
-	/* A sector that terminal count cut short counts whole. */
-	uint32_t after = tc ? (f->at + SECTOR - 1) / SECTOR : f->at / SECTOR;
-	for (uint32_t i = before; i < after; i++)
-		more = next_sector(f, d);
-	if (tc)
-		end(f, 0, 0, 0);
-	else if (!more)
-		end(f, ST0_ABNORMAL, ST1_END, 0);
-	else if (f->at == f->filled && !f->writing)
-		read_stretch(f, d);
-}
-
-/* Writes are collected here, sector by sector, and go out when a sector is full or the host is done. */
-static void write_sectors(struct fdc *f, uint32_t len, bool tc)
-{
-	struct drive *d = &f->drive[selected(f)];
-	uint32_t whole = (uint32_t)align_up(len, SECTOR);
-
-	memset(f->buf + len, 0, whole - len);
-	f->filled = whole;
-	f->at = tc ? UINT32_MAX : 0; /* what transfer() finds when the backend is done */
-	submit(f, d, BLOCK_WRITE, whole);
-}
-
-/* Moves what can be moved now; called again when the backend, DMA or the host is ready. */
-static void transfer(struct fdc *f)
-{
-	bool tc;
-
-	if (f->phase != EXECUTION || f->busy)
-		return;
-	if (f->writing && f->filled) { /* the medium has it */
-		uint32_t len = f->filled;
-
-		tc = f->at == UINT32_MAX;
-		f->filled = f->at = 0;
-		progress(f, len, tc);
-		f->at = 0;
-		if (f->phase != EXECUTION)
-			return;
-	}
-	if (opcode(f) == VERIFY) { /* as many sectors as there are; nothing moves */
-		progress(f, f->filled, true);
-		return;
-	}
-	if (!by_dma(f)) {
-		set_irq(f, true); /* for each byte; drivers look at RQM */
-		return;
-	}
-	if (!dma_ready(f->dma, DMA_CHANNEL))
-		return;
-	if (!f->writing) {
-		uint32_t n = dma_transfer(f->dma, DMA_CHANNEL, true, f->buf + f->at, f->filled - f->at, &tc);
-
-		if (n)
-			progress(f, n, tc);
-		return;
-	}
-	uint32_t room = stretch(f, &f->drive[selected(f)]);
-	uint32_t n = dma_transfer(f->dma, DMA_CHANNEL, false, f->buf, room, &tc);
-	if (n)
-		write_sectors(f, n, tc);
-}
-
-static void begin_data(struct fdc *f)
-{
-	struct drive *d;
-
-	f->cyl = f->command[2];
-	f->head = f->command[3];
-	f->sector = opcode(f) == READ_TRACK ? 1 : f->command[4];
-	f->writing = opcode(f) == WRITE_DATA || opcode(f) == WRITE_DELETED;
-	f->filled = f->at = 0;
-	d = readable(f);
-	if (!d)
-		return;
-	if ((f->config & 0x40) && f->cyl < d->format->cylinders) { /* implied seek */
-		d->cylinder = f->cyl;
-		d->changed = false;
-	}
-	if (!on_track(f, d))
-		return;
-	if (f->writing && block_readonly(d->block)) {
-		end(f, ST0_ABNORMAL, ST1_PROTECT, 0);
-		return;
-	}
-	f->phase = EXECUTION;
-	if (f->writing)
-		transfer(f);
-	else
-		read_stretch(f, d);
-}
-
-/* Four bytes for each sector come from the host: its address. The track is filled with one byte. */
-static void begin_format(struct fdc *f)
-{
-	struct drive *d;
-	uint8_t ids[4 * 64];
-	uint32_t n = f->command[3];
-	bool tc;
-
-	f->head = f->command[1] >> 2 & 1;
-	f->sector = 1;
-	f->writing = true;
-	f->filled = f->at = 0;
-	d = readable(f);
-	if (!d)
-		return;
-	f->cyl = d->cylinder;
-	if (block_readonly(d->block)) {
-		end(f, ST0_ABNORMAL, ST1_PROTECT, 0);
-		return;
-	}
-	if (f->command[2] != 2 || n != d->format->per_track || d->cylinder >= d->format->cylinders ||
-	    f->head >= d->format->heads) {
-		end(f, ST0_ABNORMAL, ST1_NO_MARK, 0);
-		return;
-	}
-	if (by_dma(f))
-		dma_transfer(f->dma, DMA_CHANNEL, false, ids, 4 * n, &tc);
-	f->phase = EXECUTION;
-	memset(f->buf, f->command[5], n * SECTOR);
-	/* As if the host had sent the sectors and said that these are all. */
-	f->command[6] = (uint8_t)n;
-	f->command[0] &= (uint8_t)~MULTI_TRACK;
-	write_sectors(f, n * SECTOR, true);
-}
-
-static void read_id(struct fdc *f)
-{
-	struct drive *d;
-
-	f->cyl = 0;
-	f->head = f->command[1] >> 2 & 1;
-	f->sector = 1;
-	d = readable(f);
-	if (!d)
-		return;
-	f->cyl = d->cylinder;
-	if (d->cylinder >= d->format->cylinders || f->head >= d->format->heads)
-		end(f, ST0_ABNORMAL, ST1_NO_MARK, 0);
-	else
-		end(f, 0, 0, 0);
-}
-
-/* ---- other commands ---- */
+/* ---- commands without data ---- */
 
 static void seek_to(struct fdc *f, unsigned nr, uint8_t cylinder)
 {
-	struct drive *d = drive_of(f, nr);
+	struct fdc_drive *d = fdc_drive(f, nr);
 	uint8_t st0 = (uint8_t)(ST0_SEEK_END | (f->command[1] & 7));
 
 	if (d) {
 		d->cylinder = cylinder;
 		if (d->block)
 			d->changed = false;
-	} else if (opcode(f) == RECALIBRATE) {
+	} else if (fdc_opcode(f) == RECALIBRATE) {
 		st0 |= ST0_ABNORMAL | ST0_NO_TRACK;
 	}
 	f->st0[nr] = st0;
 	f->pending = (uint8_t)((f->pending & ~(1u << nr)) | 0x10u << nr);
 	to_command(f);
-	set_irq(f, true);
+	fdc_set_irq(f, true);
 }
 
 static void seek(struct fdc *f)
 {
-	struct drive *d = drive_of(f, selected(f));
+	struct fdc_drive *d = fdc_drive(f, fdc_selected(f));
 	int target = f->command[2];
 
 	if (f->command[0] & 0x80) /* relative */
 		target = (d ? d->cylinder : 0) + (f->command[0] & 0x40 ? target : -target);
 	target = target < 0 ? 0 : target > 255 ? 255 : target;
-	seek_to(f, selected(f), (uint8_t)target);
+	seek_to(f, fdc_selected(f), (uint8_t)target);
 }
 
 static void sense_interrupt(struct fdc *f)
 {
 	for (unsigned nr = 0; nr < 4; nr++) {
-		struct drive *d = drive_of(f, nr);
+		struct fdc_drive *d = fdc_drive(f, nr);
 
 		if (!(f->pending & 0x11u << nr))
 			continue;
 		f->pending &= (uint8_t) ~(0x11u << nr);
-		set_irq(f, f->pending & 0xf0); /* another drive has sought too */
-		give(f, (uint8_t[]){ f->st0[nr], d ? d->cylinder : 0 }, 2);
+		fdc_set_irq(f, f->pending & 0xf0); /* another drive has sought too */
+		fdc_give(f, (uint8_t[]){ f->st0[nr], d ? d->cylinder : 0 }, 2);
 		return;
 	}
 	invalid(f);
@@ -500,14 +120,14 @@ static void sense_interrupt(struct fdc *f)
 
 static void sense_drive(struct fdc *f)
 {
-	struct drive *d = drive_of(f, selected(f));
+	struct fdc_drive *d = fdc_drive(f, fdc_selected(f));
 	uint8_t st3 = (uint8_t)(ST3_TWO_SIDE | ST3_READY | (f->command[1] & 7));
 
 	if (d && !d->cylinder)
 		st3 |= ST3_TRACK0;
 	if (d && d->block && block_readonly(d->block))
 		st3 |= ST3_PROTECT;
-	give(f, &st3, 1);
+	fdc_give(f, &st3, 1);
 }
 
 static void dump_registers(struct fdc *f)
@@ -523,7 +143,7 @@ static void dump_registers(struct fdc *f)
 			  f->config,
 			  f->pretrk };
 
-	give(f, r, sizeof(r));
+	fdc_give(f, r, sizeof(r));
 }
 
 /* The length of a command by its first byte. */
@@ -556,20 +176,20 @@ static unsigned command_length(uint8_t first)
 
 static void execute(struct fdc *f)
 {
-	switch (opcode(f)) {
+	switch (fdc_opcode(f)) {
 	case READ_TRACK:
 	case WRITE_DATA:
 	case READ_DATA:
 	case WRITE_DELETED:
 	case READ_DELETED:
 	case VERIFY:
-		begin_data(f);
+		fdc_begin_data(f);
 		break;
 	case FORMAT_TRACK:
-		begin_format(f);
+		fdc_begin_format(f);
 		break;
 	case READ_ID:
-		read_id(f);
+		fdc_read_id(f);
 		break;
 	case SPECIFY:
 		memcpy(f->specify, f->command + 1, 2);
@@ -585,7 +205,7 @@ static void execute(struct fdc *f)
 		to_command(f);
 		break;
 	case RECALIBRATE:
-		seek_to(f, selected(f), 0);
+		seek_to(f, fdc_selected(f), 0);
 		break;
 	case SEEK:
 		seek(f);
@@ -600,11 +220,11 @@ static void execute(struct fdc *f)
 		dump_registers(f);
 		break;
 	case VERSION:
-		give(f, (uint8_t[]){ 0x90 }, 1);
+		fdc_give(f, (uint8_t[]){ 0x90 }, 1);
 		break;
 	case LOCK:
 		f->lock = f->command[0] & 0x80;
-		give(f, (uint8_t[]){ (uint8_t)(f->lock << 4) }, 1);
+		fdc_give(f, (uint8_t[]){ (uint8_t)(f->lock << 4) }, 1);
 		break;
 	default:
 		invalid(f);
@@ -619,7 +239,7 @@ static void reset(struct fdc *f, bool hard)
 {
 	if (f->busy) {
 		f->stopping = true;
-		block_drain(f->drive[selected(f)].block);
+		block_drain(f->drive[fdc_selected(f)].block);
 		f->stopping = false;
 		f->busy = false;
 	}
@@ -635,7 +255,7 @@ static void reset(struct fdc *f, bool hard)
 	f->writing = false;
 	f->perpendicular = 0;
 	f->pending = 0;
-	set_irq(f, false);
+	fdc_set_irq(f, false);
 }
 
 /* Out of reset: all four drives are polled, and found changed. */
@@ -646,7 +266,7 @@ static void come_out(struct fdc *f)
 	for (unsigned i = 0; i < 4; i++)
 		f->st0[i] = (uint8_t)(ST0_POLLING | i);
 	f->pending = 15;
-	set_irq(f, true);
+	fdc_set_irq(f, true);
 }
 
 static void write_dor(struct fdc *f, uint8_t v)
@@ -673,7 +293,7 @@ static uint8_t read_msr(const struct fdc *f)
 		v |= (uint8_t)((f->pending >> (4 + i) & 1) << i);
 	if (f->phase == EXECUTION) {
 		v |= MSR_BUSY;
-		if (!by_dma(f) && !f->busy)
+		if (!fdc_by_dma(f) && !f->busy)
 			v |= MSR_RQM | MSR_NDMA | (f->writing ? 0 : MSR_DIO);
 	} else {
 		v |= MSR_RQM | (f->phase == RESULT ? MSR_DIO | MSR_BUSY : f->len ? MSR_BUSY : 0);
@@ -685,16 +305,16 @@ static uint8_t read_fifo(struct fdc *f)
 {
 	uint8_t v;
 
-	if (f->phase == EXECUTION && !by_dma(f) && !f->writing && !f->busy && f->at < f->filled) {
+	if (f->phase == EXECUTION && !fdc_by_dma(f) && !f->writing && !f->busy && f->at < f->filled) {
 		v = f->buf[f->at];
-		set_irq(f, false);
-		progress(f, 1, false);
+		fdc_set_irq(f, false);
+		fdc_progress(f, 1, false);
 		return v;
 	}
 	if (f->phase != RESULT)
 		return 0;
-	if (opcode(f) != SENSE_INTERRUPT)
-		set_irq(f, false);
+	if (fdc_opcode(f) != SENSE_INTERRUPT)
+		fdc_set_irq(f, false);
 	v = f->result[f->result_at++];
 	if (f->result_at == f->result_len)
 		to_command(f);
@@ -705,11 +325,11 @@ static void write_fifo(struct fdc *f, uint8_t v)
 {
 	if (!(f->dor & DOR_RUN))
 		return;
-	if (f->phase == EXECUTION && !by_dma(f) && f->writing && !f->busy) {
+	if (f->phase == EXECUTION && !fdc_by_dma(f) && f->writing && !f->busy) {
 		f->buf[f->at++] = v;
-		set_irq(f, false);
+		fdc_set_irq(f, false);
 		if (f->at == SECTOR)
-			write_sectors(f, SECTOR, false);
+			fdc_write_sectors(f, SECTOR, false);
 		return;
 	}
 	if (f->phase != COMMAND)
@@ -722,7 +342,7 @@ static void write_fifo(struct fdc *f, uint8_t v)
 static uint8_t read_dir(const struct fdc *f)
 {
 	unsigned nr = f->dor & DOR_SELECT;
-	const struct drive *d = nr < FDC_DRIVES ? &f->drive[nr] : NULL;
+	const struct fdc_drive *d = nr < FDC_DRIVES ? &f->drive[nr] : NULL;
 
 	/* The line is the selected drive's whose motor turns; an empty drive always says so. */
 	if (!d || !d->format || !(f->dor >> (4 + nr) & 1))
@@ -796,8 +416,8 @@ static void dma_opened(void *opaque)
 {
 	struct fdc *f = opaque;
 
-	if (f->phase == EXECUTION && by_dma(f))
-		transfer(f);
+	if (f->phase == EXECUTION && fdc_by_dma(f))
+		fdc_transfer(f);
 }
 
 /* ---- life ---- */
@@ -820,7 +440,7 @@ static void fdc_reset(struct device *dev)
 static int fdc_loaded(void *obj, struct error *err)
 {
 	struct fdc *f = obj;
-	const struct drive *d = drive_of(f, selected(f));
+	const struct fdc_drive *d = fdc_drive(f, fdc_selected(f));
 	bool bad = f->phase > RESULT || f->len > sizeof(f->command) || f->result_len > sizeof(f->result) ||
 		   f->result_at > f->result_len || f->filled > MAX_STRETCH ||
 		   (f->phase == RESULT && f->result_at == f->result_len) ||
@@ -874,7 +494,7 @@ static void fdc_free(struct device *dev)
 
 	if (f->busy) {
 		f->stopping = true;
-		block_drain(f->drive[selected(f)].block);
+		block_drain(f->drive[fdc_selected(f)].block);
 	}
 	dma_set_listener(f->dma, DMA_CHANNEL, NULL, NULL);
 	mem_unmap_pio(f->board->mem, &f->ports);
