@@ -366,13 +366,14 @@ static void *user_thread(void *opaque)
 		if (n > 0 && (u->waits.fds[0].revents & POLLIN) &&
 		    read(u->kick_fd, &kicks, sizeof(kicks)) < 0)
 			continue;
-		if (u->stop || !u->running || u->stale)
+		if (u->stop || !u->running)
 			continue;
-		if (was_active) {
+		if (was_active && !u->stale) {
 			dispatch(u, &u->waits, n < 0);
 		} else {
-			/* The card has not made room for a while. Go on: slirp's timers must run, and it may
-			 * only look full. */
+			/* The card has not made room for a while, or another thread has looked at the
+			 * sockets. Go on without: slirp's timers must run, and the card may only look full.
+			 */
 			u->waits.n = 1;
 			dispatch(u, &u->waits, true);
 		}

@@ -332,6 +332,50 @@ static void compat(void)
 	expect("RIP", last.rip, CODE + 5);
 }
 
+/* The last page below the addresses that are not canonical, and AH with memory where registers are short. */
+static void edges(void)
+{
+	static uint64_t pdpt[512] __attribute__((aligned(4096))), pd[512] __attribute__((aligned(4096))),
+	    pt[512] __attribute__((aligned(4096)));
+	static uint8_t high[4096] __attribute__((aligned(4096)));
+
+	pml4[255] = (uint64_t)pdpt | 7;
+	pdpt[511] = (uint64_t)pd | 7;
+	pd[511] = (uint64_t)pt | 7;
+	pt[511] = (uint64_t)high | 7;
+	/* nop; jmp +0x2000 */
+	high[0] = 0x90;
+	high[1] = 0xe9;
+	high[3] = 0x20;
+	high[4095] = 0x90;
+	/* mov rax, 0x7ffffffff000; jmp rax */
+	expect("a jump out of the lower half", CODE64("\x48\xb8\x00\xf0\xff\xff\xff\x7f\x00\x00\xff\xe0"),
+	       13);
+	expect("RSP", last.rsp, STACK);
+	/* The same by push and ret */
+	expect("again", CODE64("\x48\xb8\x00\xf0\xff\xff\xff\x7f\x00\x00\x50\xc3"), 13);
+	expect("RSP", last.rsp, STACK);
+	/* To its last byte */
+	expect("falling out of it", CODE64("\x48\xb8\xff\xff\xff\xff\xff\x7f\x00\x00\x50\xc3"), 13);
+	expect("RSP", last.rsp, STACK);
+	pml4[255] = 0;
+	WRITE_CR(3, READ_CR(3));
+	data_a[0] = 0x5a;
+	/* mov eax, 1122h; mov ebx, DATA; xor ebp, ebp; mov esi, 1; mov edi, 2; cmp rsi, rdi; mov ah,
+	 * [rbx+rbp]; jb next; next: int3 */
+	expect("AH from memory",
+	       CODE64("\xb8\x22\x11\x00\x00\xbb\x00\x20\x00\x40\x31\xed\xbe\x01\x00\x00\x00\xbf\x02\x00\x00"
+		      "\x00\x48\x39\xfe\x8a\x24\x2b\x72\x00\xcc"),
+	       3);
+	expect("what it is", last.rax, 0x5a22);
+	/* Likewise mov [rbx+rbp+1], ah */
+	expect("AH to memory",
+	       CODE64("\xb8\x22\x11\x00\x00\xbb\x00\x20\x00\x40\x31\xed\xbe\x01\x00\x00\x00\xbf\x02\x00\x00"
+		      "\x00\x48\x39\xfe\x88\x64\x2b\x01\x72\x00\xcc"),
+	       3);
+	expect("what is there", data_a[1], 0x11);
+}
+
 void guest_main(void)
 {
 	uint32_t a = 0xd, b, c = 0, d;
@@ -353,4 +397,5 @@ void guest_main(void)
 	state_stays();
 	compat();
 	syscalls();
+	edges();
 }

@@ -416,6 +416,15 @@ static bool walk(struct gen *g, struct item *it)
 
 /* ---- what integer code is mostly made of, and what the translator does itself ---- */
 
+/* Arithmetic with registers and constants, whose flags the translator makes again where they are wanted. */
+static bool flags_of_registers(struct gen *g, struct item *it)
+{
+	static const uint8_t ops[] = { 0xfe, 0xff, 0x84, 0x85, 0x80, 0x81, 0x83, 0xf6, 0xf7, 0xa8, 0xa9 };
+	unsigned op = chance(g, 60) ? below(g, 0x40) : ops[below(g, ARRAY_SIZE(ops))];
+
+	return legacy(g, it, 0, op, chance(g, 15), g->mode == 8 && chance(g, 45), false);
+}
+
 static bool integer(struct gen *g, struct item *it)
 {
 	static const uint8_t ops0[] = { 0x80, 0x81, 0x83, 0x84, 0x85, 0x86, 0x87, 0x88, 0x89, 0x8a, 0x8b,
@@ -692,7 +701,9 @@ void oracle_generate(struct job *j, uint64_t seed, uint64_t index, const struct 
 		struct item *it = &j->item[i];
 		bool ok;
 
-		if (j->n > 1 && chance(&g, 8))
+		if (chance(&g, 12))
+			ok = flags_of_registers(&g, it);
+		else if (j->n > 1 && chance(&g, 8))
 			ok = branch(&g, it, i, j->n);
 		else if (style == 0 || (style == 2 && chance(&g, 50)))
 			ok = integer(&g, it);

@@ -221,7 +221,7 @@ void t1_run(struct vcpu *v)
 		switch (v->exit_reason) {
 		case T1_EXIT_LINK:
 			link = (struct block_exit *)v->exit_arg;
-			if (!link && x86_code64(&v->st) && !canonical(v->st.rip)) {
+			if (!link && v->origin && x86_code64(&v->st) && !canonical(v->st.rip)) {
 				undo_jump(v);
 				if (interpret(v))
 					return;

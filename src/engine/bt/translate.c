@@ -349,6 +349,8 @@ static void emit_cold(struct tr *t)
 				if (x->save_flags)
 					tr_save_flags(t, true);
 				tr_emit_pc(t, T0, x->rip);
+				if (t->mode == 8)
+					emit_store_imm(e, 4, VCPU, OFF(origin), 0);
 				emit_jmp(e, c->stub_lookup);
 				break;
 			}

@@ -132,7 +132,8 @@ static uint8_t borrow(struct tr *t, const struct insn *in)
 	uint32_t busy = in->regs_read | in->regs_written | 1u << RSP;
 	uint8_t r = RBX;
 
-	if (t->where & CAN_REDO)
+	/* For AH..BH it is borrowed when the flags are where they are wanted, and few registers would do. */
+	if ((t->where & CAN_REDO) && !in->high8)
 		busy |= t->redo.inputs;
 	for (int k = 0; k < 3; k++)
 		if (in->ops[k].high8)
@@ -185,7 +186,12 @@ void tr_copy_insn(struct tr *t, const struct insn *in)
 		emit_lea(&t->e, 8, borrowed, m.base, m.index, m.scale, m.disp);
 		m = (struct host_mem){ .base = borrowed, .index = EMIT_NO_REG, .scale = 1 };
 	}
-	reencode(&t->e, in, map, &m);
+	if (!reencode(&t->e, in, map, &m)) { /* cannot be: AH..BH have the registers that they need */
+		if (borrowed != EMIT_NO_REG)
+			emit_load(&t->e, borrowed, VCPU, OFF(scratch[3]));
+		tr_exit_interp(t);
+		return;
+	}
 	for (unsigned k = 0; k < n_high; k++)
 		if (in->regs_written >> high[k] & 1)
 			emit_store(&t->e, scratch[k], VCPU, OFF_GPR(high[k]));

@@ -76,6 +76,7 @@ bool tr_string(struct tr *t, const struct insn *in)
 	slow = tr_to_special(t, in);
 	if (!slow)
 		return false;
+	tr_fault_flags(t);
 	emit_op_reg(e, t->mode, 0x85, RCX, RCX); /* test rcx, rcx */
 	emit1(e, 0x0f);                          /* je none */
 	emit1(e, 0x84);

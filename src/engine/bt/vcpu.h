@@ -167,8 +167,8 @@ struct vcpu {
 	uint8_t in_t1;
 	uint8_t needs_sync; /* on the way out: st.rflags is stale (t1_sync_out) */
 	uint8_t no_carry;   /* the complement of a CF that was put aside (translate_flags.c) */
-	uint32_t
-	    origin; /* struct origin of the last indirect jump in 64-bit code: offset in the cache's meta */
+	uint32_t origin; /* struct origin of the last jump by a lookup in 64-bit code, in the cache's meta; 0:
+			    none */
 	uint64_t page_va;  /* user code: virtual address of the page that the block lies in */
 	uint64_t t1_code;  /* where to enter */
 	uint64_t sysflags; /* RFLAGS bits that translated code does not change, for PUSHF */
