@@ -228,8 +228,15 @@ static bool is_nop(const ZydisDecodedInstruction *z)
  * "NF"). */
 static bool access_unmasked(const ZydisDecodedInstruction *z)
 {
-	if (z->mnemonic == ZYDIS_MNEMONIC_VDBPSADBW || z->mnemonic == ZYDIS_MNEMONIC_VCVTNE2PS2BF16)
+	switch (z->mnemonic) {
+	case ZYDIS_MNEMONIC_VDBPSADBW:
+	case ZYDIS_MNEMONIC_VCVTNE2PS2BF16:
+	case ZYDIS_MNEMONIC_VGF2P8AFFINEQB:
+	case ZYDIS_MNEMONIC_VGF2P8AFFINEINVQB:
 		return true;
+	default:
+		break;
+	}
 	switch (z->meta.exception_class) {
 	case ZYDIS_EXCEPTION_CLASS_E1NF:
 	case ZYDIS_EXCEPTION_CLASS_E2NF:
