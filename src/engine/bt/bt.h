@@ -20,6 +20,8 @@
 #ifndef SILL_ENGINE_BT_BT_H
 #define SILL_ENGINE_BT_BT_H
 
+#include <sched.h>
+
 #include "engine/bt/stress.h"
 #include "engine/bt/vcpu.h"
 
@@ -32,6 +34,8 @@ struct engine_vm {
 	size_t code_mask_size;
 	unsigned nr_vcpus;
 	unsigned host_cpus; /* that this process may use */
+	_Atomic uint16_t
+	    bound[CPU_SETSIZE]; /* vCPU threads that direct execution has bound to each (stub_pin) */
 	struct vcpu *vcpus[BT_MAX_VCPUS];
 	_Atomic uint32_t stopper; /* the vCPU that has stopped the others: index + 1; 0: none */
 	bool use_t1, use_t2, lockstep;

@@ -435,6 +435,20 @@ void stub_round_trip(struct stub_host *h, uint64_t *ticks, uint64_t *cpu_ns)
 
 /* ---- processors ---- */
 
+/* Where the thread is, unless another of the VM's is bound there and one might be to fewer. */
+static int choose(const struct stub_host *h)
+{
+	int best = sched_getcpu();
+
+	if (!h->bound)
+		return best;
+	for (int c = 0; c < CPU_SETSIZE; c++)
+		if (CPU_ISSET(c, &h->all) && atomic_load_explicit(&h->bound[c], memory_order_relaxed) <
+						 atomic_load_explicit(&h->bound[best], memory_order_relaxed))
+			best = c;
+	return best;
+}
+
 void stub_pin(struct stub_host *h, struct stub *s, int64_t now, int64_t period)
 {
 	cpu_set_t one;
@@ -450,7 +464,9 @@ void stub_pin(struct stub_host *h, struct stub *s, int64_t now, int64_t period)
 	}
 	if (h->cpu < 0) {
 		h->bound_at = now;
-		h->cpu = sched_getcpu();
+		h->cpu = choose(h);
+		if (h->bound)
+			atomic_fetch_add(&h->bound[h->cpu], 1);
 		CPU_ZERO(&one);
 		CPU_SET(h->cpu, &one);
 		if (sched_setaffinity(0, sizeof(one), &one))
@@ -469,5 +485,7 @@ void stub_unpin(struct stub_host *h)
 	if (h->cpu < 0)
 		return;
 	sched_setaffinity(0, sizeof(h->all), &h->all);
+	if (h->bound)
+		atomic_fetch_sub(&h->bound[h->cpu], 1);
 	h->cpu = -1;
 }

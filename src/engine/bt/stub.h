@@ -36,6 +36,7 @@
 #define SILL_ENGINE_BT_STUB_H
 
 #include <sched.h>
+#include <stdatomic.h>
 #include <stdint.h>
 #include <sys/types.h>
 
@@ -66,6 +67,8 @@ struct stub_host {
 	cpu_set_t all;    /* processors that the thread may use */
 	int cpu;          /* that it is bound to; -1: none */
 	int64_t bound_at;
+	_Atomic uint16_t *bound; /* threads of the VM that are bound to each processor (CPU_SETSIZE); NULL:
+				    not counted */
 };
 
 struct stub {
@@ -129,8 +132,8 @@ uint64_t stub_cpu_ns(const struct stub *s);
  * as the stub's own, in ns. */
 void stub_round_trip(struct stub_host *h, uint64_t *ticks, uint64_t *cpu_ns);
 
-/* Binds thread and stub to the processor where the thread is, and now and then lets the scheduler choose
- * another. now: TSC ticks; period: how long a choice holds. */
+/* Binds thread and stub to the processor where the thread is, or to one where fewer of the VM's threads are,
+ * and now and then lets the scheduler choose another. now: TSC ticks; period: how long a choice holds. */
 void stub_pin(struct stub_host *h, struct stub *s, int64_t now, int64_t period);
 void stub_unpin(struct stub_host *h);
 

@@ -103,6 +103,7 @@ static bool start(struct vcpu *v)
 		t->failed = true;
 		return false;
 	}
+	t->host.bound = v->vm->bound;
 	if (t->host.xsize > X86_XSAVE_MAX) {
 		stub_host_free(&t->host);
 		t->failed = true;
