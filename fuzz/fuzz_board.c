@@ -246,7 +246,15 @@ static gpa_t address(struct fuzz *f)
 	return GPA(base[which % ARRAY_SIZE(base)] + (v & 0x1fff));
 }
 
-static void run_loop(struct fuzz *f);
+static void run_loop(struct fuzz *f)
+{
+	clock_start(&f->clock);
+	mutex_lock(&f->io);
+	loop_clock_changed(f->b.loop);
+	mutex_unlock(&f->io);
+	fuzz_run_loop(f->b.loop);
+	clock_stop(&f->clock);
+}
 
 static void pass_time(struct fuzz *f)
 {
@@ -257,24 +265,6 @@ static void pass_time(struct fuzz *f)
 		run_loop(f);
 	for (unsigned i = 0; i < CPUS; i++)
 		lapic_timer_poll(f->lapic[i]);
-}
-
-static void quit(void *opaque)
-{
-	loop_quit(opaque);
-}
-
-static void run_loop(struct fuzz *f)
-{
-	struct loop_work w = { .fn = quit, .opaque = f->b.loop };
-
-	clock_start(&f->clock);
-	mutex_lock(&f->io);
-	loop_clock_changed(f->b.loop);
-	mutex_unlock(&f->io);
-	loop_post(f->b.loop, &w);
-	loop_run(f->b.loop);
-	clock_stop(&f->clock);
 }
 
 static void config_access(struct fuzz *f)

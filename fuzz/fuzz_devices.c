@@ -225,21 +225,13 @@ static gpa_t address(struct fuzz *f)
 	}
 }
 
-static void quit(void *opaque)
-{
-	loop_quit(opaque);
-}
-
 static void run_loop(struct fuzz *f)
 {
-	struct loop_work w = { .fn = quit, .opaque = f->b.loop };
-
 	f->clock.stopped_ns += u8(f) * 1000000;
 	mutex_lock(&f->io);
 	loop_clock_changed(f->b.loop);
 	mutex_unlock(&f->io);
-	loop_post(f->b.loop, &w);
-	loop_run(f->b.loop);
+	fuzz_run_loop(f->b.loop);
 }
 
 /* Saves everything, lets the input damage a few bytes, and loads what can be loaded. */
@@ -281,16 +273,6 @@ static void frame(struct fuzz *f)
 }
 
 /* Bytes for rings and buffers. */
-static void fill(struct fuzz *f, unsigned n)
-{
-	uint32_t at = u16(f) << 4;
-	uint8_t bytes[64];
-
-	for (unsigned i = 0; i < n; i++)
-		bytes[i] = u8(f);
-	mem_write(f->b.mem, GPA(at), bytes, n);
-}
-
 static void under_io_lock(struct fuzz *f, uint8_t op)
 {
 	mutex_lock(&f->io);
@@ -364,10 +346,10 @@ static void step(struct fuzz *f)
 		mem_mmio_write(f->b.mem, a, u8(f), size);
 		break;
 	case 10:
-		fill(f, 16);
+		fuzz_fill(f->b.mem, &f->in, 16);
 		break;
 	case 11:
-		fill(f, 64);
+		fuzz_fill(f->b.mem, &f->in, 64);
 		break;
 	case 12:
 		run_loop(f);

@@ -36,6 +36,31 @@ static inline uint32_t fuzz_u32(struct fuzz_input *in)
 	return v | fuzz_u16(in) << 16;
 }
 
+/* Writes n bytes of the input, at most 64, somewhere into the first MiB. */
+static inline void fuzz_fill(struct mem *m, struct fuzz_input *in, unsigned n)
+{
+	uint32_t at = fuzz_u16(in) << 4;
+	uint8_t bytes[64];
+
+	for (unsigned i = 0; i < n; i++)
+		bytes[i] = fuzz_u8(in);
+	mem_write(m, GPA(at), bytes, n);
+}
+
+static inline void fuzz_quit(void *opaque)
+{
+	loop_quit(opaque);
+}
+
+/* Has the loop do what it has to do now. */
+static inline void fuzz_run_loop(struct loop *l)
+{
+	struct loop_work w = { .fn = fuzz_quit, .opaque = l };
+
+	loop_post(l, &w);
+	loop_run(l);
+}
+
 /* Saves every device and lets the input damage a few bytes. s is empty; to be freed by fuzz_load. */
 static inline void fuzz_save(struct board *b, struct fuzz_input *in, struct state_buf *s)
 {

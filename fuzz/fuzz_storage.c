@@ -171,19 +171,6 @@ static gpa_t address(struct fuzz *f)
 	return GPA(f->bar[(v >> 14) % 3] + (v & 0x3fff));
 }
 
-static void quit(void *opaque)
-{
-	loop_quit(opaque);
-}
-
-static void run_loop(struct fuzz *f)
-{
-	struct loop_work w = { .fn = quit, .opaque = f->b.loop };
-
-	loop_post(f->b.loop, &w);
-	loop_run(f->b.loop);
-}
-
 static void drain(struct fuzz *f)
 {
 	for (unsigned i = 0; i < f->nr_blocks; i++)
@@ -198,17 +185,6 @@ static void save_and_load(struct fuzz *f)
 	drain(f);
 	fuzz_save(&f->b, &f->in, &s);
 	fuzz_load(&f->b, &s);
-}
-
-/* Bytes for commands, rings and tables. */
-static void fill(struct fuzz *f, unsigned n)
-{
-	uint32_t at = u16(f) << 4;
-	uint8_t bytes[64];
-
-	for (unsigned i = 0; i < n; i++)
-		bytes[i] = u8(f);
-	mem_write(f->b.mem, GPA(at), bytes, n);
 }
 
 static void under_io_lock(struct fuzz *f, uint8_t op)
@@ -277,16 +253,16 @@ static void step(struct fuzz *f)
 		break;
 	case 8:
 	case 9:
-		fill(f, 16);
+		fuzz_fill(f->b.mem, &f->in, 16);
 		break;
 	case 10:
-		fill(f, 64);
+		fuzz_fill(f->b.mem, &f->in, 64);
 		break;
 	case 11:
-		fill(f, 32);
+		fuzz_fill(f->b.mem, &f->in, 32);
 		break;
 	case 12:
-		run_loop(f);
+		fuzz_run_loop(f->b.loop);
 		break;
 	default:
 		under_io_lock(f, op >> 4 & 7);

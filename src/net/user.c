@@ -274,7 +274,7 @@ static int add_poll(int fd, int events, void *opaque)
 	short ev = 0;
 
 	if (s->n == s->cap) {
-		unsigned cap = s->cap ? s->cap * 2 : 16;
+		unsigned cap = s->cap * 2;
 		struct pollfd *fds = realloc(s->fds, cap * sizeof(*fds));
 
 		if (!fds)

@@ -6,6 +6,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "print_hex.h"
+
 struct frame {
 	uint64_t r15, r14, r13, r12, r11, r10, r9, r8, rdi, rsi, rbp, rbx, rdx, rcx, rax;
 	uint64_t vector, error, rip, cs, rflags, rsp, ss;
@@ -46,18 +48,6 @@ static void print(const char *s)
 {
 	for (; *s; s++)
 		outb(0x3f8, (uint8_t)*s);
-}
-
-static void print_hex(uint64_t v)
-{
-	char buf[19] = "0x";
-	int n = 2;
-
-	for (int i = 60; i >= 0; i -= 4)
-		if (v >> i || !i)
-			buf[n++] = "0123456789abcdef"[v >> i & 15];
-	buf[n] = 0;
-	print(buf);
 }
 
 static void expect(const char *name, uint64_t got, uint64_t want)

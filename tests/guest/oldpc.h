@@ -6,6 +6,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "print_hex.h"
+
 void main16(void);
 void main16_again(void);
 void main32(void);
@@ -68,18 +70,6 @@ static void print(const char *s)
 			;
 		outb(0x3f8, (uint8_t)*s);
 	}
-}
-
-static void print_hex(uint32_t v)
-{
-	char b[11] = "0x";
-	int n = 2;
-
-	for (int i = 28; i >= 0; i -= 4)
-		if (v >> i || !i)
-			b[n++] = "0123456789abcdef"[v >> i & 15];
-	b[n] = 0;
-	print(b);
 }
 
 /* Where a range is about time, it is wide: the host may be busy, and ticks that come too late become one. */

@@ -6,6 +6,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "print_hex.h"
+
 struct frame {
 	uint32_t edi, esi, ebp, esp0, ebx, edx, ecx, eax, ds;
 	uint32_t vector, error, eip, cs, eflags;
@@ -45,18 +47,6 @@ static void print(const char *s)
 {
 	for (; *s; s++)
 		outb(0x3f8, (uint8_t)*s);
-}
-
-static void print_hex(uint32_t v)
-{
-	char b[11] = "0x";
-	int n = 2;
-
-	for (int i = 28; i >= 0; i -= 4)
-		if (v >> i || !i)
-			b[n++] = "0123456789abcdef"[v >> i & 15];
-	b[n] = 0;
-	print(b);
 }
 
 static void expect(const char *name, uint32_t got, uint32_t want)

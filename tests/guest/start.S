@@ -143,20 +143,7 @@ enter_user:
 	push %rdi
 	iretq
 
-	.altmacro
-	.macro stub n
-stub_\n:
-	.if \n != 8 && (\n < 10 || \n > 14) && \n != 17
-	push $0
-	.endif
-	push $\n
-	jmp common
-	.endm
-	.set i, 0
-	.rept 64
-	stub %i
-	.set i, i + 1
-	.endr
+#include "stubs.inc"
 common:
 	push %rax
 	push %rcx

@@ -104,20 +104,7 @@ to_v86:
 	pushl %edx
 	iretl
 
-	.altmacro
-	.macro stub n
-stub_\n:
-	.if \n != 8 && (\n < 10 || \n > 14) && \n != 17
-	pushl $0
-	.endif
-	pushl $\n
-	jmp common
-	.endm
-	.set i, 0
-	.rept 64
-	stub %i
-	.set i, i + 1
-	.endr
+#include "stubs.inc"
 common:
 	pushl %ds
 	pushal

@@ -265,8 +265,10 @@ static int bt_vcpu_new(struct engine_vm *vm, const struct vcpu_config *c, struct
 	}
 	for (int i = 0; i < ASID_SLOTS; i++) {
 		/* Empty is not all zeros. */
-		for (int m = 0; m < TLB_MODES; m++)
+		for (int m = 0; m < TLB_MODES; m++) {
 			v->asids[i].tlb_touched[m].n = TOUCHED_MAX + 1;
+			v->asids[i].has_victims[m] = true;
+		}
 		for (int m = 0; m < 2; m++)
 			v->asids[i].jc_touched[m].n = TOUCHED_MAX + 1;
 	}

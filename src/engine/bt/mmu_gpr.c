@@ -395,11 +395,7 @@ static void put_victim(struct asid *a, enum tlb_mode m, const struct tlb_entry *
 
 	if (page == no_tag(i))
 		return;
-	if (!a->has_victims[m]) {
-		a->has_victims[m] = true;
-		clear_victims(a, m);
-		a->has_victims[m] = true;
-	}
+	a->has_victims[m] = true;
 	*victim_place(a, m, page) = *e;
 }
 
@@ -409,7 +405,7 @@ static bool swap_victim(struct asid *a, enum tlb_mode m, struct tlb_entry *e, un
 {
 	struct tlb_entry *p = victim_place(a, m, page), found = *p;
 
-	if (!a->has_victims[m] || (write ? found.tag_w : found.tag_r) != page)
+	if ((write ? found.tag_w : found.tag_r) != page)
 		return false;
 	p->tag_r = p->tag_w = ~0ull;
 	put_victim(a, m, e, i);
@@ -454,6 +450,7 @@ static void fill(struct vcpu *v, uint64_t va, unsigned acc, const struct walk *w
 	struct tlb_entry *e = &holder->tlb[mode][i];
 	uint64_t page = va & PAGE_MASK;
 	uint64_t addend = (uint64_t)host_page - page;
+	bool other = e->tag_r != page && e->tag_w != page;
 	unsigned a = acc & (ACC_USER | ACC_IMPLICIT);
 
 	if (w->page_size > PAGE_SIZE)
@@ -471,11 +468,10 @@ static void fill(struct vcpu *v, uint64_t va, unsigned acc, const struct walk *w
 			code_holder(v, false)->local_itlb = true;
 		return;
 	}
-	if (e->addend != addend || ((e->tag_r ^ page) && (e->tag_w ^ page))) {
-		if ((e->tag_r ^ page) && (e->tag_w ^ page))
-			put_victim(holder, mode, e, i);
+	if (other)
+		put_victim(holder, mode, e, i);
+	if (other || e->addend != addend)
 		tlb_entry_clear(e, i);
-	}
 	touch(&holder->tlb_touched[mode], i);
 	if (mode == TLB_K && !w->global)
 		touch(&holder->local_tlb, i);

@@ -440,7 +440,7 @@ static int choose(const struct stub_host *h)
 {
 	int best = sched_getcpu();
 
-	if (!h->bound)
+	if (!h->bound || !atomic_load_explicit(&h->bound[best], memory_order_relaxed))
 		return best;
 	for (int c = 0; c < CPU_SETSIZE; c++)
 		if (CPU_ISSET(c, &h->all) && atomic_load_explicit(&h->bound[c], memory_order_relaxed) <

@@ -93,14 +93,20 @@ static struct block *find_block(struct vcpu *v, uint32_t flags)
 	return b;
 }
 
-/* Executes one instruction by interpretation; true if the run loop must look at events. */
+/* Must the run loop look at events? */
+static bool must_look(struct vcpu *v)
+{
+	return v->st.halted || v->st.shutdown || v->error[0] || event_pending(v);
+}
+
+/* Executes one instruction by interpretation; as must_look. */
 static bool interpret(struct vcpu *v)
 {
 	int64_t start = ticks();
 
 	interp_step(v);
 	v->stats.interp_ns += ticks() - start;
-	return v->st.halted || v->st.shutdown || v->error[0] || event_pending(v);
+	return must_look(v);
 }
 
 /* Likewise as long as code in the current mode cannot be translated. */
@@ -114,8 +120,7 @@ static bool interpret_mode(struct vcpu *v)
 		if (!v->dr_watch)
 			v->st.rflags &= ~(uint64_t)FLAG_RF;
 		interp_step(v);
-		events = v->st.halted || v->st.shutdown || v->error[0] || event_pending(v) ||
-			 atomic_load_explicit(&v->kick, memory_order_relaxed);
+		events = must_look(v) || atomic_load_explicit(&v->kick, memory_order_relaxed);
 	} while (!events && !t1_mode_flags(v, &flags));
 	v->stats.interp_ns += ticks() - start;
 	return events;
@@ -242,7 +247,7 @@ void t1_run(struct vcpu *v)
 		default:
 			/* An instruction or an exception that C did may have halted or shut the processor
 			 * down. */
-			if (v->st.halted || v->st.shutdown || v->error[0] || event_pending(v))
+			if (must_look(v))
 				return;
 			break;
 		}

@@ -344,18 +344,16 @@ static void emit_cold(struct tr *t)
 		}
 		case COLD_EXIT:
 			t->exits[x->exit].cold = here;
+			if (x->save_flags)
+				tr_save_flags(t, true);
 			if ((t->flags & BLOCK_USER) && !t->exits[x->exit].same_page) {
 				/* Never linked: the pages need not stay neighbours. */
-				if (x->save_flags)
-					tr_save_flags(t, true);
 				tr_emit_pc(t, T0, x->rip);
 				if (t->mode == 8)
 					emit_store_imm(e, 4, VCPU, OFF(origin), 0);
 				emit_jmp(e, c->stub_lookup);
 				break;
 			}
-			if (x->save_flags)
-				tr_save_flags(t, true);
 			emit_link(t, x);
 			t->exits[x->exit].way = e->p - 4;
 			break;

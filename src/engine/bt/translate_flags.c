@@ -158,8 +158,7 @@ static bool describe(const struct insn *in, struct redo *r)
 		return false;
 	}
 	r->inputs |= (uint16_t)(r->src == REG_NONE ? 0 : 1u << r->src);
-	return ok && !in->has_mem &&
-	       (tr_host_reg(r->src) != EMIT_NO_REG || r->src == r->dst || r->src == REG_NONE);
+	return ok && (tr_host_reg(r->src) != EMIT_NO_REG || r->src == r->dst || r->src == REG_NONE);
 }
 
 /* op src, dst (its form for 32-bit operands), and op imm, dst. */

@@ -616,41 +616,44 @@ static bool tr_mov_from_seg(struct tr *t, const struct insn *in)
 	return true;
 }
 
-static bool tr_fsgsbase(struct tr *t, const struct insn *in, unsigned seg, bool write)
+/* RDFSBASE and RDGSBASE. */
+static bool tr_read_base(struct tr *t, const struct insn *in, unsigned seg)
 {
 	unsigned r = in->ops[0].reg, h = tr_host_reg(r);
-	struct emit *e = &t->e;
-
-	uint8_t *slow = NULL;
 
 	if (!(t->flags & BLOCK_FSGS) || t->mode != 8)
 		return false;
-	if (write && in->opsize == 8) {
-		slow = tr_to_special(t, in);
-		if (!slow)
-			return false;
-	}
+	if (h == EMIT_NO_REG)
+		h = T0;
+	emit_op_mem(&t->e, in->opsize, OP_MOV_LOAD, h, VCPU, OFF_SEG(seg));
+	if (h == T0)
+		emit_store(&t->e, T0, VCPU, OFF_GPR(r));
+	return true;
+}
+
+/* WRFSBASE and WRGSBASE. What is not canonical is C's. */
+static bool tr_write_base(struct tr *t, const struct insn *in, unsigned seg)
+{
+	unsigned r = in->ops[0].reg, h = tr_host_reg(r);
+	struct emit *e = &t->e;
+	uint8_t *slow = NULL;
+
+	if (!(t->flags & BLOCK_FSGS) || t->mode != 8 || (in->opsize == 8 && !(slow = tr_to_special(t, in))))
+		return false;
 	if (h == EMIT_NO_REG) {
 		h = T0;
-		if (write)
-			emit_load(e, T0, VCPU, OFF_GPR(r));
+		emit_load(e, T0, VCPU, OFF_GPR(r));
 	}
-	if (write && in->opsize == 8) { /* canonical? */
+	if (in->opsize == 8) {
 		emit_mov(e, T1, h);
 		emit_bytes(e, "\x49\xc1\xe6\x10\x49\xc1\xfe\x10", 8); /* shl r14, 16; sar r14, 16 */
 		emit_op_reg(e, 8, 0x39, h, T1);                       /* cmp r14, h */
 		emit_jcc(e, 5, slow);                                 /* jne */
-		emit_store(e, h, VCPU, OFF_SEG(seg));
-		return true;
-	}
-	if (write) {
+	} else {
 		emit_op_reg(e, 4, OP_MOV_STORE, h, T0);
-		emit_store(e, T0, VCPU, OFF_SEG(seg));
-		return true;
+		h = T0;
 	}
-	emit_op_mem(e, in->opsize, OP_MOV_LOAD, h, VCPU, OFF_SEG(seg));
-	if (h == T0)
-		emit_store(e, T0, VCPU, OFF_GPR(r));
+	emit_store(e, h, VCPU, OFF_SEG(seg));
 	return true;
 }
 
@@ -729,13 +732,13 @@ bool tr_special(struct tr *t, const struct insn *in)
 			return true;
 		break;
 	case ZYDIS_MNEMONIC_RDFSBASE:
-		return tr_fsgsbase(t, in, SEG_FS, false);
+		return tr_read_base(t, in, SEG_FS);
 	case ZYDIS_MNEMONIC_RDGSBASE:
-		return tr_fsgsbase(t, in, SEG_GS, false);
+		return tr_read_base(t, in, SEG_GS);
 	case ZYDIS_MNEMONIC_WRFSBASE:
-		return tr_fsgsbase(t, in, SEG_FS, true);
+		return tr_write_base(t, in, SEG_FS);
 	case ZYDIS_MNEMONIC_WRGSBASE:
-		return tr_fsgsbase(t, in, SEG_GS, true);
+		return tr_write_base(t, in, SEG_GS);
 	default:
 		if (tr_string(t, in))
 			return true;

@@ -10,11 +10,6 @@
  */
 #include "engine/bt/translate_internal.h"
 
-static unsigned log2_of(unsigned size)
-{
-	return size == 8 ? 3 : size / 2;
-}
-
 /* The elements from the address in `reg` on lie in one page with a tag; T1 is what to add to the address. */
 static void check_run(struct tr *t, unsigned reg, unsigned size, bool write, const uint8_t *slow)
 {
@@ -84,7 +79,7 @@ bool tr_string(struct tr *t, const struct insn *in)
 	emit4(e, 0);
 	emit_rex(e, t->mode == 8, 0, EMIT_NO_REG, RCX, false);
 	emit_bytes(e, "\x81\xf9", 2); /* cmp rcx, imm32 */
-	emit4(e, PAGE_SIZE >> log2_of(size));
+	emit4(e, PAGE_SIZE / size);
 	emit_jcc(e, 7, slow);
 	emit1(e, 0x80); /* cmp byte [dflag], 0 */
 	emit_mem(e, 7, VCPU, EMIT_NO_REG, 1, OFF(dflag));

@@ -106,7 +106,8 @@ static inline void touch(struct touched *t, unsigned index)
 #define PAGE_FILTER_BITS 15
 struct asid {
 	struct tlb_entry tlb[TLB_MODES][TLB_SIZE];
-	/* What other pages of the same index have displaced (mmu_gpr.c); any holds something: has_victims. */
+	/* What other pages of the same index have displaced (mmu_gpr.c); without has_victims, none of them
+	 * holds anything. */
 	struct tlb_entry victim[TLB_MODES][VICTIMS];
 	bool has_victims[TLB_MODES];
 	struct itlb_entry itlb[2][ITLB_SIZE]; /* [CPL 3?] */
