@@ -13,12 +13,12 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
-#include <signal.h>
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
 
 #include "base/log.h"
+#include "base/thread.h"
 #include "base/util.h"
 #include "block/block_internal.h"
 
@@ -107,23 +107,11 @@ static void *worker(void *opaque)
 	return NULL;
 }
 
-/* One more thread, if the host gives it. Signals belong to the threads that the machine made for them. */
+/* One more thread, if the host gives it. */
 static void start_thread(struct block *b)
 {
-	pthread_attr_t attr;
-	sigset_t all, old;
-
-	if (pthread_attr_init(&attr))
-		return;
-	pthread_attr_setstacksize(&attr, 256 << 10);
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &old);
-	if (!pthread_create(&b->threads[b->nthreads], &attr, worker, b)) {
-		pthread_setname_np(b->threads[b->nthreads], "sill-block");
+	if (thread_start(&b->threads[b->nthreads], "sill-block", KIB(256), worker, b) == 0)
 		b->nthreads++;
-	}
-	pthread_sigmask(SIG_SETMASK, &old, NULL);
-	pthread_attr_destroy(&attr);
 }
 
 /* Runs the callbacks of what is done; true if there was something. One at a time: a callback may drain. [io]

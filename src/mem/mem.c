@@ -27,8 +27,6 @@
 #define MFD_EXEC 0x0010U
 #endif
 
-#define HUGE_SIZE MIB(2)
-
 /* ---- construction ---- */
 
 static int make_memfd(uint64_t size)
@@ -125,6 +123,7 @@ void mem_free(struct mem *m)
 {
 	if (!m)
 		return;
+	mem_huge_stop(m);
 	if (m->flags)
 		munmap(m->flags, mem_nr_pages(m));
 	if (m->reserved)

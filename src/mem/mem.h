@@ -159,6 +159,9 @@ gpa_t mem_ptr_to_gpa(struct mem *m, const void *p);
  * is a pointer from mem_ram_ptr or mem_cpu_ptr, len > 0. Any thread; general-regs-only.
  */
 void mem_provide(struct mem *m, const void *p, uint64_t len);
+/* From now on, memory that has been provided is put into huge pages where the host lets us; until mem_free.
+ * Starts a thread; without it all goes on, slower. */
+void mem_huge_start(struct mem *m);
 
 /*
  * Told of writes (by devices) to pages with MEM_PAGE_CODE, which host points at (none crosses a page), and

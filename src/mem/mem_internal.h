@@ -1,13 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Shared by mem.c and ram_gpr.c. */
+/* Shared by the files of this folder. */
 #ifndef SILL_MEM_MEM_INTERNAL_H
 #define SILL_MEM_MEM_INTERNAL_H
 
+#include <pthread.h>
 #include <stdatomic.h>
 
 #include "mem/mem.h"
 
 #define HIGH_BASE 0x100000000ull
+/* The host provides memory in pieces, and puts a chunk together when so many of its pieces are there. */
+#define PIECE_SIZE 0x10000ull
+#define HUGE_SIZE  0x200000ull
+#define HUGE_RIPE  (HUGE_SIZE / PIECE_SIZE / 2)
 
 struct interval {
 	uint64_t first, last; /* inclusive: a region may end at the top of the address space */
@@ -38,6 +43,17 @@ struct space {
 	uint8_t max_size;
 };
 
+/* See huge.c. */
+struct mem_huge {
+	_Atomic uint8_t
+	    *pieces; /* of each whole chunk of RAM: how many were provided; NULL: nobody wants to know */
+	uint64_t nr_chunks;
+	_Atomic uint32_t ripe; /* counts chunks that became ripe; a futex */
+	_Atomic uint32_t quit; /* a futex, too */
+	bool started;
+	pthread_t thread;
+};
+
 struct mem {
 	struct mutex *io_lock;
 	uint64_t ram_size, low_size;
@@ -53,12 +69,14 @@ struct mem {
 	uint8_t *flags; /* one byte per page of ram; updated atomically */
 	struct space mmio, pio;
 	struct mem_notifier notifier;
+	struct mem_huge huge;
 };
 
 /* The offset in the mapping of [gpa, gpa+len), or UINT64_MAX if that is not all writable RAM in one piece. */
 uint64_t mem_ram_offset(const struct mem *m, uint64_t gpa, uint64_t len);
 /* The same for memory of any kind. */
 uint64_t mem_offset(struct mem *m, uint64_t gpa, uint64_t len, bool *readonly);
+void mem_huge_stop(struct mem *m);
 /* An address as it leaves a processor: behind the A20 gate. */
 uint64_t mem_cpu_address(const struct mem *m, uint64_t pa);
 const struct interval *mem_find_interval(const struct snapshot *s, uint64_t addr);

@@ -6,12 +6,19 @@
 #include <stdatomic.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
 #include "base/util.h"
 #include "mem/mem.h"
+
+#ifndef MADV_COLLAPSE
+#define MADV_COLLAPSE 25
+#endif
 
 struct fixture {
 	struct mutex lock;
@@ -139,6 +146,52 @@ static void memory_is_provided(void **state)
 	assert_int_equal(p[0], 1);
 	mem_provide(f->m, last, PAGE_SIZE);
 	assert_true(*mem_page_flags(f->m, last) & MEM_PAGE_READY);
+}
+
+/* MiB of guest memory that this process maps in huge pages. */
+static unsigned long long huge_mib(void)
+{
+	FILE *f = fopen("/proc/self/smaps", "re");
+	unsigned long long kib, sum = 0;
+	char line[256];
+
+	assert_non_null(f);
+	while (fgets(line, sizeof(line), f))
+		if (sscanf(line, "ShmemPmdMapped: %llu kB", &kib) == 1)
+			sum += kib;
+	fclose(f);
+	return sum >> 10;
+}
+
+static void ripe_memory_becomes_huge(void **state)
+{
+	struct fixture *f = *state;
+	uint8_t *p = mem_ram_ptr(f->m, GPA(MIB(16)), MIB(6));
+	volatile uint8_t *guests = p + 5000; /* who does not stop meanwhile */
+	uint8_t n = 0;
+
+	p[MIB(4)] = 1;
+	if (madvise(p + MIB(4), MIB(2), MADV_COLLAPSE)) {
+		print_message("this host puts no shared memory into huge pages (%s)\n", strerror(errno));
+		skip();
+	}
+	mem_huge_start(f->m);
+	for (unsigned i = 0; i < KIB(512); i += 4)
+		memcpy(p + i, &i, 4);
+	mem_provide(f->m, p, MIB(1));
+	/* The other chunk has too little. */
+	mem_provide(f->m, p + MIB(2), KIB(960));
+	for (unsigned wait = 0; huge_mib() < 4 && wait < 10000; wait++) {
+		*guests = ++n;
+		usleep(1000);
+		assert_int_equal(*guests, n);
+	}
+	assert_int_equal(huge_mib(), 4);
+	*guests = (uint8_t)5000;
+	for (unsigned i = 0; i < KIB(512); i += 4)
+		assert_memory_equal(p + i, &i, 4);
+	for (unsigned i = KIB(512); i < MIB(4); i += PAGE_SIZE)
+		assert_int_equal(p[i], 0);
 }
 
 static uint64_t log_read(void *opaque, uint64_t offset, unsigned size)
@@ -412,6 +465,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(pio_dispatch, setup, teardown),
 		cmocka_unit_test_setup_teardown(blocks_are_memory, setup, teardown),
 		cmocka_unit_test_setup_teardown(memory_is_provided, setup, teardown),
+		cmocka_unit_test_setup_teardown(ripe_memory_becomes_huge, setup, teardown),
 		cmocka_unit_test_setup_teardown(a20_gate, setup, teardown),
 		cmocka_unit_test_setup_teardown(moving_bar_is_safe, setup, teardown),
 	};

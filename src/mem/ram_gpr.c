@@ -7,12 +7,12 @@
  * says for each page what is there.  Blocks elsewhere (ROM below 4 GiB, video
  * memory in a BAR) are found among the regions.
  */
+#include <linux/futex.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 
 #include "mem/mem_internal.h"
 
-#define PROVIDE 65536 /* bytes */
 #define LOW_END ((uint64_t)LOW_PAGES * PAGE_SIZE)
 
 /* Below 1 MiB: pages that follow each other in the mapping too, and are all of one kind. */
@@ -151,30 +151,45 @@ gpa_t mem_ptr_to_gpa(struct mem *m, const void *p)
 	return GPA(off < m->low_size ? off : off - m->low_size + HIGH_BASE);
 }
 
-static long advise(void *p, unsigned long n, long advice)
+static long syscall3(long r, const volatile void *p, unsigned long b, long c)
 {
-	long r = SYS_madvise;
-
-	__asm__ volatile("syscall" : "+a"(r) : "D"(p), "S"(n), "d"(advice) : "rcx", "r11", "memory");
+	__asm__ volatile("syscall" : "+a"(r) : "D"(p), "S"(b), "d"(c) : "rcx", "r11", "memory");
 	return r;
 }
 
-/* A piece of PROVIDE bytes, less at the mapping's end. */
+/* One more piece of the chunk of 2 MiB is there: the thread that makes huge pages may want to know. */
+static void count_piece(struct mem_huge *h, uint64_t page)
+{
+	uint64_t chunk = page / (HUGE_SIZE / PAGE_SIZE);
+
+	if (!h->pieces || chunk >= h->nr_chunks)
+		return;
+	if (atomic_fetch_add_explicit(&h->pieces[chunk], 1, memory_order_relaxed) == HUGE_RIPE - 1) {
+		atomic_fetch_add(&h->ripe, 1);
+		syscall3(SYS_futex, &h->ripe, FUTEX_WAKE_PRIVATE, 1);
+	}
+}
+
+/* A piece, less at the mapping's end. */
 static void provide(struct mem *m, uint64_t first)
 {
-	uint64_t end = first + PROVIDE / PAGE_SIZE, all = m->map_size / PAGE_SIZE;
+	uint64_t end = first + PIECE_SIZE / PAGE_SIZE, all = m->map_size / PAGE_SIZE;
+	uint8_t before;
 
 	if (end > all)
 		end = all;
 	/* If the host cannot (before Linux 5.14), faults do it page by page. */
-	advise(m->ram + first * PAGE_SIZE, (end - first) * PAGE_SIZE, MADV_POPULATE_WRITE);
-	for (uint64_t i = first; i < end; i++)
+	syscall3(SYS_madvise, m->ram + first * PAGE_SIZE, (end - first) * PAGE_SIZE, MADV_POPULATE_WRITE);
+	before = __atomic_fetch_or(&m->flags[first], MEM_PAGE_READY, __ATOMIC_RELAXED);
+	for (uint64_t i = first + 1; i < end; i++)
 		__atomic_or_fetch(&m->flags[i], MEM_PAGE_READY, __ATOMIC_RELAXED);
+	if (!(before & MEM_PAGE_READY))
+		count_piece(&m->huge, first);
 }
 
 void mem_provide(struct mem *m, const void *p, uint64_t len)
 {
-	uint64_t per = PROVIDE / PAGE_SIZE, last = mem_page_number(m, (const uint8_t *)p + len - 1);
+	uint64_t per = PIECE_SIZE / PAGE_SIZE, last = mem_page_number(m, (const uint8_t *)p + len - 1);
 
 	for (uint64_t i = mem_page_number(m, p); i <= last; i = (i / per + 1) * per)
 		if (!(__atomic_load_n(&m->flags[i], __ATOMIC_RELAXED) & MEM_PAGE_READY))

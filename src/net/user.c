@@ -36,6 +36,7 @@
 #include <sys/eventfd.h>
 
 #include "base/log.h"
+#include "base/thread.h"
 #include "base/util.h"
 #include "net/net.h"
 #include "net/net_internal.h"
@@ -536,18 +537,10 @@ static int add_forwards(struct net_user *u, const struct net_user_config *cfg, s
 
 static int start_thread(struct net_user *u)
 {
-	sigset_t all, old;
-	int rc;
+	int r = thread_start(&u->thread, "sill-net", 0, user_thread, u);
 
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &old);
-	rc = pthread_create(&u->thread, NULL, user_thread, u);
-	pthread_sigmask(SIG_SETMASK, &old, NULL);
-	if (rc)
-		return -rc;
-	pthread_setname_np(u->thread, "sill-net");
-	u->thread_runs = true;
-	return 0;
+	u->thread_runs = r == 0;
+	return r;
 }
 
 /* slirp writes to sockets whose peer may be gone: the process must not die of that. */

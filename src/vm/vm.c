@@ -270,6 +270,7 @@ static int assemble(struct vm *vm, struct error *err)
 		r = vm->ops->vm_new(vm->mem, c->nr_cpus, &option, &vm->engine, err);
 	if (r)
 		return r;
+	mem_huge_start(vm->mem);
 	vm->board = (struct board){
 		.mem = vm->mem,
 		.loop = vm->loop,
@@ -361,7 +362,7 @@ static void print_memory(struct vm *vm, FILE *f)
 {
 	_cleanup_fclose_ FILE *maps = fopen("/proc/self/smaps", "re");
 	enum { RAM, CODE, REST, NR } what = REST;
-	unsigned long long sum[NR] = { 0 }, kib, from, to;
+	unsigned long long sum[NR] = { 0 }, huge = 0, kib, from, to;
 	bool counted = true;
 	char line[512], perms[5];
 
@@ -372,10 +373,12 @@ static void print_memory(struct vm *vm, FILE *f)
 			counted = what != CODE || perms[1] == 'w';
 		} else if (counted && sscanf(line, "Rss: %llu kB", &kib) == 1) {
 			sum[what] += kib;
+		} else if (what == RAM && sscanf(line, "ShmemPmdMapped: %llu kB", &kib) == 1) {
+			huge += kib;
 		}
 	}
-	fprintf(f, "%s: memory in MiB: guest %llu, code cache %llu, monitor %llu\n", vm->config->name,
-		sum[RAM] >> 10, sum[CODE] >> 10, sum[REST] >> 10);
+	fprintf(f, "%s: memory in MiB: guest %llu (huge pages %llu), code cache %llu, monitor %llu\n",
+		vm->config->name, sum[RAM] >> 10, huge >> 10, sum[CODE] >> 10, sum[REST] >> 10);
 }
 
 void vm_print_stats(struct vm *vm, FILE *f)
