@@ -81,6 +81,14 @@ static void traps(void)
 	expect("its error code", last.error, 0x20 * 8 + 2);
 	expect("INT 3Fh", CODE64("\xcd\x3f"), 63);
 	expect("its RIP", last.rip, CODE + 2);
+	set_gate(4, stubs[4], 0, 3);
+	for (unsigned i = 0; i < 2; i++) {
+		/* test eax, eax; int 4. And a fault behind what only looks like it: mov ax, 04cdh; hlt. */
+		expect("INT 4", CODE64("\x85\xc0\xcd\x04\xcc"), 4);
+		expect("its RIP", last.rip, CODE + 4);
+		expect("HLT behind CD 04", CODE64("\x31\xc0\x66\xb8\xcd\x04\xf4"), 13);
+		expect("its RIP", last.rip, CODE + 6);
+	}
 	expect("UD2", CODE64("\x90\x90\x0f\x0b"), 6);
 	expect("its RIP", last.rip, CODE + 2);
 	expect("DIV by 0", CODE64("\x31\xc9\xf7\xf1"), 0);
@@ -258,6 +266,38 @@ static void identity(void)
 	expect("the processor's number", last.rcx, 4711);
 }
 
+/* A page with more CPUIDs than there are breakpoints, and beside them a function that is called all the time.
+ */
+static void busy_identity(void)
+{
+	static uint8_t page[4096] __attribute__((aligned(4096)));
+	uint32_t a = 0, b, c = 0, d;
+
+	for (unsigned i = 0; i < sizeof page; i++)
+		page[i] = 0x90; /* nop */
+	for (unsigned i = 0x200; i < 0x290; i += 16) {
+		page[i] = 0x0f; /* cpuid; ret */
+		page[i + 1] = 0xa2;
+		page[i + 2] = 0xc3;
+	}
+	page[0x100] = 0xff; /* inc edi; ret */
+	page[0x101] = 0xc7;
+	page[0x102] = 0xc3;
+	map(3, page, 5);
+	/* mov ebx, 20000; xor edi, edi; again: mov eax, OTHER + 100h; call rax; dec ebx; jnz again;
+	 * xor eax, eax; xor ecx, ecx; mov edx, OTHER + 200h; call rdx; mov ecx, edi; int3 */
+	expect("a page with CPUID and more",
+	       CODE64("\xbb\x20\x4e\x00\x00\x31\xff\xb8\x00\x31\x00\x40\xff\xd0\xff\xcb\x75\xf5"
+		      "\x31\xc0\x31\xc9\xba\x00\x32\x00\x40\xff\xd2\x89\xf9\xcc"),
+	       3);
+	__asm__ volatile("cpuid" : "+a"(a), "=b"(b), "+c"(c), "=d"(d));
+	expect("its EAX", last.rax, a);
+	expect("EBX", last.rbx, b);
+	expect("EDX", last.rdx, d);
+	expect("and what was called", last.rcx, 20000);
+	map(3, data_b, 7);
+}
+
 static void state_stays(void)
 {
 	/* movd xmm7, eax (0x1234), int3; then movd ebx, xmm7, int3 */
@@ -394,6 +434,7 @@ void guest_main(void)
 	tables_change();
 	code_changes();
 	identity();
+	busy_identity();
 	state_stays();
 	compat();
 	syscalls();

@@ -82,6 +82,8 @@ static void fault_handler(int sig, siginfo_t *si, void *ctx)
 	uint64_t rip = (uint64_t)r[REG_RIP];
 
 	if (v) {
+		if (sig == SIGSEGV && t2_cpuid_signal(v, uc))
+			return;
 		v->fault_trapno = (uint64_t)r[REG_TRAPNO];
 		v->fault_addr = (uint64_t)si->si_addr;
 		if (interp_owns_code(v, rip) ||

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "engine/bt/stub.h"
 
+#include <asm/prctl.h>
 #include <elf.h>
 #include <errno.h>
 #include <linux/audit.h>
@@ -178,22 +179,25 @@ static void zygote_main(int ram_fd, int gate_fd, unsigned n_calls)
 	__builtin_unreachable();
 }
 
-/* The filter that every stub gets: three calls from one instruction. */
+/* The filter that every stub gets: three calls, and one use of a fourth, from one instruction. */
 static void write_filter(uint8_t *gate)
 {
 	uint64_t ip = STUB_GATE + (uint64_t)(stub_gate_after - stub_gate_code);
 	struct sock_filter *f = (struct sock_filter *)(gate + FILTER_OFFSET + sizeof(struct sock_fprog));
 	const struct sock_filter code[] = {
 		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, arch)),
-		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, AUDIT_ARCH_X86_64, 0, 8),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, AUDIT_ARCH_X86_64, 0, 11),
 		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, instruction_pointer)),
-		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (uint32_t)ip, 0, 6),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (uint32_t)ip, 0, 9),
 		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, instruction_pointer) + 4),
-		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (uint32_t)(ip >> 32), 0, 4),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (uint32_t)(ip >> 32), 0, 7),
 		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
-		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_mmap, 3, 0),
-		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_munmap, 2, 0),
-		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_mprotect, 1, 0),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_mmap, 6, 0),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_munmap, 5, 0),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_mprotect, 4, 0),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_arch_prctl, 0, 2),
+		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, args[0])),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, ARCH_SET_CPUID, 1, 0),
 		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_TRAP),
 		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
 	};
@@ -405,6 +409,14 @@ int stub_break(const struct stub *s, const uint64_t va[STUB_BREAKPOINTS])
 	return ptrace(PTRACE_POKEUSER, s->pid, dr7, enable) ? -1 : 0;
 }
 
+int stub_cpuid(struct stub_host *h, struct stub *s, bool faults)
+{
+	if (queue(h, SYS_arch_prctl, ARCH_SET_CPUID, !faults, 0, 0, 0, 0) || stub_flush(h, s))
+		return -1;
+	s->cpuid_faults = faults;
+	return 0;
+}
+
 uint64_t stub_cpu_ns(const struct stub *s)
 {
 	/* The clock of another process: its inverted pid, and the scheduler's precise kind (2). */
@@ -416,20 +428,32 @@ uint64_t stub_cpu_ns(const struct stub *s)
 	return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
 }
 
-void stub_round_trip(struct stub_host *h, uint64_t *ticks, uint64_t *cpu_ns)
+void stub_round_trip(struct stub_host *h, uint64_t *ticks, uint64_t *call_ns, uint64_t *fault_ns)
 {
 	struct stub s = { .pid = h->zygote, .cpu = -1 };
+	struct user_regs_struct start;
+	uint32_t no = 0;
 
-	*ticks = *cpu_ns = UINT64_MAX;
+	*ticks = *call_ns = *fault_ns = UINT64_MAX;
 	stub_pin(h, &s, 0, INT64_MAX);
-	s.cpu_ns = stub_cpu_ns(&s);
 	for (int i = 0; i < 32; i++) {
-		uint64_t begin = __builtin_ia32_rdtsc(), used = s.cpu_ns;
+		uint64_t used = stub_cpu_ns(&s), begin = __builtin_ia32_rdtsc();
 
 		gate_run(h->zygote, 0, NULL);
 		*ticks = min_u64(*ticks, __builtin_ia32_rdtsc() - begin);
-		s.cpu_ns = stub_cpu_ns(&s);
-		*cpu_ns = min_u64(*cpu_ns, s.cpu_ns - used);
+		*call_ns = min_u64(*call_ns, stub_cpu_ns(&s) - used);
+	}
+	if (ptrace(PTRACE_GETREGS, h->zygote, NULL, &start))
+		return;
+	start.rip = 0; /* where nothing is */
+	for (int i = 0; i < 32; i++) {
+		struct user_regs_struct regs = start;
+		uint64_t used = stub_cpu_ns(&s);
+		volatile pid_t running = 0;
+		struct stub_event ev;
+
+		stub_run(&s, &regs, &running, &no, &ev);
+		*fault_ns = min_u64(*fault_ns, stub_cpu_ns(&s) - used);
 	}
 }
 

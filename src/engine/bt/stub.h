@@ -37,6 +37,7 @@
 
 #include <sched.h>
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
 
@@ -75,6 +76,7 @@ struct stub {
 	pid_t pid;
 	int cpu;         /* that it is bound to; -1: none */
 	uint64_t cpu_ns; /* stub_cpu_ns when it last stopped */
+	bool cpuid_faults;
 };
 
 enum stub_stop {
@@ -126,11 +128,15 @@ int stub_xstate_set(const struct stub_host *h, const struct stub *s, const void 
 #define STUB_BREAKPOINTS 4
 int stub_break(const struct stub *s, const uint64_t va[STUB_BREAKPOINTS]);
 
+/* Makes CPUID in the stub a fault (SIGSEGV without an address), or what it is by itself. 0 or -1: the host's
+ * processor cannot, or the stub is dead. */
+int stub_cpuid(struct stub_host *h, struct stub *s, bool faults);
+
 /* Processor time that the stub has used, in ns. Unlike elapsed time it does not count others' turns. */
 uint64_t stub_cpu_ns(const struct stub *s);
 /* The least time that a stub's stop and resumption take in all, in TSC ticks, and the least of it that counts
- * as the stub's own, in ns. */
-void stub_round_trip(struct stub_host *h, uint64_t *ticks, uint64_t *cpu_ns);
+ * as the stub's own, in ns: at a system call, at a fault. */
+void stub_round_trip(struct stub_host *h, uint64_t *ticks, uint64_t *call_ns, uint64_t *fault_ns);
 
 /* Binds thread and stub to the processor where the thread is, or to one where fewer of the VM's threads are,
  * and now and then lets the scheduler choose another. now: TSC ticks; period: how long a choice holds. */

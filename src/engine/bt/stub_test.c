@@ -562,6 +562,33 @@ static void test_nothing_is_left(void **state)
 	}
 }
 
+static void test_cpuid_faults_when_asked(void **state)
+{
+	static const char code[] = "\x31\xc0\x0f\xa2\xcc"; /* xor eax, eax; cpuid; int3 */
+	struct rig *r = rig(state);
+
+	if (stub_cpuid(&r->host, &r->stub, true)) {
+		print_message("this host's processor cannot make CPUID fault\n");
+		skip();
+	}
+	for (int i = 0; i < 3; i++) {
+		assert_int_equal(stub_cpuid(&r->host, &r->stub, i % 2 == 0), 0);
+		load(r, code, sizeof(code));
+		run(r);
+		assert_int_equal(r->ev.stop, STUB_SIGNAL);
+		assert_int_equal(r->ev.sig, i % 2 ? SIGTRAP : SIGSEGV);
+		assert_int_equal(r->regs.rip, CODE_VA + (i % 2 ? 5 : 2));
+	}
+	/* Another stub is as it was. */
+	stub_kill(&r->stub);
+	assert_int_equal(stub_new(&r->host, &r->stub), 0);
+	stub_map(&r->host, CODE_VA, 4096, PROT_READ | PROT_EXEC, 0);
+	assert_int_equal(stub_flush(&r->host, &r->stub), 0);
+	load(r, code, sizeof(code));
+	run(r);
+	assert_int_equal(r->ev.sig, SIGTRAP);
+}
+
 #define ATTACK(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 
 int main(void)
@@ -586,6 +613,7 @@ int main(void)
 		ATTACK(test_kick),
 		ATTACK(test_dies_with_its_tracer),
 		ATTACK(test_nothing_is_left),
+		ATTACK(test_cpuid_faults_when_asked),
 	};
 
 	return cmocka_run_group_tests_name("stub", tests, NULL, NULL);

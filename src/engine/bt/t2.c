@@ -111,7 +111,8 @@ static bool start(struct vcpu *v)
 	}
 	/* T1 takes longer by at least as much for a stretch that takes as long as a switch: then T2 is gain.
 	 */
-	stub_round_trip(&t->host, &cost, &t->stop_ns);
+	stub_round_trip(&t->host, &cost, &t->stop_ns, &t->fault_ns);
+	t2_cpuid_init(v);
 	t->long_ticks = cost * 3 / 2;
 	t->demote_ticks = DEMOTE_STOPS * t->long_ticks;
 	t->started = true;
@@ -137,8 +138,10 @@ void t2_free(struct vcpu *v)
 
 void t2_idle(struct vcpu *v)
 {
-	if (v->t2)
-		stub_unpin(&v->t2->host);
+	if (!v->t2)
+		return;
+	t2_cpuid_idle(v);
+	stub_unpin(&v->t2->host);
 }
 
 /* ---- policy ---- */
@@ -446,6 +449,20 @@ static bool step_back(struct vcpu *v, const uint8_t *want, unsigned n)
 	return true;
 }
 
+/*
+ * INTO and INT 4 trap, and look like a #GP of the instruction behind them.  The
+ * wrong guess is the guest's loss, so the code must say so.
+ */
+static void step_back_overflow(struct vcpu *v)
+{
+	static const uint8_t into = 0xce, int_4[] = { 0xcd, 0x04 };
+
+	if (t2_behind(v, int_4, 2))
+		v->st.rip -= 2;
+	else if (!x86_code64(&v->st) && (v->st.rflags & FLAG_OF) && t2_behind(v, &into, 1))
+		v->st.rip -= 1;
+}
+
 /* SIGTRAP: INT3, INT1, or a single step that the program armed itself by POPF. */
 static enum t2_verdict stopped_trap(struct vcpu *v, const struct stub_event *ev)
 {
@@ -485,8 +502,11 @@ static enum t2_verdict stopped_fault(struct vcpu *v, struct t2_space *s, const s
 
 	*again = false;
 	/* Without an address it was no page fault. */
-	if (ev->code != SEGV_MAPERR && ev->code != SEGV_ACCERR)
+	if (ev->code != SEGV_MAPERR && ev->code != SEGV_ACCERR) {
+		step_back_overflow(v);
+		judge_stops(v, s);
 		return T2_T1;
+	}
 	f = t2_map_fault(v, s, ev->addr, v->st.rip);
 	if (f == T2_NOT_HERE)
 		f = t2_map_unfit_stop(v, s, ev->addr);
@@ -503,11 +523,15 @@ static enum t2_verdict stopped_fault(struct vcpu *v, struct t2_space *s, const s
 		give_up(v, s);
 		return T2_T1;
 	case T2_NOT_HERE:
+		/* If there are many more, CPUID will be made to fault, and it will have been worth it. */
+		if (!v->t2->cpuid_can || s->map->needs_cpuid)
+			judge_stops(v, s);
 		return T2_T1;
 	case T2_GUESTS:
 		break;
 	}
 	s->map->retry_va = ev->addr;
+	judge_stops(v, s);
 	return T2_T1;
 }
 
@@ -520,13 +544,14 @@ static enum t2_verdict stopped_dead(struct vcpu *v, struct t2_space *s)
 	return T2_DONE;
 }
 
-/* TSC ticks that guest code in the stub has run since it last stopped. */
-static uint64_t used_ticks(const struct vcpu *v, struct t2_map *m)
+/* TSC ticks that guest code in the stub has run until this stop. */
+static uint64_t used_ticks(const struct vcpu *v, struct t2_map *m, const struct stub_event *ev)
 {
 	uint64_t now = stub_cpu_ns(&m->stub), ns = now - m->stub.cpu_ns;
+	uint64_t stop = ev->stop == STUB_SIGNAL ? v->t2->fault_ns : v->t2->stop_ns;
 
 	m->stub.cpu_ns = now;
-	ns = ns > v->t2->stop_ns ? ns - v->t2->stop_ns : 0;
+	ns = ns > stop ? ns - stop : 0;
 	return ns * v->model->tsc_khz / 1000000;
 }
 
@@ -543,7 +568,8 @@ static enum t2_verdict run_once(struct vcpu *v, struct t2_space *s, bool *again)
 
 	*again = false;
 	stub_pin(&t->host, &m->stub, ticks(), (int64_t)t->pin_ticks);
-	if (!set_tls(m, &v->st.seg[SEG_FS]) || !set_tls(m, &v->st.seg[SEG_GS])) {
+	if (!set_tls(m, &v->st.seg[SEG_FS]) || !set_tls(m, &v->st.seg[SEG_GS]) ||
+	    !t2_cpuid_before_run(v, m)) {
 		give_up(v, s);
 		return T2_T1;
 	}
@@ -558,7 +584,7 @@ static enum t2_verdict run_once(struct vcpu *v, struct t2_space *s, bool *again)
 	stub_run(&m->stub, &regs, &v->t2_pid, (const volatile uint32_t *)&v->kick, &ev);
 	spent = ticks() - begin;
 	t->direct = true;
-	used = used_ticks(v, m);
+	used = used_ticks(v, m, &ev);
 	t->direct_ticks += used;
 	v->stats.t2_ns += spent;
 	v->stats.t2_stops++;
@@ -579,14 +605,8 @@ static enum t2_verdict run_once(struct vcpu *v, struct t2_space *s, bool *again)
 			step_back(v, int80, 2);
 		break;
 	default:
-		if (ev.sig == SIGSEGV) {
-			enum t2_verdict r = stopped_fault(v, s, &ev, again);
-
-			if (*again || !s->map)
-				return r;
-			judge_stops(v, s);
-			return r;
-		}
+		if (ev.sig == SIGSEGV)
+			return stopped_fault(v, s, &ev, again);
 		if (ev.sig == SIGTRAP)
 			return stopped_trap(v, &ev);
 		if (ev.sig == SIGSYS)

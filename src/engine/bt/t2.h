@@ -35,6 +35,8 @@
 #ifndef SILL_ENGINE_BT_T2_H
 #define SILL_ENGINE_BT_T2_H
 
+#include <ucontext.h>
+
 #include "engine/bt/stub.h"
 #include "engine/bt/vcpu.h"
 
@@ -88,10 +90,13 @@ struct t2 {
 	uint64_t *written; /* bit per RAM page: some map of this vCPU has it writable */
 	uint32_t max_mappings;
 	uint32_t window;            /* pages looked at around a fault: a power of two */
-	uint64_t stop_ns;           /* processor time of a stub that goes into a stop */
+	uint64_t stop_ns, fault_ns; /* processor time of a stub that goes into a stop, by a fault */
 	struct t2_scanned *scanned; /* t2_scan.c */
 	uint8_t *image;             /* last XSAVE image exchanged with `image_of` */
 	const struct stub *image_of;
+	bool cpuid_can;        /* t2_cpuid.c: the host's processor can make CPUID fault */
+	bool cpuid_faults;     /* in the vCPU's thread it does */
+	uint64_t cpuid_needed; /* TSC when a stub that needs it last ran */
 };
 
 /* 0 or -ENOMEM. */
@@ -113,6 +118,8 @@ static inline bool t2_wants(const struct vcpu *v)
 	return v->t2 && v->t2->space && (v->t2->space->on || v->t2->space->look) && !v->t2->hold;
 }
 
+/* A fault in the vCPU's thread: was it CPUID, and has it been done? Async-signal-safe. */
+bool t2_cpuid_signal(struct vcpu *v, ucontext_t *uc);
 /* The thread is about to sleep, or to be descheduled for other work. */
 void t2_idle(struct vcpu *v);
 

@@ -23,6 +23,9 @@ struct t2_map {
 		uint64_t page;
 		unsigned stops;
 	} shunned[8];     /* unfit pages that code wanted to run in, by hash */
+	bool needs_cpuid; /* pages are executable that are fit only if CPUID faults (t2_cpuid.c) */
+	unsigned unfit_stops;
+	uint64_t unfit_since;
 	uint16_t tls_sel; /* selector whose descriptor the stub has; 0: none */
 	uint64_t tls_base;
 	uint32_t tls_limit;
@@ -64,10 +67,24 @@ enum t2_fault t2_map_unfit_stop(struct vcpu *v, struct t2_space *s, uint64_t rip
 struct t2_scanned *t2_scanned_new(void);
 /*
  * How many instructions are in the page that the processor executes at CPL 3 but with
- * an answer that is the host's (CPUID, RDPID, SGDT, LSL...)?  before: the page in front of it, or NULL.
- * at: where the first few of them are.
+ * an answer that is the host's (CPUID unless that faults, RDPID, SGDT, LSL...)?  before: the page in front of
+ * it, or NULL. at: where the first few of them are.
  */
-unsigned t2_scan(const struct vcpu *v, const uint8_t *page, const uint8_t *before,
+unsigned t2_scan(const struct vcpu *v, const uint8_t *page, const uint8_t *before, bool cpuid_faults,
 		 uint16_t at[STUB_BREAKPOINTS]);
+
+/* Is the instruction behind which RIP stands this one? As far as can be told from reading code backwards. */
+bool t2_behind(struct vcpu *v, const uint8_t *insn, unsigned n);
+
+/* ---- CPUID (t2_cpuid.c) ---- */
+
+/* Once per vCPU, by its thread. */
+void t2_cpuid_init(struct vcpu *v);
+/* Code wanted to run in an unfit page again. True: from now on CPUID is to fault in this stub, and the page
+ * may be fit. */
+bool t2_cpuid_helps(struct vcpu *v, struct t2_map *m);
+/* False: the stub is broken. */
+bool t2_cpuid_before_run(struct vcpu *v, struct t2_map *m);
+void t2_cpuid_idle(struct vcpu *v);
 
 #endif

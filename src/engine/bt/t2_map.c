@@ -458,7 +458,7 @@ static bool map_page(struct vcpu *v, struct t2_map *m, struct t2_region *r, unsi
 	page_forget(r, i);
 	if (!(entry & PTE_NX)) {
 		uint16_t at[STUB_BREAKPOINTS];
-		unsigned n = t2_scan(v, host, code_before(v, va), at);
+		unsigned n = t2_scan(v, host, code_before(v, va), m->needs_cpuid, at);
 
 		if (n && !guarded(m, va, at, n))
 			bit_set(r->unfit, i);
@@ -558,8 +558,10 @@ enum t2_fault t2_map_unfit_stop(struct vcpu *v, struct t2_space *s, uint64_t rip
 		m->shunned[h].page = page;
 		m->shunned[h].stops = 0;
 	}
-	/* Try once; if there are too few breakpoints the page stays as it is. */
-	if (++m->shunned[h].stops != SHUNNED_STOPS || !r || !r->pt)
+	/* Try once; if there are too few breakpoints the page stays as it is, unless CPUID can be made to
+	 * fault.
+	 */
+	if ((++m->shunned[h].stops != SHUNNED_STOPS && !t2_cpuid_helps(v, m)) || !r || !r->pt)
 		return T2_NOT_HERE;
 	m->guard = page;
 	page_forget(r, i);

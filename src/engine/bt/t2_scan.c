@@ -3,15 +3,15 @@
  * Which code must not run in a stub.
  *
  * A few instructions neither trap at CPL 3 nor give the guest's answer: they
- * read the host's identity (CPUID where the processor cannot make it fault,
- * RDPID, RDTSCP), its descriptor tables (SGDT, SIDT, SLDT, STR, SMSW; LAR, LSL,
+ * read the host's identity (CPUID unless the processor is told to make it fault,
+ * t2_cpuid.c; RDPID, RDTSCP), its descriptor tables (SGDT, SIDT, SLDT, STR, SMSW; LAR, LSL,
  * VERR, VERW), its time or XCR0 where they differ from the guest's, or enter the
  * host's kernel without a way back (SYSENTER).  Pages that contain one are not
  * executable in stubs, so code there runs in T1.
  *
  * Looking for bytes alone would find two-byte opcodes in many pages where they
  * are the middle of something else.  x86 code read from a wrong offset falls into
- * step within a few instructions, so a candidate counts if most of several
+ * step within a few instructions, so a candidate counts if half of several
  * attempts to read the code before it arrive at it.  Compilers put hot functions
  * beside a rare CPUID: a page with a few such instructions can be executed with
  * breakpoints on them (t2_map.c).  Code written after its page
@@ -26,6 +26,8 @@
 #include <string.h>
 #include <Zydis/Zydis.h>
 
+#include "engine/bt/interp_internal.h"
+#include "engine/bt/mmu.h"
 #include "engine/bt/t2_internal.h"
 
 #define BACK     64 /* bytes before a candidate where reading begins */
@@ -41,7 +43,7 @@ static bool host_xcr0_differs(const struct vcpu *v)
 }
 
 /* Is 0F op at p, with `left` bytes of page from there, such an instruction? */
-static bool candidate(const struct vcpu *v, const uint8_t *p, unsigned left)
+static bool candidate(const struct vcpu *v, const uint8_t *p, unsigned left, bool cpuid_faults)
 {
 	uint8_t modrm = left > 2 ? p[2] : 0;
 	unsigned reg = modrm >> 3 & 7;
@@ -57,8 +59,9 @@ static bool candidate(const struct vcpu *v, const uint8_t *p, unsigned left)
 	case 0x02: /* LAR */
 	case 0x03: /* LSL */
 	case 0x34: /* SYSENTER */
-	case 0xa2: /* CPUID */
 		return true;
+	case 0xa2: /* CPUID */
+		return !cpuid_faults;
 	case 0x05: /* SYSCALL: from compatibility code the kernel loses RIP, ECX and EBP */
 		return !x86_code64(&v->st);
 	case 0x31: /* RDTSC */
@@ -94,33 +97,47 @@ static int arrives(const ZydisDecoder *d, const uint8_t *page, unsigned start, u
 
 #define NOT_CODE INT_MIN
 
-/* Where the instruction begins whose opcode is at page + at (negative: in the page before), or NOT_CODE. */
-static int in_step(const ZydisDecoder *d, const uint8_t *page, unsigned at, const uint8_t *before)
+/* Where the instruction begins whose opcode is at text + at, or NOT_CODE. size: of what is there. */
+static int in_step(const ZydisDecoder *d, const uint8_t *text, unsigned at, unsigned size)
 {
-	uint8_t text[2 * BACK + LONGEST];
-	unsigned hits = 0, size = PAGE_SIZE, moved = 0;
+	unsigned hits = 0, attempts;
 	int begins = NOT_CODE;
 
-	if (at < BACK && before) {
-		memcpy(text, before + PAGE_SIZE - BACK, BACK);
-		memcpy(text + BACK, page, BACK + LONGEST);
-		size = sizeof(text);
-		page = text;
-		moved = BACK;
-		at += moved;
-	}
-	for (unsigned k = 0; k < ATTEMPTS; k++) {
-		int start = arrives(d, page, at > BACK ? at - BACK + k : k, at, size);
+	attempts = at < ATTEMPTS ? at + 1 : ATTEMPTS;
+	for (unsigned k = 0; k < attempts; k++) {
+		int start = arrives(d, text, at > BACK ? at - BACK + k : k, at, size);
 
 		if (start >= 0) {
-			begins = start - (int)moved;
+			begins = start;
 			hits++;
 		}
 	}
-	return hits > ATTEMPTS / 2 ? begins : NOT_CODE;
+	return hits * 2 >= attempts ? begins : NOT_CODE;
 }
 
-static unsigned scan(const struct vcpu *v, const uint8_t *page, const uint8_t *before,
+/* The same in a page, before which another may lie: where it begins may then be negative. */
+static int in_page(const ZydisDecoder *d, const uint8_t *page, unsigned at, const uint8_t *before)
+{
+	uint8_t text[2 * BACK + LONGEST];
+	int begins;
+
+	if (at >= BACK || !before)
+		return in_step(d, page, at, PAGE_SIZE);
+	memcpy(text, before + PAGE_SIZE - BACK, BACK);
+	memcpy(text + BACK, page, BACK + LONGEST);
+	begins = in_step(d, text, at + BACK, sizeof(text));
+	return begins == NOT_CODE ? NOT_CODE : begins - BACK;
+}
+
+static void decoder_init(ZydisDecoder *d, const struct vcpu *v)
+{
+	bool code64 = x86_code64(&v->st);
+
+	ZydisDecoderInit(d, code64 ? ZYDIS_MACHINE_MODE_LONG_64 : ZYDIS_MACHINE_MODE_LONG_COMPAT_32,
+			 code64 ? ZYDIS_STACK_WIDTH_64 : ZYDIS_STACK_WIDTH_32);
+}
+
+static unsigned scan(const struct vcpu *v, const uint8_t *page, const uint8_t *before, bool cpuid_faults,
 		     uint16_t found[STUB_BREAKPOINTS])
 {
 	ZydisDecoder d;
@@ -132,15 +149,12 @@ static unsigned scan(const struct vcpu *v, const uint8_t *page, const uint8_t *b
 		unsigned at = (unsigned)(p - page);
 		int begins;
 
-		if (!candidate(v, p, PAGE_SIZE - at))
+		if (!candidate(v, p, PAGE_SIZE - at, cpuid_faults))
 			continue;
 		if (!ready)
-			ZydisDecoderInit(&d,
-					 x86_code64(&v->st) ? ZYDIS_MACHINE_MODE_LONG_64
-							    : ZYDIS_MACHINE_MODE_LONG_COMPAT_32,
-					 x86_code64(&v->st) ? ZYDIS_STACK_WIDTH_64 : ZYDIS_STACK_WIDTH_32);
+			decoder_init(&d, v);
 		ready = true;
-		begins = in_step(&d, page, at, before);
+		begins = in_page(&d, page, at, before);
 		if (begins == NOT_CODE)
 			continue;
 		if (begins >= 0 && n < STUB_BREAKPOINTS)
@@ -190,11 +204,11 @@ static uint64_t hash(uint64_t h, const uint8_t *p, size_t n)
 	return h;
 }
 
-unsigned t2_scan(const struct vcpu *v, const uint8_t *page, const uint8_t *before,
+unsigned t2_scan(const struct vcpu *v, const uint8_t *page, const uint8_t *before, bool cpuid_faults,
 		 uint16_t found[STUB_BREAKPOINTS])
 {
 	uint64_t mode = x86_code64(&v->st) | (v->st.tsc_offset != 0) << 1 | host_xcr0_differs(v) << 2 |
-			!!(v->st.cr4 & CR4_FSGSBASE) << 3 | !!before << 4 | 1u << 5;
+			!!(v->st.cr4 & CR4_FSGSBASE) << 3 | !!before << 4 | cpuid_faults << 5 | 1u << 6;
 	uint64_t h = hash(mode, page, PAGE_SIZE);
 	unsigned i, n;
 
@@ -207,9 +221,31 @@ unsigned t2_scan(const struct vcpu *v, const uint8_t *page, const uint8_t *befor
 		return v->t2->scanned->e[i].n;
 	}
 	memset(found, 0, STUB_BREAKPOINTS * sizeof(*found));
-	n = scan(v, page, before, found);
+	n = scan(v, page, before, cpuid_faults, found);
 	v->t2->scanned->e[i].hash = h;
 	v->t2->scanned->e[i].n = (uint8_t)n;
 	memcpy(v->t2->scanned->e[i].at, found, sizeof(v->t2->scanned->e[i].at));
 	return n;
+}
+
+bool t2_behind(struct vcpu *v, const uint8_t *insn, unsigned n)
+{
+	uint64_t rip = v->st.rip, start = rip - n - BACK;
+	uint8_t text[BACK + LONGEST];
+	unsigned at = BACK;
+	ZydisDecoder d;
+
+	/* What lies in the page before may not be there. */
+	if ((start ^ (rip - n)) & PAGE_MASK) {
+		start = (rip - n) & PAGE_MASK;
+		at = (unsigned)(rip - n - start);
+	}
+	if (lin_read(v, start, text, at + n, ACC_USER | ACC_R | ACC_PROBE)) {
+		v->exc.present = false;
+		return false;
+	}
+	if (memcmp(text + at, insn, n))
+		return false;
+	decoder_init(&d, v);
+	return in_step(&d, text, at, at + n) == (int)at;
 }
