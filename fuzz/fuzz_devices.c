@@ -110,8 +110,8 @@ static void wire_free(struct net *n)
 }
 
 static const struct net_ops wire_ops[2] = {
-	{ "small", false, wire_send, NULL, wire_ready, NULL, wire_free },
-	{ "big", true, wire_send, NULL, wire_ready, NULL, wire_free },
+	{ "small", false, wire_send, NULL, NULL, wire_ready, NULL, wire_free },
+	{ "big", true, wire_send, NULL, NULL, wire_ready, NULL, wire_free },
 };
 
 static size_t chr_write(struct chardev *c, const uint8_t *buf, size_t len)

@@ -168,7 +168,7 @@ static void step(struct test_driver *t, struct bytes *in, struct block *block, s
 		virtio_config_read(t->v, v & 0xffff, 1u << (v >> 16) % 3);
 		break;
 	case OP_DELIVER: {
-		struct net_frame_info info = { u8(in) & 1 ? 1460 : 0 };
+		struct net_frame_info info = { .gso_size = u8(in) & 1 ? 1460 : 0 };
 
 		v = u16(in) % sizeof(frame);
 		memset(frame, (uint8_t)v, sizeof(frame));

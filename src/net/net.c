@@ -10,6 +10,12 @@ void net_send(struct net *n, const uint8_t *frame, size_t len)
 		n->ops->send(n, frame, len);
 }
 
+bool net_send_pieces(struct net *n, const uint8_t *head, size_t len, struct iovec *iov, unsigned cnt)
+{
+	return n->ops->send_pieces && len >= NET_ETH_HEADER && len <= NET_FRAME_MAX &&
+	       n->ops->send_pieces(n, head, len, iov, cnt);
+}
+
 void net_flush(struct net *n)
 {
 	if (n->ops->flush)

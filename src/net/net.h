@@ -10,7 +10,8 @@
  * Large TCP segments: a card whose driver does segmentation offload may send
  * TCP frames of up to NET_FRAME_MAX bytes to a backend with `big_tx`, and says
  * with net_set_big_rx that it takes such frames too.  Checksums of what passes
- * here are always complete and right in both directions.
+ * here are complete and right in both directions, but for the TCP checksum of
+ * frames with gso_size and of those that net_send_pieces takes: nobody needs it.
  */
 #ifndef SILL_NET_NET_H
 #define SILL_NET_NET_H
@@ -19,17 +20,22 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/uio.h>
 
 #include "base/error.h"
 #include "base/loop.h"
 
 #define NET_ETH_HEADER  14u
-#define NET_FRAME_USUAL 1514u                     /* header and 1500 bytes */
-#define NET_FRAME_MAX   (NET_ETH_HEADER + 65535u) /* the biggest IP packet */
+#define NET_FRAME_USUAL 1514u                        /* header and 1500 bytes */
+#define NET_HEAD_MAX    (NET_ETH_HEADER + 60u + 60u) /* Ethernet, IP and TCP */
+#define NET_FRAME_MAX   (NET_ETH_HEADER + 65535u)    /* the biggest IP packet */
 
 struct net_frame_info {
 	/* Not 0: a TCP segment (IPv4) to be treated as if it had come as several with this much data each. */
 	uint16_t gso_size;
+	/* Only with gso_size: the frame given is no more than its headers, and goes on here. */
+	const uint8_t *body;
+	size_t body_len;
 };
 
 struct net_client {
@@ -45,6 +51,8 @@ struct net_ops {
 	const char *name;
 	bool big_tx;
 	void (*send)(struct net *n, const uint8_t *frame, size_t len);
+	/* May be NULL. */
+	bool (*send_pieces)(struct net *n, const uint8_t *head, size_t len, struct iovec *iov, unsigned cnt);
 	void (*flush)(struct net *n);                     /* may be NULL */
 	void (*rx_ready)(struct net *n);                  /* may be NULL */
 	void (*set_running)(struct net *n, bool running); /* may be NULL */
@@ -62,6 +70,13 @@ struct net {
 /* [io] Sends one frame of at least 14 bytes. Never blocks; what the backend cannot take is lost, as on a
  * wire. */
 void net_send(struct net *n, const uint8_t *frame, size_t len);
+/*
+ * [io] The same for a TCP frame of len bytes that lies in guest memory and whose
+ * checksum is partial, without a copy of it: head is one of its first
+ * min(len, NET_HEAD_MAX) bytes, iov all of it. False: not that one, send it by
+ * net_send. iov is altered if true.
+ */
+bool net_send_pieces(struct net *n, const uint8_t *head, size_t len, struct iovec *iov, unsigned cnt);
 /* [io] After the last net_send of a batch. */
 void net_flush(struct net *n);
 /* [io] The client has room again. */

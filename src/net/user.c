@@ -41,6 +41,7 @@
 #include "net/net.h"
 #include "net/net_internal.h"
 #include "net/packet.h"
+#include "net/tcp.h"
 
 /*
  * A sender may hold back less than a full segment when the window is smaller
@@ -58,6 +59,9 @@
 /* So often net_flush looks whether there is more, before it leaves that to the thread. */
 #define FLUSH_ROUNDS 4u
 
+/* The first of a pollset's descriptors: kick_fd, and tcp's */
+#define OURS 2u
+
 struct backlog_frame {
 	struct backlog_frame *next;
 	struct net_frame_info info;
@@ -70,6 +74,7 @@ struct net_user {
 	struct loop *loop;
 	struct mutex *io_lock;
 	Slirp *slirp;
+	struct tcp *tcp; /* NULL: slirp does all TCP */
 	pthread_t thread;
 	bool thread_runs;
 	int kick_fd;
@@ -83,8 +88,8 @@ struct net_user {
 	struct pollset {
 		struct pollfd *fds;
 		unsigned n, cap;
-	} waits,
-	    now; /* what it waits for ([0] is kick_fd; while sleeping only revents change), would wait for */
+	} waits, now; /* what it waits for ([OURS] on: slirp's; while sleeping only revents change), would
+			 wait for */
 	struct pollset *set; /* the one that is being filled or read */
 	struct backlog_frame *backlog, **backlog_tail;
 	unsigned nbacklog;
@@ -178,6 +183,32 @@ static ssize_t cb_send_packet(const void *buf, size_t len, void *opaque)
 	deliver(u, buf, len, &info);
 	return (ssize_t)len;
 }
+
+/* ---- tcp's callbacks ---- */
+
+static bool cb_tcp_deliver(void *opaque, const uint8_t *head, size_t head_len, const uint8_t *body,
+			   size_t body_len, uint16_t gso_size)
+{
+	struct net_user *u = opaque;
+	struct net_frame_info info = { .gso_size = gso_size, .body = body, .body_len = body_len };
+
+	return u->running && net_deliver(&u->n, head, head_len, &info);
+}
+
+static bool cb_tcp_big(void *opaque)
+{
+	return ((struct net_user *)opaque)->n.big_rx;
+}
+
+static void cb_tcp_pass(void *opaque, const uint8_t *frame, size_t len)
+{
+	struct net_user *u = opaque;
+
+	slirp_input(u->slirp, frame, (int)len);
+	kick(u);
+}
+
+static const struct tcp_ops tcp_callbacks = { cb_tcp_deliver, cb_tcp_big, cb_tcp_pass };
 
 /* ---- slirp's other callbacks ---- */
 
@@ -299,7 +330,7 @@ static int get_revents(int idx, void *opaque)
 	int ret = 0;
 	short ev;
 
-	if (idx < 1 || (unsigned)idx >= s->n)
+	if (idx < (int)OURS || (unsigned)idx >= s->n)
 		return 0;
 	ev = s->fds[idx].revents;
 	if (ev & POLLIN)
@@ -325,8 +356,9 @@ static int fill(struct net_user *u, struct pollset *s)
 {
 	uint32_t ms = UINT32_MAX;
 
-	s->n = 1;
+	s->n = OURS;
 	s->fds[0] = (struct pollfd){ .fd = u->kick_fd, .events = POLLIN };
+	s->fds[1] = (struct pollfd){ .fd = u->tcp && u->running ? tcp_fd(u->tcp) : -1, .events = POLLIN };
 	u->set = s;
 	if (active(u))
 		slirp_pollfds_fill(u->slirp, &ms, add_poll, u);
@@ -375,9 +407,11 @@ static void *user_thread(void *opaque)
 			/* The card has not made room for a while, or another thread has looked at the
 			 * sockets. Go on without: slirp's timers must run, and the card may only look full.
 			 */
-			u->waits.n = 1;
+			u->waits.n = OURS;
 			dispatch(u, &u->waits, true);
 		}
+		if (u->tcp && (u->waits.fds[1].revents & POLLIN))
+			tcp_serve(u->tcp);
 	}
 	mutex_unlock(u->io_lock);
 	return NULL;
@@ -392,6 +426,12 @@ static void user_send(struct net *n, const uint8_t *frame, size_t len)
 
 	if (!u->running)
 		return;
+	if (u->tcp) {
+		struct iovec all = { (void *)(uintptr_t)frame, len };
+
+		if (tcp_input(u->tcp, frame, len, &all, 1, true))
+			return;
+	}
 	if (n->big_rx && len <= sizeof(syn)) {
 		struct packet_tcp t;
 
@@ -408,6 +448,13 @@ static void user_send(struct net *n, const uint8_t *frame, size_t len)
 		return;
 	}
 	slirp_input(u->slirp, frame, (int)len);
+}
+
+static bool user_send_pieces(struct net *n, const uint8_t *head, size_t len, struct iovec *iov, unsigned cnt)
+{
+	struct net_user *u = container_of(n, struct net_user, n);
+
+	return !u->running || (u->tcp && tcp_input(u->tcp, head, len, iov, cnt, false));
 }
 
 /* Would the thread wait for the same as it does? */
@@ -427,14 +474,15 @@ static void user_flush(struct net *n)
 {
 	struct net_user *u = container_of(n, struct net_user, n);
 
+	if (u->tcp)
+		tcp_flush(u->tcp);
 	if (!u->sleeping)
 		return;
 	for (unsigned rounds = 0; active(u) && rounds < FLUSH_ROUNDS; rounds++) {
 		if (waits_right(u, fill(u, &u->now)))
 			return;
 		u->stale = true;
-		/* The first is kick_fd. */
-		if (poll(u->now.fds + 1, u->now.n - 1, 0) <= 0)
+		if (poll(u->now.fds + OURS, u->now.n - OURS, 0) <= 0)
 			break;
 		dispatch(u, &u->now, false);
 	}
@@ -447,6 +495,8 @@ static void user_rx_ready(struct net *n)
 	bool was_paused = u->nbacklog >= PAUSE_BACKLOG;
 
 	flush_backlog(u);
+	if (u->tcp && !u->backlog)
+		tcp_room(u->tcp);
 	if (was_paused && u->nbacklog < PAUSE_BACKLOG)
 		kick(u);
 }
@@ -457,7 +507,7 @@ static void user_set_running(struct net *n, bool running)
 
 	u->running = running;
 	if (running)
-		flush_backlog(u);
+		user_rx_ready(n);
 	kick(u);
 }
 
@@ -474,6 +524,7 @@ static void user_free(struct net *n)
 	}
 	mutex_lock(u->io_lock);
 	u->n.client = (struct net_client){ 0 };
+	tcp_free(u->tcp);
 	if (u->slirp)
 		slirp_cleanup(u->slirp);
 	drop_backlog(u);
@@ -489,6 +540,7 @@ static const struct net_ops user_ops = {
 	.name = "user",
 	.big_tx = true,
 	.send = user_send,
+	.send_pieces = user_send_pieces,
 	.flush = user_flush,
 	.rx_ready = user_rx_ready,
 	.set_running = user_set_running,
@@ -603,6 +655,12 @@ int net_user_new(struct loop *loop, struct mutex *io_lock, const struct net_user
 	rc = u->slirp
 		 ? add_forwards(u, cfg, err)
 		 : error_set(err, EIO, "cannot start the user network (libslirp %s)", slirp_version_string());
+	/* A restricted guest's connections are slirp's to refuse. */
+	if (!rc && !cfg->restricted) {
+		rc = tcp_new(loop, io_lock, &tcp_callbacks, u, &u->tcp);
+		if (rc)
+			error_set(err, -rc, "cannot start the user network: %s", strerror(-rc));
+	}
 	mutex_unlock(io_lock);
 	if (!rc) {
 		rc = start_thread(u);

@@ -79,8 +79,10 @@ static void wire_free(struct net *n)
 	(void)n;
 }
 
-static const struct net_ops big_ops = { "big", true, wire_send, NULL, wire_ready, NULL, wire_free };
-static const struct net_ops small_ops = { "small", false, wire_send, NULL, wire_ready, NULL, wire_free };
+static const struct net_ops big_ops = { "big", true, wire_send, NULL, NULL, wire_ready, NULL, wire_free };
+static const struct net_ops small_ops = {
+	"small", false, wire_send, NULL, NULL, wire_ready, NULL, wire_free
+};
 
 static uint32_t rd(unsigned reg)
 {

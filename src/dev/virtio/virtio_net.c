@@ -153,7 +153,7 @@ static size_t make_front(const struct virtio_net *n, const uint8_t *frame, size_
 		memcpy(front, &h, HDR_LEN);
 		return HDR_LEN;
 	}
-	if (!virtio_has(&n->v, F_GUEST_TSO4) || !packet_find_tcp4(frame, len, &t))
+	if (!virtio_has(&n->v, F_GUEST_TSO4) || !packet_find_tcp4(frame, len + info->body_len, &t))
 		return 0;
 	h.flags = HDR_NEEDS_CSUM;
 	h.gso_type = GSO_TCPV4;
@@ -262,9 +262,11 @@ static bool net_receive(void *opaque, const uint8_t *frame, size_t len, const st
 	if (!front_len)
 		return true;
 	for (unsigned tries = 0; tries < 3; tries++) {
+		const uint8_t *body = info->body ? info->body : frame + skip;
+		size_t body_len = info->body ? info->body_len : len - skip;
 		uint16_t seen = 0;
 
-		if (put_frame(n, front, front_len, frame + skip, len - skip, &seen) != PUT_NO_ROOM)
+		if (put_frame(n, front, front_len, body, body_len, &seen) != PUT_NO_ROOM)
 			return true;
 		if (!vq_listen_beyond(&n->v.vq[RX], seen))
 			return false;
@@ -276,7 +278,19 @@ static bool net_receive(void *opaque, const uint8_t *frame, size_t len, const st
 
 /* ---- transmit ---- */
 
-static void send_frame(struct virtio_net *n, const struct vq_elem *e)
+/*
+ * Straight from guest memory, if the backend can: no checksum and no copy but of
+ * the headers, which must not change any more. False: it has to be gathered.
+ */
+static bool send_pieces(struct virtio_net *n, const struct net_hdr *h, struct vq_elem *e)
+{
+	if (e->out_len <= TX_SHORT || !(h->flags & HDR_NEEDS_CSUM))
+		return false;
+	iov_to_buf(e->out, e->nout, 0, n->tx_buf, NET_HEAD_MAX);
+	return net_send_pieces(n->net, n->tx_buf, e->out_len, e->out, e->nout);
+}
+
+static void send_frame(struct virtio_net *n, struct vq_elem *e)
 {
 	struct net_hdr h;
 	size_t len;
@@ -284,7 +298,9 @@ static void send_frame(struct virtio_net *n, const struct vq_elem *e)
 	if (e->out_len < HDR_LEN + NET_ETH_HEADER || e->out_len > HDR_LEN + sizeof(n->tx_buf) || !n->link_up)
 		return;
 	iov_to_buf(e->out, e->nout, 0, &h, HDR_LEN);
-	len = iov_to_buf(e->out, e->nout, HDR_LEN, n->tx_buf, sizeof(n->tx_buf));
+	iov_cut_front(&e->out, &e->nout, HDR_LEN);
+	e->out_len -= HDR_LEN;
+	len = e->out_len;
 	if (h.gso_type == GSO_TCPV4) {
 		if (!virtio_has(&n->v, F_HOST_TSO4))
 			return;
@@ -293,6 +309,9 @@ static void send_frame(struct virtio_net *n, const struct vq_elem *e)
 	}
 	if (len > NET_FRAME_USUAL + 4 && !net_big_tx(n->net)) /* + 4: a VLAN tag */
 		return;
+	if (send_pieces(n, &h, e))
+		return;
+	iov_to_buf(e->out, e->nout, 0, n->tx_buf, len);
 	if ((h.flags & HDR_NEEDS_CSUM) && !packet_finish_csum(n->tx_buf, len, h.csum_start, h.csum_offset))
 		return;
 	net_send(n->net, n->tx_buf, len);
