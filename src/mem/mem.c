@@ -265,13 +265,16 @@ int mem_read(struct mem *m, gpa_t gpa, void *buf, uint64_t len)
 	return 0;
 }
 
-static void written(struct mem *m, uint64_t off, uint64_t len)
+/* The data must be visible before the flags are looked at: the engine sets CODE, then reads the code. */
+static void fence(void)
+{
+	atomic_thread_fence(memory_order_seq_cst);
+}
+
+static void note_written(struct mem *m, uint64_t off, uint64_t len)
 {
 	if (!len)
 		return;
-	/* The data must be visible before the flags are looked at: the engine sets CODE, then reads the code.
-	 */
-	atomic_thread_fence(memory_order_seq_cst);
 	for (uint64_t page = off / PAGE_SIZE; page <= (off + len - 1) / PAGE_SIZE; page++) {
 		uint8_t flags = __atomic_load_n(&m->flags[page], __ATOMIC_RELAXED);
 		if (!(flags & MEM_PAGE_DIRTY))
@@ -282,6 +285,12 @@ static void written(struct mem *m, uint64_t off, uint64_t len)
 			m->notifier.code_written(m->notifier.opaque, m->ram + first, end - first);
 		}
 	}
+}
+
+static void written(struct mem *m, uint64_t off, uint64_t len)
+{
+	fence();
+	note_written(m, off, len);
 }
 
 int mem_write(struct mem *m, gpa_t gpa, const void *buf, uint64_t len)
@@ -300,6 +309,20 @@ void mem_written(struct mem *m, gpa_t gpa, uint64_t len)
 	uint64_t off = mem_ram_offset(m, gpa.v, len);
 	if (off != UINT64_MAX)
 		written(m, off, len);
+}
+
+void mem_written_pieces(struct mem *m, const struct iovec *iov, unsigned cnt, uint64_t len)
+{
+	/* Once: it waits until the last of the data has left the processor. */
+	fence();
+	for (unsigned i = 0; i < cnt && len; i++) {
+		uint64_t n = min_u64(iov[i].iov_len, len);
+		uint64_t off = mem_ram_offset(m, mem_ptr_to_gpa(m, iov[i].iov_base).v, n);
+
+		if (off != UINT64_MAX)
+			note_written(m, off, n);
+		len -= n;
+	}
 }
 
 void mem_block_written(struct mem_block *b, uint64_t offset, uint64_t len)

@@ -25,6 +25,8 @@
 #ifndef SILL_MEM_MEM_H
 #define SILL_MEM_MEM_H
 
+#include <sys/uio.h>
+
 #include "base/error.h"
 #include "base/lock.h"
 #include "x86/types.h"
@@ -128,6 +130,8 @@ int mem_write(struct mem *m, gpa_t gpa, const void *buf, uint64_t len);
  */
 void *mem_ram_ptr(struct mem *m, gpa_t gpa, uint64_t len);
 void mem_written(struct mem *m, gpa_t gpa, uint64_t len);
+/* The same, and cheaper than one by one, for the first len bytes of a list of such pointers. */
+void mem_written_pieces(struct mem *m, const struct iovec *iov, unsigned cnt, uint64_t len);
 
 /* ---- for engines ---- */
 

@@ -54,10 +54,10 @@
 #define MSS_LEAST   88u
 #define MSS_DEFAULT 536u        /* RFC 9293 3.7.1 */
 #define SEG_MAX     (44u * MSS) /* the most that an IP packet holds of whole pieces */
-#define RING_LARGE  (8u * SEG_MAX)
+#define RING_LARGE  (16u * SEG_MAX)
 #define RING_SMALL  SEG_MAX
 #define MAX_FLOWS   512u
-#define LARGE_FLOWS 64u
+#define LARGE_FLOWS 16u
 #define BUCKETS     256u
 #define WSCALE      4u
 #define PASSED      64u

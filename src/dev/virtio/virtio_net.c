@@ -194,11 +194,38 @@ static uint8_t *byte_at(const struct vq_elem *e, size_t offset)
 	return NULL;
 }
 
+/* What of the guest's memory was written for a frame, to be reported at once. */
+struct written {
+	struct iovec iov[32];
+	unsigned n;
+};
+
+static void report(struct virtqueue *q, struct written *w)
+{
+	vq_written(q, w->iov, w->n, UINT64_MAX);
+	w->n = 0;
+}
+
+static void add_written(struct virtqueue *q, struct written *w, const struct vq_elem *e, size_t len)
+{
+	for (unsigned i = 0; i < e->nin && len; i++) {
+		struct iovec piece = e->in[i];
+
+		if (piece.iov_len > len)
+			piece.iov_len = len;
+		if (w->n == ARRAY_SIZE(w->iov))
+			report(q, w);
+		w->iov[w->n++] = piece;
+		len -= piece.iov_len;
+	}
+}
+
 enum put_result { PUT_DONE, PUT_NO_ROOM, PUT_DROPPED };
 
-/* *seen: if there is no room, the available index up to which there was none. */
-static enum put_result put_frame(struct virtio_net *n, const uint8_t *front, size_t front_len,
-				 const uint8_t *body, size_t body_len, uint16_t *seen)
+/* Fills buffers, *ret_chains of them; gives none of them back yet. */
+static enum put_result fill_buffers(struct virtio_net *n, const uint8_t *front, size_t front_len,
+				    const uint8_t *body, size_t body_len, struct written *w,
+				    uint16_t *ret_chains)
 {
 	struct virtqueue *q = &n->v.vq[RX];
 	bool merge = virtio_has(&n->v, F_MRG_RXBUF);
@@ -207,22 +234,16 @@ static enum put_result put_frame(struct virtio_net *n, const uint8_t *front, siz
 	uint16_t chains = 0;
 	struct vq_elem e;
 
-	while (offset < total) {
+	for (*ret_chains = 0; offset < total; *ret_chains = chains) {
 		size_t piece;
 		int rc;
 
-		if (chains == q->size || (chains && !merge)) {
-			/* It will never fit (§5.1.6.3.1 asks the driver for larger ones): keep the buffers,
-			 * lose the frame. */
-			vq_rewind(q, chains);
+		if (chains == q->size || (chains && !merge))
+			/* It will never fit (§5.1.6.3.1 asks the driver for larger ones): lose the frame. */
 			return PUT_DROPPED;
-		}
 		rc = vq_pop(q, &e);
-		if (rc <= 0) {
-			*seen = q->last_avail;
-			vq_rewind(q, chains);
+		if (rc <= 0)
 			return rc ? PUT_DROPPED : PUT_NO_ROOM;
-		}
 		if (e.in_len == 0 || (chains == 0 && e.in_len < HDR_LEN)) {
 			virtio_broken(&n->v, "a receive buffer without room for the header");
 			return PUT_DROPPED;
@@ -232,16 +253,35 @@ static enum put_result put_frame(struct virtio_net *n, const uint8_t *front, siz
 			count_p[0] = byte_at(&e, HDR_NUM_BUFFERS);
 			count_p[1] = byte_at(&e, HDR_NUM_BUFFERS + 1);
 		}
-		vq_written(q, e.in, e.nin, piece);
+		add_written(q, w, &e, piece);
 		vq_fill(q, chains, e.head, (uint32_t)piece);
 		offset += piece;
 		chains++;
 	}
 	if (chains > 1) {
+		struct iovec iov[2] = { { count_p[0], 1 }, { count_p[1], 1 } };
+
 		*count_p[0] = (uint8_t)chains;
 		*count_p[1] = (uint8_t)(chains >> 8);
-		for (unsigned i = 0; i < 2; i++)
-			vq_written(q, &(struct iovec){ count_p[i], 1 }, 1, 1);
+		add_written(q, w, &(struct vq_elem){ .in = iov, .nin = 2 }, 2);
+	}
+	return PUT_DONE;
+}
+
+/* *seen: if there is no room, the available index up to which there was none. */
+static enum put_result put_frame(struct virtio_net *n, const uint8_t *front, size_t front_len,
+				 const uint8_t *body, size_t body_len, uint16_t *seen)
+{
+	struct virtqueue *q = &n->v.vq[RX];
+	struct written w = { .n = 0 };
+	uint16_t chains;
+	enum put_result r = fill_buffers(n, front, front_len, body, body_len, &w, &chains);
+
+	report(q, &w);
+	if (r != PUT_DONE) {
+		*seen = q->last_avail;
+		vq_rewind(q, chains);
+		return r;
 	}
 	vq_flush(q, chains);
 	vq_notify(q);

@@ -231,14 +231,7 @@ void vq_rewind(struct virtqueue *q, uint16_t n)
 
 void vq_written(struct virtqueue *q, const struct iovec *iov, unsigned cnt, uint64_t len)
 {
-	struct mem *m = q->v->board->mem;
-
-	for (unsigned i = 0; i < cnt && len; i++) {
-		uint64_t n = iov[i].iov_len < len ? iov[i].iov_len : len;
-
-		mem_written(m, mem_ptr_to_gpa(m, iov[i].iov_base), n);
-		len -= n;
-	}
+	mem_written_pieces(q->v->board->mem, iov, cnt, len);
 }
 
 void vq_fill(struct virtqueue *q, uint16_t nth, uint16_t head, uint32_t written)
@@ -250,18 +243,28 @@ void vq_fill(struct virtqueue *q, uint16_t nth, uint16_t head, uint32_t written)
 	u = &q->used_p->ring[(uint16_t)(q->used_idx + nth) % q->size];
 	store(&u->id, (uint32_t)head);
 	store(&u->len, written);
-	mem_written(
-	    q->v->board->mem,
-	    GPA(q->used + sizeof(struct vq_used) + ((uint16_t)(q->used_idx + nth) % q->size) * sizeof(*u)),
-	    sizeof(*u));
+}
+
+static void used_written(struct virtqueue *q, unsigned first, unsigned count)
+{
+	mem_written(q->v->board->mem,
+		    GPA(q->used + sizeof(struct vq_used) + first * sizeof(struct vq_used_elem)),
+		    count * sizeof(struct vq_used_elem));
 }
 
 void vq_flush(struct virtqueue *q, uint16_t count)
 {
 	uint16_t old = q->used_idx;
+	unsigned first, to_end;
 
 	if (!q->used_p || !count)
 		return;
+	first = old % q->size;
+	to_end = q->size - first;
+	/* What vq_fill wrote, in one piece or two. */
+	used_written(q, first, count < to_end ? count : to_end);
+	if (count > to_end)
+		used_written(q, 0, count - to_end);
 	q->used_idx += count;
 	__atomic_store_n(&q->used_p->idx, q->used_idx, __ATOMIC_RELEASE);
 	mem_written(q->v->board->mem, GPA(q->used), sizeof(struct vq_used));
