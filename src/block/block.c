@@ -4,9 +4,11 @@
  *
  * A request moves: submitted -> todo list -> a worker's hands -> done list ->
  * its callback.  `lock` guards the two lists and the counters; callbacks run
- * without it but under the I/O lock, so a callback may submit again.  The
- * number in flight counts from submission to just before the callback, and
- * only changes under the I/O lock.
+ * without it but under the I/O lock, so a callback may submit again.  Where
+ * writes would only wait for each other (`one_writer`), one thread has them all:
+ * those that come meanwhile wait in `writes`, without a thread.  The number in
+ * flight counts from submission to just before the callback, and only changes
+ * under the I/O lock.
  */
 #include "block/block.h"
 
@@ -43,9 +45,12 @@ struct block {
 	pthread_cond_t todo_cond;   /* something in todo, or stop */
 	pthread_cond_t done_cond;   /* something in done */
 	struct req_list todo, done; /* lock */
-	unsigned ntodo;             /* lock */
-	unsigned nthreads, idle;    /* lock; nthreads written under the I/O lock */
-	bool stop;                  /* lock */
+	bool one_writer;
+	bool writing;            /* lock; one_writer: a write is in todo or in a worker's hands */
+	struct req_list writes;  /* lock */
+	unsigned ntodo;          /* lock */
+	unsigned nthreads, idle; /* lock; nthreads written under the I/O lock */
+	bool stop;               /* lock */
 	pthread_t threads[MAX_THREADS];
 	struct loop_work work; /* runs the callbacks of the done list */
 };
@@ -80,10 +85,11 @@ static struct block_req *list_take(struct req_list *l)
 static void *worker(void *opaque)
 {
 	struct block *b = opaque;
+	struct block_req *next = NULL;
 
 	mutex_lock(&b->lock);
 	for (;;) {
-		struct block_req *r = list_take(&b->todo);
+		struct block_req *r = next ? next : list_take(&b->todo);
 
 		if (!r) {
 			if (b->stop)
@@ -93,10 +99,17 @@ static void *worker(void *opaque)
 			b->idle--;
 			continue;
 		}
-		b->ntodo--;
+		if (r != next)
+			b->ntodo--;
 		mutex_unlock(&b->lock);
 		r->result = b->drv->run(b->state, r);
 		mutex_lock(&b->lock);
+		if (b->one_writer && r->op == BLOCK_WRITE) {
+			next = list_take(&b->writes);
+			b->writing = next;
+		} else {
+			next = NULL;
+		}
 		list_add(&b->done, r);
 		pthread_cond_signal(&b->done_cond);
 		mutex_unlock(&b->lock);
@@ -173,12 +186,18 @@ void block_submit(struct block *b, struct block_req *r)
 
 	b->in_flight++;
 	mutex_lock(&b->lock);
+	if (r->op == BLOCK_WRITE && b->writing) {
+		list_add(&b->writes, r);
+		mutex_unlock(&b->lock);
+		return;
+	}
 	/* An idle thread that was just given something may not have woken yet: hence the comparison. */
 	if (b->idle <= b->ntodo && b->nthreads < MAX_THREADS)
 		start_thread(b);
 	if (b->nthreads) {
 		list_add(&b->todo, r);
 		b->ntodo++;
+		b->writing = b->writing || (b->one_writer && r->op == BLOCK_WRITE);
 		pthread_cond_signal(&b->todo_cond);
 		todo_only = true;
 	}
@@ -358,6 +377,8 @@ int block_open(struct loop *loop, const char *path, bool readonly, enum block_fo
 	pthread_cond_init(&b->todo_cond, NULL);
 	pthread_cond_init(&b->done_cond, NULL);
 	list_init(&b->todo);
+	list_init(&b->writes);
+	b->one_writer = drv->one_writer && drv->one_writer(b->state);
 	list_init(&b->done);
 	b->work = (struct loop_work){ .fn = done_work, .opaque = b };
 	*ret = b;

@@ -19,6 +19,8 @@ struct block_driver {
 	 * run() in a thread, other -errno failed. May be NULL.
 	 */
 	int (*try_now)(void *state, struct block_req *r);
+	/* Would two writes at once only wait for each other? */
+	bool (*one_writer)(void *state);
 };
 
 extern const struct block_driver block_raw;

@@ -144,11 +144,11 @@ static void test_many_in_flight(void **state)
 {
 	struct fixture *f = *state;
 	struct block *b;
-	static uint8_t buf[MANY][MIB(1) / 8];
+	static uint8_t buf[MANY][MIB(1) / 4];
 	struct iovec iov[MANY];
 	struct block_req r[MANY];
 	struct result res[MANY] = { 0 };
-	uint8_t back[MIB(1) / 8];
+	uint8_t back[MIB(1) / 4];
 
 	make_file(f, sizeof(buf));
 	assert_int_equal(block_open(f->loop, f->path, false, BLOCK_FORMAT_RAW, &b, &f->err), 0);

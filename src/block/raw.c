@@ -13,6 +13,13 @@
 #include "base/util.h"
 #include "block/block_internal.h"
 
+/*
+ * From this size on, the host begins at once to write to its disk what it was given.
+ * A guest that flushes after much data waits for less then; smaller writes, which may
+ * be followed by others to the same place, wait for a flush or for the host's own time.
+ */
+#define EARLY KIB(256)
+
 struct raw {
 	int fd;
 	bool is_device;
@@ -71,6 +78,8 @@ static int transfer_count(const struct block_req *r)
 
 static int raw_rw(struct raw *raw, struct block_req *r)
 {
+	uint64_t offset = r->offset, len = r->len;
+
 	while (r->len) {
 		ssize_t n = r->op == BLOCK_READ
 				? preadv(raw->fd, r->iov, transfer_count(r), (off_t)r->offset)
@@ -85,6 +94,8 @@ static int raw_rw(struct raw *raw, struct block_req *r)
 			return -EIO;
 		advance(r, (size_t)n);
 	}
+	if (r->op == BLOCK_WRITE && len >= EARLY)
+		sync_file_range(raw->fd, (off_t)offset, (off_t)len, SYNC_FILE_RANGE_WRITE);
 	return 0;
 }
 
@@ -204,10 +215,17 @@ static int raw_try_now(void *state, struct block_req *r)
 	return r->len ? -EAGAIN : 0; /* real errors show again in run() */
 }
 
+/* File systems take the file's lock for each buffered write, and whoever waits for it spins. */
+static bool raw_one_writer(void *state)
+{
+	return !((struct raw *)state)->is_device;
+}
+
 const struct block_driver block_raw = {
 	.name = "raw",
 	.open = raw_open,
 	.close = raw_close,
 	.run = raw_run,
 	.try_now = raw_try_now,
+	.one_writer = raw_one_writer,
 };
