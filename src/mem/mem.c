@@ -123,6 +123,7 @@ void mem_free(struct mem *m)
 {
 	if (!m)
 		return;
+	mem_ahead_stop(m);
 	mem_huge_stop(m);
 	if (m->flags)
 		munmap(m->flags, mem_nr_pages(m));

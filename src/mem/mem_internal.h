@@ -54,6 +54,15 @@ struct mem_huge {
 	pthread_t thread;
 };
 
+/* See ahead.c. */
+struct mem_ahead {
+	_Atomic uint64_t want;   /* first page << 16 | pages */
+	_Atomic uint32_t posted; /* a futex: grows with each new want */
+	atomic_bool quit;
+	bool started;
+	pthread_t thread;
+};
+
 struct mem {
 	struct mutex *io_lock;
 	uint64_t ram_size, low_size;
@@ -70,6 +79,7 @@ struct mem {
 	struct space mmio, pio;
 	struct mem_notifier notifier;
 	struct mem_huge huge;
+	struct mem_ahead ahead;
 };
 
 /* The offset in the mapping of [gpa, gpa+len), or UINT64_MAX if that is not all writable RAM in one piece. */
@@ -77,6 +87,9 @@ uint64_t mem_ram_offset(const struct mem *m, uint64_t gpa, uint64_t len);
 /* The same for memory of any kind. */
 uint64_t mem_offset(struct mem *m, uint64_t gpa, uint64_t len, bool *readonly);
 void mem_huge_stop(struct mem *m);
+void mem_ahead_stop(struct mem *m);
+/* Has the host provide the piece that begins with page `first`. General-regs-only. */
+void mem_provide_piece(struct mem *m, uint64_t first);
 /* An address as it leaves a processor: behind the A20 gate. */
 uint64_t mem_cpu_address(const struct mem *m, uint64_t pa);
 const struct interval *mem_find_interval(const struct snapshot *s, uint64_t addr);

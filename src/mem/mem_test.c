@@ -148,6 +148,41 @@ static void memory_is_provided(void **state)
 	assert_true(*mem_page_flags(f->m, last) & MEM_PAGE_READY);
 }
 
+static bool soon_ready(const uint8_t *flags)
+{
+	for (unsigned i = 0; i < 5000; i++) {
+		if (__atomic_load_n(flags, __ATOMIC_RELAXED) & MEM_PAGE_READY)
+			return true;
+		usleep(1000);
+	}
+	return false;
+}
+
+/* Whoever fills memory upwards finds more of it than he has asked for, to a limit. */
+static void memory_is_provided_ahead(void **state)
+{
+	struct fixture *f = *state;
+	uint8_t *p = mem_ram_ptr(f->m, GPA(MIB(64)), MIB(8));
+	uint8_t *flags = mem_page_flags(f->m, p);
+
+	mem_ahead_start(f->m);
+	/* Not after three pieces, not over a block's end, not downwards: the last of these is answered, so
+	 * the others would have been. */
+	mem_provide(f->m, p + MIB(5), KIB(192));
+	mem_provide(f->m, p + MIB(4) - KIB(256), KIB(256));
+	for (unsigned i = 4; i; i--)
+		mem_provide(f->m, p + MIB(7) + i * KIB(64), 1);
+	p[0] = 1;
+	mem_provide(f->m, p, KIB(256));
+	assert_true(soon_ready(&flags[64]));
+	assert_true(soon_ready(&flags[64 + 127]));
+	assert_false(flags[64 + 128] & MEM_PAGE_READY);
+	assert_false(flags[(MIB(5) + KIB(192)) / PAGE_SIZE] & MEM_PAGE_READY);
+	assert_false(flags[MIB(4) / PAGE_SIZE] & MEM_PAGE_READY);
+	assert_false(flags[(MIB(7) + KIB(320)) / PAGE_SIZE] & MEM_PAGE_READY);
+	assert_int_equal(p[0], 1);
+}
+
 /* MiB of guest memory that this process maps in huge pages. */
 static unsigned long long huge_mib(void)
 {
@@ -465,6 +500,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(pio_dispatch, setup, teardown),
 		cmocka_unit_test_setup_teardown(blocks_are_memory, setup, teardown),
 		cmocka_unit_test_setup_teardown(memory_is_provided, setup, teardown),
+		cmocka_unit_test_setup_teardown(memory_is_provided_ahead, setup, teardown),
 		cmocka_unit_test_setup_teardown(ripe_memory_becomes_huge, setup, teardown),
 		cmocka_unit_test_setup_teardown(a20_gate, setup, teardown),
 		cmocka_unit_test_setup_teardown(moving_bar_is_safe, setup, teardown),

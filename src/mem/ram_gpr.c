@@ -13,7 +13,12 @@
 
 #include "mem/mem_internal.h"
 
-#define LOW_END ((uint64_t)LOW_PAGES * PAGE_SIZE)
+/* look_ahead: after so many pieces in a row, so many pages more, inside a block as guests' allocators know
+ * it. */
+#define AHEAD_AFTER 3u
+#define AHEAD_PAGES 128u
+#define AHEAD_BLOCK 1024u
+#define LOW_END     ((uint64_t)LOW_PAGES * PAGE_SIZE)
 
 /* Below 1 MiB: pages that follow each other in the mapping too, and are all of one kind. */
 static uint64_t low_offset(const struct mem *m, uint64_t gpa, uint64_t len, bool *readonly)
@@ -171,7 +176,7 @@ static void count_piece(struct mem_huge *h, uint64_t page)
 }
 
 /* A piece, less at the mapping's end. */
-static void provide(struct mem *m, uint64_t first)
+void mem_provide_piece(struct mem *m, uint64_t first)
 {
 	uint64_t end = first + PIECE_SIZE / PAGE_SIZE, all = m->map_size / PAGE_SIZE;
 	uint8_t before;
@@ -187,11 +192,36 @@ static void provide(struct mem *m, uint64_t first)
 		count_piece(&m->huge, first);
 }
 
+static bool ready(const struct mem *m, uint64_t page)
+{
+	return __atomic_load_n(&m->flags[page], __ATOMIC_RELAXED) & MEM_PAGE_READY;
+}
+
+/* A guest that fills fresh memory goes upwards: has the other thread do what comes after this piece. */
+static void look_ahead(struct mem *m, uint64_t first)
+{
+	uint64_t per = PIECE_SIZE / PAGE_SIZE, from = first + per, end = (first | (AHEAD_BLOCK - 1)) + 1;
+
+	if (!m->ahead.started || end > m->ram_size / PAGE_SIZE || from >= end || ready(m, from))
+		return;
+	for (unsigned i = 1; i <= AHEAD_AFTER; i++)
+		if (first < i * per || !ready(m, first - i * per))
+			return;
+	if (end > from + AHEAD_PAGES)
+		end = from + AHEAD_PAGES;
+	atomic_store(&m->ahead.want, from << 16 | (end - from));
+	atomic_fetch_add(&m->ahead.posted, 1);
+	syscall3(SYS_futex, &m->ahead.posted, FUTEX_WAKE_PRIVATE, 1);
+}
+
 void mem_provide(struct mem *m, const void *p, uint64_t len)
 {
 	uint64_t per = PIECE_SIZE / PAGE_SIZE, last = mem_page_number(m, (const uint8_t *)p + len - 1);
 
-	for (uint64_t i = mem_page_number(m, p); i <= last; i = (i / per + 1) * per)
-		if (!(__atomic_load_n(&m->flags[i], __ATOMIC_RELAXED) & MEM_PAGE_READY))
-			provide(m, i / per * per);
+	for (uint64_t i = mem_page_number(m, p); i <= last; i = (i / per + 1) * per) {
+		if (ready(m, i))
+			continue;
+		look_ahead(m, i / per * per);
+		mem_provide_piece(m, i / per * per);
+	}
 }

@@ -271,6 +271,9 @@ static int assemble(struct vm *vm, struct error *err)
 	if (r)
 		return r;
 	mem_huge_start(vm->mem);
+	/* With no processor to spare it would only take a vCPU's. */
+	if (get_nprocs() > (int)c->nr_cpus)
+		mem_ahead_start(vm->mem);
 	vm->board = (struct board){
 		.mem = vm->mem,
 		.loop = vm->loop,
