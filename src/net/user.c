@@ -17,6 +17,10 @@
  * its sockets; when others than the thread's have been given out meanwhile, or the
  * results that it comes back with may have been dealt with (`stale`), it asks anew.
  *
+ * TCP connections that the guest opens are mostly tcp.c's: user_send shows it each
+ * frame first, and the thread waits for its sockets too, behind one descriptor.  What
+ * follows is about slirp's own.
+ *
  * Large segments.  slirp's TCP ends both sides of every connection, so the
  * segment size between it and the guest is nobody else's concern.  slirp is told
  * of a large MTU; for connections that the guest opens it takes its segment size
