@@ -721,6 +721,11 @@ static void take_ack(struct tcp *t, struct flow *f, const struct segment *s)
 		f->rto_at = 0;
 	}
 	f->window = window;
+	/* It is still there, and there is nothing that it has not got. */
+	if (f->una == f->max && !f->down.count && (!f->host_fin || f->fin_acked)) {
+		f->rto_ns = RTO_FIRST_NS;
+		f->rto_at = 0;
+	}
 }
 
 /* Data and FIN. False: the connection was reset. */

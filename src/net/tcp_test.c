@@ -612,6 +612,16 @@ static void test_loss(void **state)
 	g->window = 65535;
 	acknowledge(g);
 	assert_int_equal(g->got, 10000);
+	acknowledge(g);
+	/* After hours of silence the guest is asked whether it is still there; it is. */
+	g->acks = 0;
+	g->clock.offset_ns += 7300000000000;
+	loop_clock_changed(g->loop);
+	pass_time(g, 50);
+	assert_int_equal(g->acks, 1);
+	acknowledge(g);
+	pass_time(g, 1500);
+	assert_int_equal(g->acks, 1);
 	assert_int_equal(g->resets, 0);
 	assert_false(g->mismatch);
 }
