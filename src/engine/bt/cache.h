@@ -9,7 +9,8 @@
  *
  *  1. A block is keyed by the physical address of its first instruction, by the
  *     mode flags that its code depends on, and, unless it is position-independent
- *     user code, by its virtual address.
+ *     user code, by its place: RIP, or in segmented code (translate_seg.c) what
+ *     stands for CS and IP.
  *  2. A page (host RAM page) with blocks has MEM_PAGE_CODE set and no write tag
  *     in any vCPU's TLB, so every write to it takes a path that comes to
  *     cache_invalidate of each vCPU that has blocks from it (bt.h).
@@ -39,7 +40,58 @@ enum {
 	BLOCK_NO_FS = 1024, /* 32-bit code with FS null or not flat: its use is the interpreter's */
 	BLOCK_NO_GS = 2048,
 	BLOCK_NOGROUP = 4096, /* each access has a check of its own; not of the mode but of the way here */
+	BLOCK_SEG = 8192,     /* segmented code: 16-bit, or 32-bit that is not flat; its place says which */
 };
+
+/*
+ * Places of segmented code: the linear address in the lower half; CS's base in the upper, and in its low four
+ * bits, which are 0 in a base that is translated, these.
+ */
+#define PC_SEG     1u /* always: no place of flat code has the like */
+#define PC_REAL    2u /* real or virtual-8086 mode */
+#define PC_STACK32 4u /* SS.B */
+#define PC_CODE32  8u /* CS.D */
+
+static inline uint32_t pc_base(uint64_t pc)
+{
+	return (uint32_t)(pc >> 32) & ~15u;
+}
+
+/* The linear address of a place, and the instruction pointer there. */
+static inline uint64_t pc_linear(uint32_t flags, uint64_t pc)
+{
+	return flags & BLOCK_SEG ? (uint32_t)pc : pc;
+}
+static inline uint64_t pc_rip(uint32_t flags, uint64_t pc)
+{
+	return flags & BLOCK_SEG ? (uint32_t)pc - pc_base(pc) : pc;
+}
+
+/* st.rip's place. */
+static inline uint64_t pc_of(const struct vcpu *v, uint32_t flags)
+{
+	const struct x86_state *s = &v->st;
+	uint32_t base = (uint32_t)s->seg[SEG_CS].base, bits = PC_SEG;
+
+	if (!(flags & BLOCK_SEG))
+		return s->rip;
+	bits |= x86_protected(s) ? 0 : PC_REAL;
+	bits |= s->seg[SEG_SS].attr & SEG_DB ? PC_STACK32 : 0;
+	bits |= s->seg[SEG_CS].attr & SEG_DB ? PC_CODE32 : 0;
+	return (uint64_t)(base | bits) << 32 | (base + (uint32_t)s->rip);
+}
+
+/* Position-independent: the same at every virtual address of its page. */
+static inline bool block_is_pic(uint32_t flags)
+{
+	return (flags & (BLOCK_USER | BLOCK_SEG)) == BLOCK_USER;
+}
+
+/* Jump caches hold blocks of one set of mode flags for each of these. */
+static inline unsigned block_class(uint32_t flags)
+{
+	return (flags & BLOCK_USER ? 1 : 0) | (flags & BLOCK_SEG ? 2 : 0);
+}
 
 #define GRANULE 64u /* bytes: the pieces of a page in which it is known what translations depend on */
 
@@ -49,7 +101,7 @@ struct block;
 struct block_exit {
 	uint8_t *patch;  /* writable address of the rel32 to patch */
 	uint8_t *cold;   /* executable address that the rel32 goes to while unlinked */
-	uint64_t target; /* linear address */
+	uint64_t target; /* place */
 	struct block *from;
 	struct block *to; /* NULL: unlinked */
 	struct block_exit *next_in;
@@ -163,7 +215,7 @@ void cache_patch(struct bt_cache *c, struct block_exit *e, const uint8_t *target
  * jump cache. */
 void cache_follow(struct vcpu *v, struct block_exit *e, struct block *b, uint64_t va);
 void cache_jc_enter(struct vcpu *v, struct block *b, uint64_t va);
-/* The guest address of an offset in the block that runs (or ran last). */
+/* RIP at an offset in the block that runs (or ran last). */
 uint64_t cache_rip(const struct vcpu *v, const struct block *b, uint64_t off);
 /* Unlinks all links that rest on a global page. */
 void cache_unlink_global(struct bt_cache *c);

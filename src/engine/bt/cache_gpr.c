@@ -8,7 +8,7 @@
 
 unsigned cache_hash(uint64_t pa, uint64_t va, uint32_t flags)
 {
-	uint64_t h = (pa ^ ((flags & BLOCK_USER) ? 0 : va << 17) ^ flags) * 0x9e3779b97f4a7c15ull;
+	uint64_t h = (pa ^ (block_is_pic(flags) ? 0 : va << 17) ^ flags) * 0x9e3779b97f4a7c15ull;
 
 	return (unsigned)(h >> (64 - CACHE_HASH_BITS));
 }
@@ -21,7 +21,7 @@ bool cache_valid(struct vcpu *v, struct block *b, uint64_t va)
 
 	if (!b->page2)
 		return true;
-	if (mmu_host(v, (va | 0xfff) + 1, ACC_X | mmu_acc(v), &host, &pa, &dummy)) {
+	if (mmu_host(v, (pc_linear(b->flags, va) | 0xfff) + 1, ACC_X | mmu_acc(v), &host, &pa, &dummy)) {
 		v->exc.present = false;
 		return false;
 	}
@@ -32,7 +32,7 @@ struct block *cache_find(struct vcpu *v, uint64_t pa, uint64_t va, uint32_t flag
 {
 	struct block *b = v->cache->hash[cache_hash(pa, va, flags)];
 
-	while (b && (b->pa != pa || b->flags != flags || (b->va != va && !(flags & BLOCK_USER)) ||
+	while (b && (b->pa != pa || b->flags != flags || (b->va != va && !block_is_pic(flags)) ||
 		     !cache_valid(v, b, va)))
 		b = b->hash_next;
 	return b;
@@ -117,12 +117,12 @@ static bool same_global_page(struct vcpu *v, uint64_t a, uint64_t b)
 
 void cache_jc_enter(struct vcpu *v, struct block *b, uint64_t va)
 {
-	mmu_jc_enter(v, b->flags & BLOCK_USER, va, b->entry_jc, b->page2);
+	mmu_jc_enter(v, b->flags & BLOCK_USER, va, pc_linear(b->flags, va), b->entry_jc, b->page2);
 }
 
 uint64_t cache_rip(const struct vcpu *v, const struct block *b, uint64_t off)
 {
-	return ((b->flags & BLOCK_USER) ? v->page_va + (b->va & 0xfff) : b->va) + off;
+	return (block_is_pic(b->flags) ? v->page_va + (b->va & 0xfff) : pc_rip(b->flags, b->va)) + off;
 }
 
 /* Does exit e lead to b, entered at va, as long as e's block is entered at the same page? */
@@ -131,7 +131,7 @@ static bool leads_to(const struct block_exit *e, const struct block *b, uint64_t
 	if (((e->from->flags ^ b->flags) & ~(uint32_t)BLOCK_NOGROUP) ||
 	    e->no_group != !!(b->flags & BLOCK_NOGROUP) || e->from->dead || e->to)
 		return false;
-	if (!(b->flags & BLOCK_USER))
+	if (!block_is_pic(b->flags))
 		return e->target == va;
 	return e->same_page && ((e->target ^ va) & 0xfff) == 0 && ((e->from->pa ^ b->pa) >> 12) == 0;
 }
@@ -150,7 +150,7 @@ void cache_follow(struct vcpu *v, struct block_exit *e, struct block *b, uint64_
 		cache_jc_enter(v, b, va);
 	} else if (e->same_page && !b->page2) {
 		cache_link(v, e, b);
-	} else if (!(b->flags & BLOCK_USER) && same_global_page(v, e->from->va, b->va) &&
+	} else if (!(b->flags & (BLOCK_USER | BLOCK_SEG)) && same_global_page(v, e->from->va, b->va) &&
 		   same_global_page(v, b->va, b->va + b->guest_len - 1)) {
 		/* As good as a TLB entry of a global page, and forgotten when those are. */
 		cache_link(v, e, b);
@@ -179,9 +179,9 @@ void *t1_find(struct vcpu *v, uint64_t va, struct block_exit *e)
 		return NULL;
 	if ((v->cur_flags & BLOCK_USER) && t2_wants(v))
 		return NULL;
-	if (!(v->cur_flags & BLOCK_32) && !canonical(va))
+	if (!(v->cur_flags & (BLOCK_32 | BLOCK_SEG)) && !canonical(va))
 		return NULL;
-	if (mmu_host(v, va, ACC_X | mmu_acc(v), &host, &pa, &dummy)) {
+	if (mmu_host(v, pc_linear(flags, va), ACC_X | mmu_acc(v), &host, &pa, &dummy)) {
 		v->exc.present = false;
 		return NULL;
 	}

@@ -334,7 +334,8 @@ static void learn(struct shape *s, const struct parts *p, const uint8_t *code, c
 		*s = new;
 }
 
-int decode_cached(struct decode_cache *d, const uint8_t *code, size_t n, unsigned mode, struct insn *in)
+int decode_cached(struct decode_cache *d, const uint8_t *code, size_t n, unsigned mode, bool real,
+		  struct insn *in)
 {
 	struct parts p;
 	struct shape *s = NULL;
@@ -347,7 +348,7 @@ int decode_cached(struct decode_cache *d, const uint8_t *code, size_t n, unsigne
 		if (s->key == p.key && fill(s, &p, bytes, in))
 			return DECODE_OK;
 	}
-	r = insn_decode(code, n, mode, false, in);
+	r = insn_decode(code, n, mode, real, in);
 	if (r != DECODE_OK)
 		return r;
 	insn_restrict(in, d->model);

@@ -14,8 +14,8 @@ struct decode_cache;
 struct decode_cache *decode_cache_new(const struct cpu_model *m);
 void decode_cache_free(struct decode_cache *d);
 
-/* As insn_decode (never in real mode) followed by insn_restrict; of in->bytes only the instruction's own
- * count. */
-int decode_cached(struct decode_cache *d, const uint8_t *code, size_t n, unsigned mode, struct insn *in);
+/* As insn_decode followed by insn_restrict; of in->bytes only the instruction's own count. */
+int decode_cached(struct decode_cache *d, const uint8_t *code, size_t n, unsigned mode, bool real,
+		  struct insn *in);
 
 #endif

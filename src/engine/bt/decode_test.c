@@ -45,7 +45,7 @@ static void compare(struct decode_cache *d, const uint8_t *code, size_t n)
 	memset(&b, 0, sizeof b);
 	if (r == DECODE_OK)
 		insn_restrict(&a, &model);
-	if (decode_cached(d, code, n, 8, &b) != r)
+	if (decode_cached(d, code, n, 8, false, &b) != r)
 		fail_at(code, "the verdict");
 	if (r == DECODE_OK && memcmp(&a, &b, sizeof a))
 		fail_at(code, "the instruction");
@@ -145,10 +145,10 @@ static void restricted(void **state)
 	(void)state;
 	assert_non_null(d);
 	for (int i = 0; i < 3; i++) {
-		assert_int_equal(decode_cached(d, lzcnt, 16, 8, &in), DECODE_OK);
+		assert_int_equal(decode_cached(d, lzcnt, 16, 8, false, &in), DECODE_OK);
 		assert_false(in.needf3);
 		assert_int_equal(in.regs_read, 1 << RCX | 1 << RAX);
-		assert_int_equal(decode_cached(d, rdrand, 16, 8, &in), DECODE_OK);
+		assert_int_equal(decode_cached(d, rdrand, 16, 8, false, &in), DECODE_OK);
 		assert_int_equal(in.cls, INSN_UD);
 	}
 	decode_cache_free(d);

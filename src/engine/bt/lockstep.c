@@ -30,7 +30,8 @@
 #define COMPARED_FLAGS (FLAGS_ARITH | FLAG_IF | FLAG_DF | FLAG_AC)
 
 struct snapshot {
-	uint64_t gpr[16], rip, rflags, fs, gs;
+	uint64_t gpr[16], rip, rflags, base[SEG_COUNT];
+	uint16_t sel[SEG_COUNT];
 };
 
 struct lockstep {
@@ -65,8 +66,10 @@ static void take(const struct vcpu *v, struct snapshot *s)
 	memcpy(s->gpr, v->st.gpr, sizeof s->gpr);
 	s->rip = v->st.rip;
 	s->rflags = v->st.rflags & COMPARED_FLAGS;
-	s->fs = v->st.seg[SEG_FS].base;
-	s->gs = v->st.seg[SEG_GS].base;
+	for (unsigned i = 0; i < SEG_COUNT; i++) {
+		s->base[i] = v->st.seg[i].base;
+		s->sel[i] = v->st.seg[i].sel;
+	}
 }
 
 /* The image is most of the state, and most blocks leave it alone. */
@@ -159,8 +162,12 @@ int lockstep_compare(struct vcpu *v, const struct block *b)
 			return differ(v, b, names[i], ref->gpr[i], now.gpr[i]);
 	if (now.rflags != ref->rflags)
 		return differ(v, b, "rflags", ref->rflags, now.rflags);
-	if (now.fs != ref->fs || now.gs != ref->gs)
-		return differ(v, b, "fs/gs base", ref->gs, now.gs);
+	for (unsigned i = 0; i < SEG_COUNT; i++) {
+		if (now.base[i] != ref->base[i])
+			return differ(v, b, "a segment's base", ref->base[i], now.base[i]);
+		if (now.sel[i] != ref->sel[i])
+			return differ(v, b, "a selector", ref->sel[i], now.sel[i]);
+	}
 	if (whole && l->vector) {
 		struct x86_state *s = &l->start; /* done with it: room for a copy */
 

@@ -64,9 +64,9 @@ void mmu_select(struct vcpu *v, bool flush);
 void mmu_set_mode(struct vcpu *v);
 /* Takes write tags away from every entry that maps the RAM page at host (page aligned). */
 void mmu_protect_page(struct vcpu *v, const void *host);
-/* Enters code for va, whose translation was just looked up, into the jump cache; crosses: it goes on in the
- * next page. */
-void mmu_jc_enter(struct vcpu *v, bool user, uint64_t va, void *code, bool crosses);
+/* Enters code for place pc at va, whose translation was just looked up, into the jump cache; crosses: it goes
+ * on in the next page. */
+void mmu_jc_enter(struct vcpu *v, bool user, uint64_t pc, uint64_t va, void *code, bool crosses);
 /* Forgets jump-cache entries. */
 void mmu_flush_jc(struct vcpu *v);
 /* Loads the four PAE PDPTEs from CR3; -1: reserved bits are set (#GP). */

@@ -313,20 +313,20 @@ static bool exec_global(const struct vcpu *v, uint64_t va)
 	return x->global && x->tag == (va & PAGE_MASK);
 }
 
-void mmu_jc_enter(struct vcpu *v, bool user, uint64_t va, void *code, bool crosses)
+void mmu_jc_enter(struct vcpu *v, bool user, uint64_t pc, uint64_t va, void *code, bool crosses)
 {
 	struct asid *a = code_holder(v, user);
-	unsigned i = jc_index(va);
+	unsigned i = jc_index(pc);
 	struct jc_entry *j = &a->jc[user][i];
 
 	/* The one that it drives out goes to its second place, if this is its first. */
-	if (j->code && j->va != va && jc_index(j->va) == i) {
+	if (j->code && j->va != pc && jc_index(j->va) == i) {
 		a->jc[user][i ^ 1] = *j;
 		touch(&a->jc_touched[user], i ^ 1);
 		if (!user && a->local_jc.n)
 			touch(&a->local_jc, i ^ 1);
 	}
-	*j = (struct jc_entry){ va, code };
+	*j = (struct jc_entry){ pc, code };
 	touch(&a->jc_touched[user], i);
 	note_exec(a, va);
 	if (!user && !(exec_global(v, va) && (!crosses || exec_global(v, (va | 0xfff) + 1))))
@@ -639,8 +639,9 @@ void mmu_flush_pcid(struct vcpu *v, uint16_t pcid)
 
 static void jc_forget(struct jc_entry *j, unsigned i, uint64_t page)
 {
-	/* Blocks that begin at the end of the page before may go on in this one. */
-	if (j->va + 15 - page < PAGE_SIZE + 15)
+	/* Blocks that begin at the end of the page before may go on in this one. In the place of segmented
+	 * code the lower half is the address; other code may be forgotten in vain. */
+	if (j->va + 15 - page < PAGE_SIZE + 15 || (uint64_t)(uint32_t)j->va + 15 - page < PAGE_SIZE + 15)
 		jc_clear(j, i);
 }
 

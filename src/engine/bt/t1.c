@@ -67,7 +67,7 @@ static int64_t ticks(void)
 /* The block at RIP. NULL with v->exc.present: fetch fault; NULL without: interpret one instruction. */
 static struct block *find_block(struct vcpu *v, uint32_t flags)
 {
-	uint64_t va = v->st.rip, pa;
+	uint64_t va = pc_of(v, flags), pa;
 	unsigned acc = ACC_X | mmu_acc(v);
 	struct block *b;
 	void *host;
@@ -76,7 +76,7 @@ static struct block *find_block(struct vcpu *v, uint32_t flags)
 	v->exc.present = false;
 	if (x86_code64(&v->st) && !canonical(va))
 		return NULL;
-	if (mmu_host(v, va, acc, &host, &pa, &dummy)) {
+	if (mmu_host(v, pc_linear(flags, va), acc, &host, &pa, &dummy)) {
 		v->exc.present = false; /* the interpreter raises it */
 		return NULL;
 	}
@@ -181,9 +181,9 @@ void t1_run(struct vcpu *v)
 		asked = false;
 		if (flags != last_flags) {
 			/* Jump-cache entries and links belong to one set of mode flags. */
-			if (flags != v->jc_flags[!!(flags & BLOCK_USER)]) {
+			if (flags != v->jc_flags[block_class(flags)]) {
 				mmu_flush_jc(v);
-				v->jc_flags[!!(flags & BLOCK_USER)] = flags;
+				v->jc_flags[block_class(flags)] = flags;
 			}
 			last_flags = flags;
 		}
@@ -207,10 +207,12 @@ void t1_run(struct vcpu *v)
 		if (v->lockstep)
 			lockstep_reference(v, b);
 		else if (!v->alone)
-			cache_follow(v, link, b, v->st.rip);
+			cache_follow(v, link, b, pc_of(v, flags));
 		link = NULL;
 		v->cur_flags = flags;
 		t1_sync_in(v);
+		if (flags & BLOCK_SEG)
+			t1_segments(v);
 		mmu_set_mode(v);
 		if (v->alone)
 			v->jc_base = v->empty_jc;

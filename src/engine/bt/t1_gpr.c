@@ -32,6 +32,9 @@ void t1_sync_out(struct vcpu *v)
 	f |= (v->t1_flags >> 8 & (FLAGS_ARITH & 0xff)) | (v->t1_flags & 1) << 11;
 	f |= (uint64_t)v->iflag << 9 | (uint64_t)v->dflag << 10 | (uint64_t)v->acflag << 18 | FLAG_R1;
 	v->st.rflags = f;
+	/* No instruction pointer of segmented code has an upper half, all its places have. */
+	if ((v->cur_flags & BLOCK_SEG) && v->st.rip >> 32)
+		v->st.rip = pc_rip(v->cur_flags, v->st.rip);
 }
 
 /* Flat: base 0, limit 4 GiB, present, of the right kind. */
@@ -64,6 +67,45 @@ static bool segment_flags(const struct x86_state *s, uint32_t *f)
 		*f |= BLOCK_NO_GS;
 	*f |= BLOCK_32;
 	return true;
+}
+
+/* Bytes of the segment that can be read, or written, from its beginning on (SDM 3A 5.3, 5.5); 0: not so
+ * easily. */
+static uint64_t segment_end(const struct x86_state *s, unsigned i, bool write)
+{
+	const struct x86_seg *x = &s->seg[i];
+
+	if ((x->attr & 0xc) == 4) /* expand-down */
+		return 0;
+	if (x86_protected(s)) {
+		if (!(x->attr & SEG_P))
+			return 0;
+		if (write ? (x->attr & 8) || !(x->attr & 2) : (x->attr & 0xa) == 8)
+			return 0;
+	}
+	return (uint64_t)x->limit + 1;
+}
+
+void t1_segments(struct vcpu *v)
+{
+	for (unsigned i = 0; i < SEG_COUNT; i++)
+		for (int write = 0; write < 2; write++)
+			v->seg_end[write][i] = segment_end(&v->st, i, write);
+}
+
+/* Segmented code that is translated (translate_seg.c). */
+static bool segmented(const struct x86_state *s)
+{
+	const struct x86_seg *cs = &s->seg[SEG_CS];
+
+	if (x86_long_mode(s) || (cs->base & 15))
+		return false;
+	if (cs->attr & SEG_DB ? !x86_protected(s) || cs->limit != 0xffffffffu
+			      : cs->limit < 0xffff || s->rip > 0xffff)
+		return false;
+	/* Code that uses others than such segments would come out at each access. */
+	return segment_end(s, SEG_SS, true) && (s->seg[SEG_DS].attr & 0xc) != 4 &&
+	       (s->seg[SEG_ES].attr & 0xc) != 4;
 }
 
 /* Those of control registers. */
@@ -99,12 +141,15 @@ bool t1_mode_flags(struct vcpu *v, uint32_t *ret)
 	bool user = x86_cpl(s) == 3;
 	uint32_t segments = 0;
 
-	if (!(s->cr0 & CR0_PE) || (s->rflags & (FLAG_VM | FLAG_TF)) || v->dr_watch || s->shadow)
+	if ((s->rflags & FLAG_TF) || v->dr_watch || s->shadow)
 		return false;
 	if ((s->rflags & FLAG_AC) && user && (s->cr0 & CR0_AM))
 		return false;
-	if (!x86_code64(s) && !segment_flags(s, &segments))
-		return false;
+	if (!x86_code64(s) && (!x86_protected(s) || !segment_flags(s, &segments))) {
+		if (!segmented(s))
+			return false;
+		segments = BLOCK_SEG;
+	}
 	if (x86_cpl(s) == 1 || x86_cpl(s) == 2)
 		return false;
 	if (c->cr0 != s->cr0 || c->cr4 != s->cr4 || c->efer != s->efer || c->xcr0 != s->xcr0)
@@ -141,7 +186,7 @@ static uint64_t slow_crossing(struct vcpu *v, uint64_t va, unsigned size, unsign
 	uint64_t pa;
 
 	if (!canonical(va + size) || (info & MISS_LOCKED) ||
-	    ((v->cur_flags & BLOCK_32) && va + size > 1ull << 32))
+	    ((v->cur_flags & (BLOCK_32 | BLOCK_SEG)) && va + size > 1ull << 32))
 		return 1;
 	if (mmu_host(v, va, acc, &host, &pa, &code) || mmu_host(v, va + first, acc, &host2, &pa, &code2)) {
 		v->exc.present = false;
@@ -213,6 +258,7 @@ static void *resume(struct vcpu *v)
 	struct x86_state *s = &v->st;
 	struct jc_entry *j;
 	uint32_t flags;
+	uint64_t pc;
 
 	v->exit_reason = T1_EXIT_DISPATCH;
 	if (s->halted || s->shutdown || s->shadow || v->exc.dr6 ||
@@ -220,16 +266,19 @@ static void *resume(struct vcpu *v)
 		return NULL;
 	if (!v->dr_watch)
 		s->rflags &= ~(uint64_t)FLAG_RF;
-	if (!t1_mode_flags(v, &flags) || flags != v->jc_flags[!!(flags & BLOCK_USER)])
+	if (!t1_mode_flags(v, &flags) || flags != v->jc_flags[block_class(flags)])
 		return NULL;
 	if (v->links_gen != v->global_gen || v->alone || ((flags & BLOCK_USER) && t2_wants(v)))
 		return NULL;
 	v->cur_flags = flags;
 	t1_sync_in(v);
-	j = (struct jc_entry *)v->jc_base + jc_index(s->rip);
-	if (j->va == s->rip)
+	if (flags & BLOCK_SEG)
+		t1_segments(v);
+	pc = pc_of(v, flags);
+	j = (struct jc_entry *)v->jc_base + jc_index(pc);
+	if (j->va == pc)
 		return j->code;
-	return t1_find(v, s->rip, NULL);
+	return t1_find(v, pc, NULL);
 }
 
 /* By the function whose instruction it is, which is known after the first time. */

@@ -22,7 +22,10 @@ struct special {
 void *t1_special(struct vcpu *v, struct special *sp);
 void *t1_fault(struct vcpu *v, uint64_t host_pc, uint64_t guest_off);
 
-/* Arithmetic flags, IF, DF and AC between st.rflags and the fields that translated code uses. */
+/* What segmented code needs beside them. */
+void t1_segments(struct vcpu *v);
+/* Arithmetic flags, IF, DF and AC between st.rflags and the fields that translated code uses; on the way out
+ * also st.rip, which such code leaves as a place. */
 void t1_sync_in(struct vcpu *v);
 void t1_sync_out(struct vcpu *v);
 /* Can translated code run in the current mode, and under which BLOCK_* flags? */

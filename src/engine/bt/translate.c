@@ -126,7 +126,7 @@ uint32_t tr_insn_kills(const struct tr *t, const struct insn *in)
 /* The instruction at an offset in the block's page. */
 static int decode_at(const struct tr *t, unsigned off, struct insn *in)
 {
-	return decode_cached(t->v->cache->decoder, t->page + off, PAGE_SIZE - off, t->mode, in);
+	return decode_cached(t->v->cache->decoder, t->page + off, PAGE_SIZE - off, t->mode, t->real, in);
 }
 
 /* Which flags the code at va (same page) may read before writing them. Its bytes become a dependency. */
@@ -141,7 +141,8 @@ static uint32_t live_at(struct tr *t, uint64_t va)
 	for (int k = 0; k < 6; k++) {
 		unsigned off = va & 0xfff, last;
 
-		if (((va ^ t->b->va) & PAGE_MASK) || decode_at(t, off, &in) != DECODE_OK)
+		if (((va ^ t->b->va) & PAGE_MASK) || decode_at(t, off, &in) != DECODE_OK ||
+		    !tr_goes_on(t, va, in.len))
 			break;
 		last = off + in.len - 1;
 		for (unsigned g = off / GRANULE; g <= last / GRANULE && g < 64; g++)
@@ -192,12 +193,12 @@ static bool special_in_c(const struct insn *in)
 static bool decode_across(struct tr *t, uint64_t va, struct insn *in)
 {
 	unsigned n = PAGE_SIZE - (va & 0xfff), last;
-	uint64_t next = tr_pc_mask(t, va + n), pa;
+	uint64_t next = t->seg ? (uint32_t)va + (uint64_t)n : tr_pc_mask(t, va + n), pa;
 	uint8_t buf[16] = { 0 };
 	void *host;
 	bool dummy;
 
-	if ((t->mode == 8 && !canonical(next)) ||
+	if ((t->mode == 8 && !canonical(next)) || (t->seg && next > 0xffffffff) ||
 	    mmu_host(t->v, next, ACC_X | mmu_acc(t->v), &host, &pa, &dummy)) {
 		t->v->exc.present = false;
 		return false;
@@ -210,7 +211,7 @@ static bool decode_across(struct tr *t, uint64_t va, struct insn *in)
 	}
 	memcpy(buf, t->page + (va & 0xfff), n);
 	memcpy(buf + n, host, 15 - n);
-	if (decode_cached(t->v->cache->decoder, buf, 15, t->mode, in) != DECODE_OK)
+	if (decode_cached(t->v->cache->decoder, buf, 15, t->mode, t->real, in) != DECODE_OK)
 		return false;
 	t->b->page2 = host;
 	last = in->len - n - 1;
@@ -238,7 +239,7 @@ static void collect(struct tr *t)
 		r = decode_at(t, off, in);
 		if (r == DECODE_MORE && decode_across(t, va, in))
 			r = DECODE_OK;
-		if (r != DECODE_OK)
+		if (r != DECODE_OK || !tr_goes_on(t, va, in->len))
 			break;
 		last = off + in->len - 1;
 		for (unsigned g = off / GRANULE; g <= last / GRANULE && g < 64; g++)
@@ -253,7 +254,7 @@ static void collect(struct tr *t)
 	/* After the last instruction: where does it go? */
 	live = FLAGS_ARITH;
 	if (t->in[t->n - 1].mnemonic == ZYDIS_MNEMONIC_JMP && t->in[t->n - 1].imm_relative)
-		live = live_at(t, va + (uint64_t)t->in[t->n - 1].imm[0]);
+		live = live_at(t, tr_target(t, &t->in[t->n - 1], va));
 	t->live[t->n] = live;
 	for (unsigned i = t->n; i-- > 0;) {
 		struct insn *in = &t->in[i];
@@ -264,7 +265,7 @@ static void collect(struct tr *t)
 			t->live[i + 1] = FLAGS_ARITH;
 		live = t->live[i + 1];
 		if (in->cls == INSN_SPECIAL && in->imm_relative && !ends_block(in))
-			live |= live_at(t, va + in->len + (uint64_t)in->imm[0]);
+			live |= live_at(t, tr_target(t, in, va + in->len));
 		live &= ~tr_insn_kills(t, in);
 		live |= insn_reads(in);
 		if (t->v->lockstep)
@@ -346,7 +347,7 @@ static void emit_cold(struct tr *t)
 			t->exits[x->exit].cold = here;
 			if (x->save_flags)
 				tr_save_flags(t, true);
-			if ((t->flags & BLOCK_USER) && !t->exits[x->exit].same_page) {
+			if (t->pic && !t->exits[x->exit].same_page) {
 				/* Never linked: the pages need not stay neighbours. */
 				tr_emit_pc(t, T0, x->rip);
 				if (t->mode == 8)
@@ -358,6 +359,7 @@ static void emit_cold(struct tr *t)
 			t->exits[x->exit].way = e->p - 4;
 			break;
 		case COLD_INTERP:
+			emit_redo(t, x);
 			if (x->save_flags)
 				tr_save_flags(t, true);
 			tr_emit_pc(t, T0, x->rip);
@@ -385,9 +387,10 @@ static bool translate_insn(struct tr *t, const struct insn *in)
 	if (in->cls == INSN_NOP)
 		return true;
 	if (!tr_in_reach(t, in) ||
-	    (in->has_mem && (in->addrsize == 2 || (t->mode == 4 && in->seg == SEG_CS && in->mem_write) ||
-			     (in->seg == SEG_FS && (t->flags & BLOCK_NO_FS)) ||
-			     (in->seg == SEG_GS && (t->flags & BLOCK_NO_GS)))))
+	    (in->has_mem && !t->seg &&
+	     (in->addrsize == 2 || (t->mode == 4 && in->seg == SEG_CS && in->mem_write) ||
+	      (in->seg == SEG_FS && (t->flags & BLOCK_NO_FS)) ||
+	      (in->seg == SEG_GS && (t->flags & BLOCK_NO_GS)))))
 		ok = false;
 	else if (tr_is_bit_string(in))
 		ok = tr_bit_string(t, in);
@@ -432,7 +435,7 @@ static bool emit_hot(struct tr *t)
 	if (!t->i)
 		return false;
 	b->guest_len = (uint16_t)(t->va - b->va);
-	if (!t->ended && t->in[t->i - 1].mnemonic == ZYDIS_MNEMONIC_STI)
+	if (!t->ended && (t->in[t->i - 1].mnemonic == ZYDIS_MNEMONIC_STI || t->shadow == t->i))
 		tr_exit_sti(t);
 	else if (!t->ended)
 		tr_exit_to(t, t->va);
@@ -543,7 +546,17 @@ struct block *translate(struct vcpu *v, uint64_t va, uint64_t pa, const uint8_t 
 	t->v = v;
 	t->flags = flags;
 	t->mode = (flags & BLOCK_32) ? 4 : 8;
-	t->pic = flags & BLOCK_USER;
+	t->stack = t->mode;
+	t->pic = block_is_pic(flags);
+	if (flags & BLOCK_SEG) {
+		t->seg = true;
+		t->real = va >> 32 & PC_REAL;
+		t->mode = va >> 32 & PC_CODE32 ? 4 : 2;
+		t->stack = va >> 32 & PC_STACK32 ? 4 : 2;
+		t->cs_base = pc_base(va);
+		if (t->real) /* AVX is #UD there (SDM 2A 2.4) */
+			t->flags &= ~(uint32_t)(BLOCK_AVX | BLOCK_AVX512);
+	}
 	t->page = p - (va & 0xfff);
 	t->va = va;
 	/* In this order: making room may forget all pages that are watched. */

@@ -241,242 +241,6 @@ static void tr_lea(struct tr *t, const struct insn *in)
 	}
 }
 
-static struct ea stack_ea(const struct tr *t, unsigned base, int32_t disp)
-{
-	return (struct ea){ .base = base,
-			    .index = EMIT_NO_REG,
-			    .scale = 1,
-			    .disp = disp,
-			    .seg = SEG_DS,
-			    .addrsize = t->mode };
-}
-
-static void emit_mem_op(struct tr *t, unsigned size, uint8_t op, unsigned reg, const struct host_mem *m)
-{
-	emit_rex(&t->e, size == 8, reg, m->index, m->base, false);
-	emit1(&t->e, op);
-	emit_mem(&t->e, reg, m->base, m->index, m->scale, m->disp);
-}
-
-enum push_what { PUSH_REG, PUSH_IMM, PUSH_PC, PUSH_SCRATCH };
-
-/* Pushes guest register `val`, the immediate, the code address, or scratch[1]. */
-static void push_host(struct tr *t, enum push_what what, int64_t val)
-{
-	struct emit *e = &t->e;
-	unsigned size = t->mode, free_reg;
-	struct ea a = stack_ea(t, RSP, -(int32_t)size);
-	struct host_mem m;
-
-	free_reg = tr_check(t, &a, size, MISS_WRITE, t->live[t->i], &m);
-	if ((what == PUSH_IMM || (what == PUSH_PC && !t->pic)) && tr_fits32(size == 4 ? (int32_t)val : val)) {
-		emit_rex(e, size == 8, 0, m.index, m.base, false);
-		emit1(e, 0xc7);
-		emit_mem(e, 0, m.base, m.index, m.scale, m.disp);
-		emit4(e, (uint32_t)val);
-	} else {
-		if (what == PUSH_REG && tr_host_reg((unsigned)val) != EMIT_NO_REG)
-			free_reg = tr_host_reg((unsigned)val);
-		else if (what == PUSH_REG)
-			emit_load(e, free_reg, VCPU, OFF_GPR(val));
-		else if (what == PUSH_SCRATCH)
-			emit_load(e, free_reg, VCPU, OFF(scratch[1]));
-		else if (what == PUSH_PC)
-			tr_emit_pc(t, free_reg, (uint64_t)val);
-		else
-			emit_mov_imm(e, free_reg, (uint64_t)val);
-		emit_mem_op(t, size, OP_MOV_STORE, free_reg, &m);
-	}
-	emit_lea(e, size, GSP, GSP, EMIT_NO_REG, 1, -(int32_t)size);
-}
-
-static bool tr_push(struct tr *t, const struct insn *in)
-{
-	struct emit *e = &t->e;
-
-	if (in->opsize != t->mode)
-		return false;
-	if (in->ops[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE) {
-		push_host(t, PUSH_IMM, in->imm[0]);
-		return true;
-	}
-	if (in->has_mem) {
-		struct ea a = tr_insn_operand(t, in);
-		struct host_mem m;
-		unsigned r;
-
-		r = tr_check(t, &a, t->mode, 0, t->live[t->i], &m);
-		emit_mem_op(t, t->mode, OP_MOV_LOAD, r, &m);
-		emit_store(e, r, VCPU, OFF(scratch[1]));
-		push_host(t, PUSH_SCRATCH, 0);
-		return true;
-	}
-	if (in->ops[0].cls == ZYDIS_REGCLASS_SEGMENT)
-		return false;
-	push_host(t, PUSH_REG, in->ops[0].reg);
-	return true;
-}
-
-static bool tr_pop(struct tr *t, const struct insn *in)
-{
-	struct emit *e = &t->e;
-	struct ea a = stack_ea(t, RSP, 0);
-	struct host_mem m;
-	unsigned r, dst;
-
-	if (in->opsize != t->mode || in->ops[0].type != ZYDIS_OPERAND_TYPE_REGISTER ||
-	    in->ops[0].cls == ZYDIS_REGCLASS_SEGMENT)
-		return false;
-	dst = tr_host_reg(in->ops[0].reg);
-	r = tr_check(t, &a, t->mode, 0, t->live[t->i], &m);
-	if (dst == EMIT_NO_REG) {
-		emit_mem_op(t, t->mode, OP_MOV_LOAD, r, &m);
-		emit_store(e, r, VCPU, OFF_GPR(in->ops[0].reg));
-	} else {
-		emit_mem_op(t, t->mode, OP_MOV_LOAD, dst, &m);
-	}
-	if (dst != GSP)
-		emit_lea(e, t->mode, GSP, GSP, EMIT_NO_REG, 1, (int32_t)t->mode);
-	return true;
-}
-
-static bool tr_leave(struct tr *t, const struct insn *in)
-{
-	struct ea a = stack_ea(t, RBP, 0);
-	struct host_mem m;
-	unsigned r;
-
-	if (in->opsize != t->mode)
-		return false;
-	r = tr_check(t, &a, t->mode, 0, t->live[t->i], &m);
-	emit_mem_op(t, t->mode, OP_MOV_LOAD, r, &m);
-	emit_lea(&t->e, t->mode, GSP, RBP, EMIT_NO_REG, 1, (int32_t)t->mode);
-	emit_op_reg(&t->e, t->mode, OP_MOV_STORE, r, RBP);
-	return true;
-}
-
-/* The target of an indirect JMP or CALL into T0 (after scratch[2] for CALL's push). */
-static bool load_target(struct tr *t, const struct insn *in)
-{
-	unsigned r;
-
-	if (in->opsize != t->mode && t->mode == 4)
-		return false;
-	if (in->has_mem) {
-		struct ea a = tr_insn_operand(t, in);
-		struct host_mem m;
-
-		tr_check(t, &a, t->mode, 0, FLAGS_ARITH, &m);
-		emit_mem_op(t, t->mode, OP_MOV_LOAD, T0, &m);
-		return true;
-	}
-	r = tr_host_reg(in->ops[0].reg);
-	if (r == EMIT_NO_REG)
-		emit_load(&t->e, T0, VCPU, OFF_GPR(in->ops[0].reg));
-	else
-		emit_op_reg(&t->e, t->mode, OP_MOV_STORE, r, T0);
-	return true;
-}
-
-static bool tr_jump(struct tr *t, const struct insn *in)
-{
-	if (in->far)
-		return false;
-	if (in->imm_relative) {
-		if (in->opsize == 2)
-			return false;
-		tr_exit_to(t, tr_pc_mask(t, t->va + in->len + (uint64_t)in->imm[0]));
-		return true;
-	}
-	if (!load_target(t, in))
-		return false;
-	tr_exit_indirect(t, 0);
-	return true;
-}
-
-static bool tr_call(struct tr *t, const struct insn *in)
-{
-	uint64_t next = tr_pc_mask(t, t->va + in->len);
-
-	if (in->far || (in->imm_relative && in->opsize == 2))
-		return false;
-	if (in->imm_relative) {
-		push_host(t, PUSH_PC, (int64_t)next);
-		tr_exit_to(t, tr_pc_mask(t, next + (uint64_t)in->imm[0]));
-		return true;
-	}
-	if (!load_target(t, in))
-		return false;
-	emit_store(&t->e, T0, VCPU, OFF(scratch[2]));
-	push_host(t, PUSH_PC, (int64_t)next);
-	emit_load(&t->e, T0, VCPU, OFF(scratch[2]));
-	tr_exit_indirect(t, -(int32_t)t->mode);
-	return true;
-}
-
-static bool tr_ret(struct tr *t, const struct insn *in)
-{
-	struct ea a = stack_ea(t, RSP, 0);
-	struct host_mem m;
-	unsigned release =
-	    in->nops && in->ops[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE ? (uint16_t)in->imm[0] : 0;
-
-	if (in->far || (in->opsize == 2))
-		return false;
-	tr_check(t, &a, t->mode, 0, FLAGS_ARITH, &m);
-	emit_mem_op(t, t->mode, OP_MOV_LOAD, T0, &m);
-	emit_lea(&t->e, t->mode, GSP, GSP, EMIT_NO_REG, 1, (int32_t)(t->mode + release));
-	tr_exit_indirect(t, (int32_t)(t->mode + release));
-	return true;
-}
-
-static bool tr_jcc(struct tr *t, const struct insn *in)
-{
-	struct emit *e = &t->e;
-	uint64_t target = tr_pc_mask(t, t->va + in->len + (uint64_t)in->imm[0]);
-	bool loop = in->mnemonic == ZYDIS_MNEMONIC_LOOP;
-
-	if (!in->imm_relative || (t->mode == 4 && in->opsize == 2))
-		return false;
-	switch (in->mnemonic) {
-	case ZYDIS_MNEMONIC_LOOPE:
-	case ZYDIS_MNEMONIC_LOOPNE:
-	case ZYDIS_MNEMONIC_JCXZ:
-		return false;
-	case ZYDIS_MNEMONIC_LOOP:
-	case ZYDIS_MNEMONIC_JECXZ:
-	case ZYDIS_MNEMONIC_JRCXZ: {
-		uint8_t *skip;
-
-		if (in->addrsize == 2)
-			return false;
-		tr_flags_for_exit(t);
-		if (loop)
-			emit_lea(e, in->addrsize, RCX, RCX, EMIT_NO_REG, 1, -1);
-		if (in->addrsize == 4)
-			emit1(e, 0x67);
-		emit1(e, 0xe3); /* j(r/e)cxz */
-		emit1(e, loop ? 5 : 2);
-		if (!loop) { /* jump over the exit unless zero */
-			emit1(e, 0xeb);
-			emit1(e, 5);
-		}
-		skip = e->p;
-		(void)skip;
-		emit1(e, 0xe9);
-		tr_exit_jump(t, target);
-		return true;
-	}
-	default:
-		break;
-	}
-	tr_want_flags(t, false);
-	emit1(e, 0x0f);
-	emit1(e, (uint8_t)(0x80 | in->cond));
-	tr_exit_jump(t, target);
-	return true;
-}
-
 static void store_byte(struct tr *t, int32_t off, uint8_t val)
 {
 	emit_store_imm8(&t->e, VCPU, off, val);
@@ -503,30 +267,6 @@ static bool tr_rdtsc(struct tr *t, bool p)
 	if (p)
 		emit_op_mem(e, 4, OP_MOV_LOAD, RCX, VCPU, OFF(st.tsc_aux));
 	return true;
-}
-
-static void tr_pushf(struct tr *t)
-{
-	struct emit *e = &t->e;
-	static const struct {
-		int32_t off;
-		uint8_t shift;
-	} bits[] = { { OFF(iflag), 9 }, { OFF(dflag), 10 }, { OFF(acflag), 18 }, { OFF(t1_flags), 11 } };
-
-	tr_flags_to_mem(t, false);
-	t->where &= ~(unsigned)IN_HOST;
-	emit_bytes(e, "\x44\x0f\xb6", 3); /* movzx r13d, byte [AH image] */
-	emit_mem(e, T0, VCPU, EMIT_NO_REG, 1, OFF(t1_flags) + 1);
-	emit_op_mem(e, 8, 0x0b, T0, VCPU, OFF(sysflags)); /* or */
-	for (unsigned k = 0; k < ARRAY_SIZE(bits); k++) {
-		emit_bytes(e, "\x44\x0f\xb6", 3); /* movzx r14d, byte */
-		emit_mem(e, T1, VCPU, EMIT_NO_REG, 1, bits[k].off);
-		emit_bytes(e, "\x41\xc1\xe6", 3); /* shl r14d, imm8 */
-		emit1(e, bits[k].shift);
-		emit_bytes(e, "\x4d\x09\xf5", 3); /* or r13, r14 */
-	}
-	emit_store(e, T0, VCPU, OFF(scratch[1]));
-	push_host(t, PUSH_SCRATCH, 0);
 }
 
 /*
@@ -594,7 +334,7 @@ static bool tr_mov_from_seg(struct tr *t, const struct insn *in)
 	unsigned r = in->ops[0].reg, h;
 	struct host_mem m;
 
-	if (in->ops[1].cls != ZYDIS_REGCLASS_SEGMENT || (in->opsize == 2 && !in->has_mem))
+	if (in->ops[1].cls != ZYDIS_REGCLASS_SEGMENT || (in->opsize == 2 && !in->has_mem && !t->seg))
 		return false;
 	if (in->has_mem) {
 		struct ea a = tr_insn_operand(t, in);
@@ -602,15 +342,16 @@ static bool tr_mov_from_seg(struct tr *t, const struct insn *in)
 		h = tr_check(t, &a, 2, MISS_WRITE, t->live[t->i], &m);
 	} else {
 		h = tr_host_reg(r) == EMIT_NO_REG ? T0 : tr_host_reg(r);
+		if (in->opsize == 2) { /* the upper half stays */
+			tr_load_selector(t, T0, in->ops[1].reg);
+			emit1(&t->e, 0x66);
+			emit_op_reg(&t->e, 4, OP_MOV_STORE, T0, h);
+			return true;
+		}
 	}
-	emit_rex(&t->e, 0, h, EMIT_NO_REG, VCPU, false);
-	emit_bytes(&t->e, "\x0f\xb7", 2); /* movzx */
-	emit_mem(&t->e, h, VCPU, EMIT_NO_REG, 1,
-		 (int32_t)(offsetof(struct vcpu, st.seg) + in->ops[1].reg * sizeof(struct x86_seg) +
-			   offsetof(struct x86_seg, sel)));
+	tr_load_selector(t, h, in->ops[1].reg);
 	if (in->has_mem) {
-		emit1(&t->e, 0x66);
-		emit_mem_op(t, 4, OP_MOV_STORE, h, &m);
+		tr_mem_op(t, 2, OP_MOV_STORE, h, &m);
 	} else if (h == T0)
 		emit_store(&t->e, T0, VCPU, OFF_GPR(r));
 	return true;
@@ -721,14 +462,16 @@ bool tr_special(struct tr *t, const struct insn *in)
 		return tr_rdtsc(t, false);
 	case ZYDIS_MNEMONIC_RDTSCP:
 		return tr_rdtsc(t, true);
+	case ZYDIS_MNEMONIC_PUSHF:
 	case ZYDIS_MNEMONIC_PUSHFQ:
 	case ZYDIS_MNEMONIC_PUSHFD:
-		if (in->opsize != t->mode)
+		/* In virtual-8086 mode IOPL decides. */
+		if (t->seg ? t->real && (t->flags & BLOCK_USER) : in->opsize != t->mode)
 			return false;
-		tr_pushf(t);
+		tr_pushf(t, in->opsize);
 		return true;
 	case ZYDIS_MNEMONIC_MOV:
-		if (tr_mov_from_seg(t, in))
+		if (tr_mov_from_seg(t, in) || tr_mov_to_seg(t, in))
 			return true;
 		break;
 	case ZYDIS_MNEMONIC_RDFSBASE:
@@ -740,7 +483,7 @@ bool tr_special(struct tr *t, const struct insn *in)
 	case ZYDIS_MNEMONIC_WRGSBASE:
 		return tr_write_base(t, in, SEG_GS);
 	default:
-		if (tr_string(t, in))
+		if (tr_string(t, in) || tr_seg_string(t, in))
 			return true;
 		break;
 	}

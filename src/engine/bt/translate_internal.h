@@ -62,7 +62,11 @@ struct tr {
 	struct block *b;
 	const uint8_t *page; /* host address of the page */
 	uint64_t va;         /* of the current instruction */
-	unsigned mode;       /* 8 or 4 */
+	unsigned mode;       /* size of code: 8, 4 or 2 */
+	unsigned stack;      /* width of the stack pointer */
+	bool seg, real;      /* segmented code (translate_seg.c); of real or virtual-8086 mode */
+	uint32_t cs_base;    /* seg */
+	unsigned shadow;     /* nonzero: the instruction before this one holds interrupts off */
 	bool pic;            /* position-independent: see the essay */
 	unsigned where;      /* enum where bits: where valid flags are */
 	struct redo redo;    /* where & CAN_REDO: how to make them */
@@ -99,7 +103,7 @@ struct ea {
 	unsigned base, index; /* guest registers or EMIT_NO_REG */
 	unsigned scale;
 	int64_t disp;
-	unsigned seg; /* SEG_FS, SEG_GS, or SEG_DS for none */
+	unsigned seg; /* SEG_FS, SEG_GS, or SEG_DS for none; in segmented code the segment */
 	unsigned addrsize;
 	bool absolute; /* disp is the whole linear offset */
 	bool pcrel;    /* and it is relative to RIP */
@@ -147,6 +151,9 @@ void tr_exit_special(struct tr *t, const struct insn *in);
 uint8_t *tr_to_special(struct tr *t, const struct insn *in);
 void tr_special_here(struct tr *t, unsigned k);
 void tr_exit_interp(struct tr *t);
+/* The rel32 of a jump (opcode already emitted) to where the interpreter does the current instruction, of
+ * which nothing has happened yet. The flags are spared already. */
+void tr_interp_jump(struct tr *t);
 void tr_exit_sti(struct tr *t);
 /* Host register that holds guest register r, or EMIT_NO_REG for R13..R15. */
 unsigned tr_host_reg(unsigned r);
@@ -191,6 +198,43 @@ bool tr_can_copy(const struct tr *t, const struct insn *in);
 bool tr_bit_string(struct tr *t, const struct insn *in);
 void tr_copy_insn(struct tr *t, const struct insn *in);
 bool tr_special(struct tr *t, const struct insn *in);
+
+/* ---- the stack, near branches (translate_ctl.c) ---- */
+/* An instruction with a one-byte opcode on size 2, 4 or 8 (1: as opcodes for bytes have it). */
+void tr_mem_op(struct tr *t, unsigned size, uint8_t op, unsigned reg, const struct host_mem *m);
+bool tr_push(struct tr *t, const struct insn *in);
+bool tr_pop(struct tr *t, const struct insn *in);
+bool tr_leave(struct tr *t, const struct insn *in);
+void tr_pushf(struct tr *t, unsigned size);
+bool tr_jump(struct tr *t, const struct insn *in);
+bool tr_call(struct tr *t, const struct insn *in);
+bool tr_ret(struct tr *t, const struct insn *in);
+bool tr_jcc(struct tr *t, const struct insn *in);
+
+/* ---- segmented code (translate_seg.c) ---- */
+/* The instruction pointer at a place. */
+uint64_t tr_ip(const struct tr *t, uint64_t pc);
+/* Where a branch leads whose displacement counts from `next`. */
+uint64_t tr_target(const struct tr *t, const struct insn *in, uint64_t next);
+/* Is the place one that translated code may go to? */
+bool tr_ip_valid(const struct tr *t, uint64_t pc);
+/* Can an instruction of this length there be part of a block, and the next place be gone to? */
+bool tr_goes_on(const struct tr *t, uint64_t pc, unsigned len);
+/* An instruction pointer of `size` bytes in T0 may lie outside of what branches reach: the interpreter's. The
+ * flags are spared already. */
+void tr_check_ip(struct tr *t, unsigned size);
+/* T0 from instruction pointer to place. T1 is destroyed, flags survive. */
+void tr_seg_place(struct tr *t);
+/* A 16-bit register to a whole one. Flags survive. */
+void tr_zero_extend16(struct tr *t, unsigned dst, unsigned src);
+/* The linear address of an operand into T0, its segment's limit checked. T1 and flags are destroyed. */
+void tr_seg_address(struct tr *t, const struct ea *a, unsigned size, bool write);
+void tr_load_selector(struct tr *t, unsigned reg, unsigned seg);
+/* Can a segment register be loaded here? Loads it from T0, once nothing can fail. Flags survive. */
+bool tr_loads_selector(const struct tr *t, unsigned seg);
+void tr_set_selector(struct tr *t, unsigned seg);
+bool tr_mov_to_seg(struct tr *t, const struct insn *in);
+bool tr_seg_string(struct tr *t, const struct insn *in);
 
 /* ---- strings (translate_str.c) ---- */
 bool tr_string(struct tr *t, const struct insn *in);

@@ -80,6 +80,8 @@ void tr_exit_to(struct tr *t, uint64_t va)
 void tr_exit_indirect(struct tr *t, int32_t rsp)
 {
 	tr_flags_to_mem(t, true);
+	if (t->seg)
+		tr_seg_place(t);
 	if (t->mode == 8) {
 		emit_store_imm(&t->e, 4, VCPU, OFF(origin), 0); /* filled in when the record has its place */
 		t->origin_patch = t->e.p - 4;
@@ -92,7 +94,7 @@ void tr_exit_indirect(struct tr *t, int32_t rsp)
 
 uint64_t tr_pc_mask(const struct tr *t, uint64_t pc)
 {
-	return t->mode == 8 ? pc : (uint32_t)pc;
+	return t->mode == 8 || t->seg ? pc : (uint32_t)pc;
 }
 
 /* The record of the current instruction, for t1_special. */
@@ -103,8 +105,8 @@ static unsigned add_special(struct tr *t, const struct insn *in)
 	memset(sp, 0, sizeof *sp);
 	sp->in = *in;
 	sp->pic = t->pic;
-	sp->rip = t->pic ? t->va & 0xfff : t->va;
-	sp->next = t->pic ? sp->rip + in->len : tr_pc_mask(t, t->va + in->len);
+	sp->rip = t->pic ? t->va & 0xfff : tr_ip(t, t->va);
+	sp->next = t->pic ? sp->rip + in->len : tr_ip(t, tr_pc_mask(t, t->va + in->len));
 	sp->mask = t->mode == 8 ? ~0ull : 0xffffffffu;
 	return t->n_specials++;
 }
@@ -170,6 +172,14 @@ void tr_exit_interp(struct tr *t)
 	t->ended = true;
 }
 
+void tr_interp_jump(struct tr *t)
+{
+	struct cold *c = add_cold(t, COLD_INTERP);
+
+	c->patch = emit_rel32(t);
+	c->rip = t->va;
+}
+
 /* ---- registers ---- */
 
 /* Host register that holds guest register r, or EMIT_NO_REG for R13..R15. */
@@ -191,7 +201,7 @@ struct ea tr_insn_operand(const struct tr *t, const struct insn *in)
 
 	a.base = in->base == REG_NONE ? EMIT_NO_REG : in->base;
 	a.index = in->index == REG_NONE ? EMIT_NO_REG : in->index;
-	a.seg = in->seg >= SEG_FS ? in->seg : SEG_DS;
+	a.seg = in->seg >= SEG_FS || t->seg ? in->seg : SEG_DS;
 	if (in->base == REG_PC) {
 		a.base = EMIT_NO_REG;
 		a.pcrel = true;
@@ -201,7 +211,9 @@ struct ea tr_insn_operand(const struct tr *t, const struct insn *in)
 	}
 	if (a.base == EMIT_NO_REG && a.index == EMIT_NO_REG) {
 		a.absolute = true;
-		if (t->mode == 4 || in->addrsize == 4)
+		if (in->addrsize == 2)
+			a.disp = (uint16_t)a.disp;
+		else if (t->mode == 4 || in->addrsize == 4)
 			a.disp = (uint32_t)a.disp;
 	}
 	return a;
@@ -237,7 +249,13 @@ void tr_emit_ea(struct tr *t, const struct ea *a)
 				x = T1;
 			}
 		}
-		emit_lea(e, size, T0, b, x, a->scale, (int32_t)a->disp);
+		if (a->addrsize == 2 && x == EMIT_NO_REG && !a->disp) {
+			tr_zero_extend16(t, T0, b);
+		} else {
+			emit_lea(e, size, T0, b, x, a->scale, (int32_t)a->disp);
+			if (a->addrsize == 2)
+				tr_zero_extend16(t, T0, T0);
+		}
 	}
 	if (a->seg >= SEG_FS) {
 		if (t->mode == 8)
@@ -341,7 +359,10 @@ unsigned tr_check(struct tr *t, const struct ea *a, unsigned size, uint32_t how,
 	tr_spare_flags(t, live);
 	tr_fault_flags(t);
 	start = emit_here(e);
-	tr_emit_ea(t, a);
+	if (t->seg)
+		tr_seg_address(t, a, size, how & MISS_WRITE);
+	else
+		tr_emit_ea(t, a);
 	tr_check_address(t, start, size, how);
 	base = a->base == EMIT_NO_REG ? EMIT_NO_REG : tr_host_reg(a->base);
 	if (base != EMIT_NO_REG && a->index == EMIT_NO_REG && a->seg == SEG_DS && a->addrsize == 8 &&

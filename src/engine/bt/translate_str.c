@@ -44,7 +44,8 @@ static bool wanted(const struct tr *t, const struct insn *in, bool *movs)
 		return false;
 	}
 	/* MOVSD is also an SSE instruction. */
-	if (in->cls != INSN_SPECIAL || (!in->rep && !in->repne) || in->addrsize != t->mode || t->v->lockstep)
+	if (in->cls != INSN_SPECIAL || (!in->rep && !in->repne) || in->addrsize != t->mode || t->seg ||
+	    t->v->lockstep)
 		return false;
 	return !*movs || (in->seg < SEG_FS && (t->mode == 8 || in->seg != SEG_CS));
 }

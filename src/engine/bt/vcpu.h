@@ -51,8 +51,8 @@ struct itlb_entry {
 
 enum tlb_mode { TLB_U, TLB_K, TLB_KAC, TLB_MODES };
 
-/* One entry of the jump cache: guest linear PC to host code (flags-in-memory entry). An address may be at its
- * index i or, driven out from there by another, at i ^ 1. */
+/* One entry of the jump cache: place of guest code (cache.h) to host code (flags-in-memory entry). An address
+ * may be at its index i or, driven out from there by another, at i ^ 1. */
 #define JC_BITS 14
 #define JC_SIZE (1u << JC_BITS)
 struct jc_entry {
@@ -190,7 +190,8 @@ struct vcpu {
 	struct x86_state st;
 
 	/* --- warm --- */
-	struct asid *asid, *asids; /* current; the array of ASID_SLOTS */
+	uint64_t seg_end[2][SEG_COUNT]; /* [write] of segmented code's operands (translate_seg.c) */
+	struct asid *asid, *asids;      /* current; the array of ASID_SLOTS */
 	uint64_t asid_clock;
 	uint64_t pdpte[4];         /* PAE page-directory pointers, loaded with CR3 */
 	uint64_t large_filter[64]; /* hash set of 2 MiB regions with entries that came from large pages */
@@ -233,7 +234,7 @@ struct vcpu {
 		uint64_t cr0, cr4, efer, xcr0;
 		uint32_t flags[2];
 	} control;
-	uint32_t jc_flags[2];       /* mode flags of the blocks in the jump caches, by CPL 3 */
+	uint32_t jc_flags[4];       /* mode flags of the blocks in the jump caches, by block_class */
 	_Atomic uint32_t running;   /* inside vcpu_run: may execute guest code before its next safe point */
 	_Atomic uint32_t post_lock; /* spin flag for the two below */
 	uint8_t fp_image[X86_XSAVE_MAX] __attribute__((aligned(64))); /* of an XSAVE or XRSTOR on its way */
