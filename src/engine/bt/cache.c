@@ -193,7 +193,6 @@ void cache_add(struct vcpu *v, struct block *b, void *host_page)
 
 	b->hash_next = c->hash[h];
 	c->hash[h] = b;
-	c->order[c->n_order++] = b;
 	b->page_next = p->first;
 	p->first = b;
 	p->granules |= b->granules;
@@ -203,6 +202,9 @@ void cache_add(struct vcpu *v, struct block *b, void *host_page)
 		p->first2 = b;
 		p->granules |= b->granules2;
 	}
+	if (!b->n_insns)
+		return;
+	c->order[c->n_order++] = b;
 	v->stats.blocks++;
 	v->stats.guest_insns_translated += b->n_insns;
 	v->stats.code_bytes += b->code_size;
@@ -248,12 +250,35 @@ static void kill_block(struct vcpu *v, struct block *b)
 		cache_unlink_exit(c, b->in);
 	cache_unlink_all(c, b);
 	b->dead = true;
+	if (!b->n_insns)
+		return;
 	/* Jump-cache entries may still lead here: from now on they look up anew. */
 	entry = c->rw + (b->entry_jc - c->rx);
 	rel = (int32_t)(c->stub_find - (b->entry_jc + 5));
 	entry[0] = 0xe9;
 	memcpy(entry + 1, &rel, 4);
 	v->stats.invalidations++;
+}
+
+/* Translations that depend on these granules are dropped. */
+static void note_storm(struct vcpu *v, struct code_page *cp, uint64_t mask)
+{
+	struct bt_cache *c = v->cache;
+	uint64_t now = __builtin_ia32_rdtsc();
+
+	if (x86_long_mode(&v->st))
+		return;
+	if (!cp->storm && c->meta_used + 2 * sizeof *cp->storm <= c->meta_size)
+		cp->storm = cache_alloc(c, sizeof *cp->storm);
+	for (mask &= cp->granules; cp->storm && mask; mask &= mask - 1) {
+		unsigned g = (unsigned)__builtin_ctzll(mask);
+
+		if (now - cp->storm->last[g] > STORM_WINDOW)
+			cp->storm->drops[g] = 0;
+		cp->storm->last[g] = now;
+		if (cp->storm->drops[g] < STORM_DROPS)
+			cp->storm->drops[g]++;
+	}
 }
 
 static void invalidate_page(struct vcpu *v, const uint8_t *page, unsigned off, unsigned len)
@@ -265,6 +290,7 @@ static void invalidate_page(struct vcpu *v, const uint8_t *page, unsigned off, u
 
 	if (!cp || !(cp->granules & mask))
 		return;
+	note_storm(v, cp, mask);
 	for (p = &cp->first; *p;) {
 		struct block *b = *p;
 

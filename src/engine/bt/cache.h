@@ -129,6 +129,8 @@ struct origin {
 	int32_t rsp;        /* to be added to RSP to undo the instruction */
 };
 
+/* Without instructions: the first is the interpreter's, which is worth remembering, since to find out means to
+ * decode what comes behind, too. */
 struct block {
 	/* What finding it looks at, in one cache line. */
 	uint64_t pa, va;
@@ -151,12 +153,27 @@ struct block {
 	struct block *page_next, *page2_next;
 };
 
+/*
+ * Old programs change their own code, or keep what they write all the time beside it, and a translation costs
+ * as much as to interpret it some hundred times.  A granule of which translations were dropped STORM_DROPS times,
+ * each within STORM_WINDOW of the last, is left to the interpreter, and after STORM_PAUSE tried anew.  Outside
+ * IA-32e mode only: systems of today change code in many places, but not in one again and again.
+ */
+#define STORM_DROPS  8u
+#define STORM_WINDOW (1ull << 26) /* TSC ticks: some 30 ms */
+#define STORM_PAUSE  (1ull << 30)
+struct storm {
+	uint64_t last[PAGE_SIZE / GRANULE]; /* TSC */
+	uint8_t drops[PAGE_SIZE / GRANULE];
+};
+
 /* What is known of a page of guest code: [PAGE_HASH of its host address]. */
 struct code_page {
 	const uint8_t *host;
 	struct block *first;  /* that begin here */
 	struct block *first2; /* that end here, having begun in another page */
 	uint64_t granules;
+	struct storm *storm; /* NULL: none seen */
 	struct code_page *next;
 };
 struct tr;
@@ -186,6 +203,8 @@ struct bt_cache {
 
 /* Where the record of a page is linked in (NULL there: none). */
 struct code_page **cache_page_slot(struct bt_cache *c, const uint8_t *host_page);
+/* Is the code at this place in host memory better interpreted? */
+bool cache_stormy(struct vcpu *v, const uint8_t *host);
 /* The granules that [off, off+len) of a page touches; len > 0, all in the page. */
 uint64_t cache_granules(unsigned off, unsigned len);
 /*
@@ -205,7 +224,7 @@ void *cache_alloc(struct bt_cache *c, size_t n);
 /* Makes all vCPUs' writes to a RAM page known to this cache. Before the page is read for translation. True:
  * it has waited for other vCPUs and served their requests, and the cache may be another (even flushed). */
 bool cache_watch(struct vcpu *v, const uint8_t *host_page);
-/* Enters a finished block; host_page is the RAM page that its code comes from. */
+/* Enters a finished block, or one without instructions; host_page is the RAM page that its code comes from. */
 void cache_add(struct vcpu *v, struct block *b, void *host_page);
 #define CACHE_HASH_BITS 18
 #define CACHE_HASH_SIZE (1u << CACHE_HASH_BITS)

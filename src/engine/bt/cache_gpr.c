@@ -59,6 +59,15 @@ uint64_t cache_granules(unsigned off, unsigned len)
 	return (last == 63 ? ~0ull : (1ull << (last + 1)) - 1) & ~((1ull << first) - 1);
 }
 
+bool cache_stormy(struct vcpu *v, const uint8_t *host)
+{
+	unsigned off = (uint64_t)host & 0xfff, g = off / GRANULE;
+	const struct code_page *p = *cache_page_slot(v->cache, host - off);
+
+	return p && p->storm && p->storm->drops[g] >= STORM_DROPS &&
+	       __builtin_ia32_rdtsc() - p->storm->last[g] < STORM_PAUSE;
+}
+
 bool cache_may_write(struct vcpu *v, const uint8_t *host, unsigned len)
 {
 	unsigned off = (uint64_t)host & 0xfff;
@@ -188,7 +197,7 @@ void *t1_find(struct vcpu *v, uint64_t va, struct block_exit *e)
 	if (!host)
 		return NULL;
 	b = cache_find(v, mem_ptr_to_gpa(v->mem, host).v, va, flags);
-	if (!b)
+	if (!b || !b->n_insns)
 		return NULL;
 	cache_follow(v, e, b, va);
 	return b->entry_jc;

@@ -42,7 +42,8 @@ static int cr0_write(struct vcpu *v, uint64_t val)
 		s->efer |= EFER_LMA;
 	else
 		s->efer &= ~(uint64_t)EFER_LMA;
-	if ((old ^ val) & (CR0_PE | CR0_PG | CR0_WP))
+	/* Without paging PE and WP change no translation, and BIOS calls change PE all the time. */
+	if (((old ^ val) & CR0_PG) || (((old ^ val) & (CR0_PE | CR0_WP)) && (val & CR0_PG)))
 		mmu_flush_all(v);
 	if ((old ^ val) & CR0_PE) {
 		/* Entering or leaving protected mode: CPL is 0 until CS is loaded. */

@@ -84,13 +84,13 @@ static struct block *find_block(struct vcpu *v, uint32_t flags)
 		return NULL;
 	pa = mem_ptr_to_gpa(v->mem, host).v;
 	b = cache_find(v, pa, va, flags);
-	if (!b) {
+	if (!b && !cache_stormy(v, host)) {
 		int64_t start = ticks();
 
 		b = translate(v, va, pa, host, flags);
 		v->stats.translate_ns += ticks() - start;
 	}
-	return b;
+	return b && b->n_insns ? b : NULL;
 }
 
 /* Must the run loop look at events? */
@@ -109,7 +109,22 @@ static bool interpret(struct vcpu *v)
 	return must_look(v);
 }
 
-/* Likewise as long as code in the current mode cannot be translated. */
+/* Is the code at RIP better left to the interpreter? */
+static bool stormy(struct vcpu *v, uint32_t flags)
+{
+	uint64_t pa;
+	void *host;
+	bool dummy;
+
+	if (x86_long_mode(&v->st) ||
+	    mmu_host(v, pc_linear(flags, pc_of(v, flags)), ACC_X | mmu_acc(v), &host, &pa, &dummy)) {
+		v->exc.present = false;
+		return false;
+	}
+	return host && cache_stormy(v, host);
+}
+
+/* Likewise as long as code in the current mode, or at the current place, is not to be translated. */
 static bool interpret_mode(struct vcpu *v)
 {
 	int64_t start = ticks();
@@ -121,7 +136,7 @@ static bool interpret_mode(struct vcpu *v)
 			v->st.rflags &= ~(uint64_t)FLAG_RF;
 		interp_step(v);
 		events = must_look(v) || atomic_load_explicit(&v->kick, memory_order_relaxed);
-	} while (!events && !t1_mode_flags(v, &flags));
+	} while (!events && (!t1_mode_flags(v, &flags) || stormy(v, flags)));
 	v->stats.interp_ns += ticks() - start;
 	return events;
 }
@@ -196,7 +211,7 @@ void t1_run(struct vcpu *v)
 		}
 		if (!b) {
 			link = NULL;
-			if (interpret(v))
+			if (interpret_mode(v))
 				return;
 			continue;
 		}

@@ -129,6 +129,14 @@ static int decode_at(const struct tr *t, unsigned off, struct insn *in)
 	return decode_cached(t->v->cache->decoder, t->page + off, PAGE_SIZE - off, t->mode, t->real, in);
 }
 
+/* Does an instruction at this offset in the page lie where code changes too often? */
+static bool stormy(const struct tr *t, unsigned off, unsigned len)
+{
+	unsigned last = off + len - 1;
+
+	return cache_stormy(t->v, t->page + off) || (last < PAGE_SIZE && cache_stormy(t->v, t->page + last));
+}
+
 /* Which flags the code at va (same page) may read before writing them. Its bytes become a dependency. */
 static uint32_t live_at(struct tr *t, uint64_t va)
 {
@@ -142,7 +150,7 @@ static uint32_t live_at(struct tr *t, uint64_t va)
 		unsigned off = va & 0xfff, last;
 
 		if (((va ^ t->b->va) & PAGE_MASK) || decode_at(t, off, &in) != DECODE_OK ||
-		    !tr_goes_on(t, va, in.len))
+		    !tr_goes_on(t, va, in.len) || stormy(t, off, in.len))
 			break;
 		last = off + in.len - 1;
 		for (unsigned g = off / GRANULE; g <= last / GRANULE && g < 64; g++)
@@ -205,6 +213,8 @@ static bool decode_across(struct tr *t, uint64_t va, struct insn *in)
 	}
 	if (!host)
 		return false;
+	if (cache_stormy(t->v, host))
+		return false;
 	if (cache_watch(t->v, host)) {
 		t->waited = true;
 		return false;
@@ -239,7 +249,7 @@ static void collect(struct tr *t)
 		r = decode_at(t, off, in);
 		if (r == DECODE_MORE && decode_across(t, va, in))
 			r = DECODE_OK;
-		if (r != DECODE_OK || !tr_goes_on(t, va, in->len))
+		if (r != DECODE_OK || !tr_goes_on(t, va, in->len) || stormy(t, off, in->len))
 			break;
 		last = off + in->len - 1;
 		for (unsigned g = off / GRANULE; g <= last / GRANULE && g < 64; g++)
@@ -580,7 +590,10 @@ struct block *translate(struct vcpu *v, uint64_t va, uint64_t pa, const uint8_t 
 	t->e = (struct emit){ .p = c->rw + c->used, .end = c->rw + c->size, .exec_delta = c->rx - c->rw };
 	emit_entries(t);
 	if (!emit_hot(t)) {
-		c->meta_used = meta_used;
+		if (t->n)
+			cache_add(v, t->b, (void *)t->page);
+		else
+			c->meta_used = meta_used;
 		return NULL;
 	}
 	emit_cold(t);
