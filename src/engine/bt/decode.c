@@ -722,7 +722,8 @@ int insn_decode(const uint8_t *code, size_t n, unsigned mode, bool real, struct 
 	     in->enc != ZYDIS_INSTRUCTION_ENCODING_EVEX) ||
 	    (isa_refused(z.meta.isa_ext) && !is_hypercall(z.mnemonic)) || set_refused(z.meta.isa_set) ||
 	    (z.meta.isa_ext == ZYDIS_ISA_EXT_CET && !is_nop(&z)) || z.mnemonic == ZYDIS_MNEMONIC_UD0 ||
-	    z.mnemonic == ZYDIS_MNEMONIC_UD1 || z.mnemonic == ZYDIS_MNEMONIC_UD2)
+	    z.mnemonic == ZYDIS_MNEMONIC_UD1 || z.mnemonic == ZYDIS_MNEMONIC_UD2 ||
+	    z.mnemonic == ZYDIS_MNEMONIC_RSM) /* but in SMM */
 		in->cls = INSN_UD;
 	else if (is_nop(&z))
 		in->cls = INSN_NOP;
