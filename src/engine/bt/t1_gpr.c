@@ -252,8 +252,9 @@ uint64_t t1_slow_mem(struct vcpu *v, uint64_t va, uint32_t info)
 	return !host || code;
 }
 
-/* Where to go on at st.rip: code, or NULL with the exit's reason. */
-static void *resume(struct vcpu *v)
+/* Where to go on at st.rip: code, or NULL with the exit's reason. real: the instruction was one of real or
+ * virtual-8086 mode; if it still is that, no segment has got another limit or type. */
+static void *resume(struct vcpu *v, bool real)
 {
 	struct x86_state *s = &v->st;
 	struct jc_entry *j;
@@ -272,7 +273,7 @@ static void *resume(struct vcpu *v)
 		return NULL;
 	v->cur_flags = flags;
 	t1_sync_in(v);
-	if (flags & BLOCK_SEG)
+	if ((flags & BLOCK_SEG) && (!real || x86_protected(s)))
 		t1_segments(v);
 	pc = pc_of(v, flags);
 	j = (struct jc_entry *)v->jc_base + jc_index(pc);
@@ -302,6 +303,7 @@ void *t1_special(struct vcpu *v, struct special *sp)
 {
 	struct x86_state *s = &v->st;
 	const struct insn *in = &sp->in;
+	bool real = !x86_protected(s);
 	int r;
 
 	t1_sync_out(v);
@@ -328,7 +330,7 @@ void *t1_special(struct vcpu *v, struct special *sp)
 		}
 	}
 	v->in_gpr = false;
-	return resume(v);
+	return resume(v, real);
 }
 
 void *t1_fault(struct vcpu *v, uint64_t host_pc, uint64_t guest_off)
@@ -351,5 +353,5 @@ void *t1_fault(struct vcpu *v, uint64_t host_pc, uint64_t guest_off)
 		v->st.rip = cache_rip(v, b, guest_off);
 		return NULL;
 	}
-	return resume(v);
+	return resume(v, false);
 }

@@ -424,7 +424,7 @@ static bool emit_hot(struct tr *t)
 		struct insn *in = &t->in[t->i];
 		struct insn_map *m = &t->map[t->i];
 
-		if (t->n_cold + 6 > MAX_COLD || t->n_exits + 2 > MAX_EXITS)
+		if (t->n_cold + (t->seg ? 10u : 6u) > MAX_COLD || t->n_exits + 2 > MAX_EXITS)
 			break;
 		m->in_host = false;
 		m->redo = 0;

@@ -12,7 +12,7 @@
 
 /* ---- the stack ---- */
 
-static struct ea stack_ea(const struct tr *t, unsigned base, int32_t disp)
+struct ea tr_stack_ea(const struct tr *t, unsigned base, int32_t disp)
 {
 	return (struct ea){ .base = base,
 			    .index = EMIT_NO_REG,
@@ -31,8 +31,7 @@ void tr_mem_op(struct tr *t, unsigned size, uint8_t op, unsigned reg, const stru
 	emit_mem(&t->e, reg, m->base, m->index, m->scale, m->disp);
 }
 
-/* RSP becomes guest register `from` + delta, as wide as the stack pointer is. Flags survive. */
-static void set_sp(struct tr *t, unsigned from, int32_t delta)
+void tr_set_sp(struct tr *t, unsigned from, int32_t delta)
 {
 	if (t->stack == 2)
 		emit1(&t->e, 0x66);
@@ -58,7 +57,7 @@ static void push_host(struct tr *t, unsigned size, enum push_what what, int64_t 
 {
 	struct emit *e = &t->e;
 	unsigned free_reg;
-	struct ea a = stack_ea(t, RSP, -(int32_t)size);
+	struct ea a = tr_stack_ea(t, RSP, -(int32_t)size);
 	struct host_mem m;
 
 	free_reg = tr_check(t, &a, size, MISS_WRITE, t->live[t->i], &m);
@@ -82,7 +81,7 @@ static void push_host(struct tr *t, unsigned size, enum push_what what, int64_t 
 			emit_mov_imm(e, free_reg, (uint64_t)val);
 		tr_mem_op(t, size, OP_MOV_STORE, free_reg, &m);
 	}
-	set_sp(t, RSP, -(int32_t)size);
+	tr_set_sp(t, RSP, -(int32_t)size);
 }
 
 bool tr_push(struct tr *t, const struct insn *in)
@@ -121,7 +120,7 @@ bool tr_push(struct tr *t, const struct insn *in)
 bool tr_pop(struct tr *t, const struct insn *in)
 {
 	struct emit *e = &t->e;
-	struct ea a = stack_ea(t, RSP, 0);
+	struct ea a = tr_stack_ea(t, RSP, 0);
 	struct host_mem m;
 	unsigned r, dst, size = t->seg ? in->opsize : t->mode;
 
@@ -133,7 +132,7 @@ bool tr_pop(struct tr *t, const struct insn *in)
 		tr_check(t, &a, size, 0, t->live[t->i], &m);
 		load_scratch(t, 2, T0, &m);
 		tr_set_selector(t, in->ops[0].reg);
-		set_sp(t, RSP, (int32_t)size);
+		tr_set_sp(t, RSP, (int32_t)size);
 		return true;
 	}
 	dst = tr_host_reg(in->ops[0].reg);
@@ -144,20 +143,20 @@ bool tr_pop(struct tr *t, const struct insn *in)
 	} else if (dst == GSP && size < t->stack) {
 		/* POP SP on a stack of 32 bits: the upper half is that of the pointer moved on. */
 		tr_mem_op(t, size, OP_MOV_LOAD, r, &m);
-		set_sp(t, RSP, (int32_t)size);
+		tr_set_sp(t, RSP, (int32_t)size);
 		emit1(e, 0x66);
 		emit_op_reg(e, 4, OP_MOV_STORE, r, GSP);
 	} else {
 		tr_mem_op(t, size, OP_MOV_LOAD, dst, &m);
 	}
 	if (dst != GSP)
-		set_sp(t, RSP, (int32_t)size);
+		tr_set_sp(t, RSP, (int32_t)size);
 	return true;
 }
 
 bool tr_leave(struct tr *t, const struct insn *in)
 {
-	struct ea a = stack_ea(t, RBP, 0);
+	struct ea a = tr_stack_ea(t, RBP, 0);
 	struct host_mem m;
 	unsigned r, size = t->seg ? in->opsize : t->mode;
 
@@ -165,7 +164,7 @@ bool tr_leave(struct tr *t, const struct insn *in)
 		return false;
 	r = tr_check(t, &a, size, 0, t->live[t->i], &m);
 	tr_mem_op(t, size, OP_MOV_LOAD, r, &m);
-	set_sp(t, RBP, (int32_t)size);
+	tr_set_sp(t, RBP, (int32_t)size);
 	if (size == 2)
 		emit1(&t->e, 0x66);
 	emit_op_reg(&t->e, size, OP_MOV_STORE, r, RBP);
@@ -284,7 +283,7 @@ bool tr_call(struct tr *t, const struct insn *in)
 
 bool tr_ret(struct tr *t, const struct insn *in)
 {
-	struct ea a = stack_ea(t, RSP, 0);
+	struct ea a = tr_stack_ea(t, RSP, 0);
 	struct host_mem m;
 	unsigned size = branch_size(t, in);
 	unsigned release =
@@ -295,7 +294,7 @@ bool tr_ret(struct tr *t, const struct insn *in)
 	tr_check(t, &a, size, 0, FLAGS_ARITH, &m);
 	load_scratch(t, size, T0, &m);
 	tr_check_ip(t, size);
-	set_sp(t, RSP, (int32_t)(size + release));
+	tr_set_sp(t, RSP, (int32_t)(size + release));
 	tr_exit_indirect(t, (int32_t)(size + release));
 	return true;
 }

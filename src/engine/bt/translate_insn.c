@@ -447,11 +447,25 @@ bool tr_special(struct tr *t, const struct insn *in)
 	case ZYDIS_MNEMONIC_LEAVE:
 		return tr_leave(t, in);
 	case ZYDIS_MNEMONIC_JMP:
-		return tr_jump(t, in);
+		return tr_jump(t, in) || tr_far(t, in);
 	case ZYDIS_MNEMONIC_CALL:
-		return tr_call(t, in);
+		return tr_call(t, in) || tr_far(t, in);
 	case ZYDIS_MNEMONIC_RET:
-		return tr_ret(t, in);
+		return tr_ret(t, in) || tr_far(t, in);
+	case ZYDIS_MNEMONIC_PUSHA:
+	case ZYDIS_MNEMONIC_PUSHAD:
+		return tr_all_registers(t, true);
+	case ZYDIS_MNEMONIC_POPA:
+	case ZYDIS_MNEMONIC_POPAD:
+		return tr_all_registers(t, false);
+	case ZYDIS_MNEMONIC_LES:
+		return tr_load_pointer(t, in, SEG_ES);
+	case ZYDIS_MNEMONIC_LDS:
+		return tr_load_pointer(t, in, SEG_DS);
+	case ZYDIS_MNEMONIC_LFS:
+		return tr_load_pointer(t, in, SEG_FS);
+	case ZYDIS_MNEMONIC_LGS:
+		return tr_load_pointer(t, in, SEG_GS);
 	case ZYDIS_MNEMONIC_CLD:
 		store_byte(t, OFF(dflag), 0);
 		return true;

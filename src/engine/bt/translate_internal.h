@@ -107,6 +107,7 @@ struct ea {
 	unsigned addrsize;
 	bool absolute; /* disp is the whole linear offset */
 	bool pcrel;    /* and it is relative to RIP */
+	bool several;  /* accesses side by side: the address size must not wrap between them */
 };
 
 /* ---- flags (translate_flags.c) ---- */
@@ -202,6 +203,10 @@ bool tr_special(struct tr *t, const struct insn *in);
 /* ---- the stack, near branches (translate_ctl.c) ---- */
 /* An instruction with a one-byte opcode on size 2, 4 or 8 (1: as opcodes for bytes have it). */
 void tr_mem_op(struct tr *t, unsigned size, uint8_t op, unsigned reg, const struct host_mem *m);
+/* An operand on the stack, relative to RSP or RBP. */
+struct ea tr_stack_ea(const struct tr *t, unsigned base, int32_t disp);
+/* RSP becomes guest register `from` + delta, as wide as the stack pointer is. Flags survive. */
+void tr_set_sp(struct tr *t, unsigned from, int32_t delta);
 bool tr_push(struct tr *t, const struct insn *in);
 bool tr_pop(struct tr *t, const struct insn *in);
 bool tr_leave(struct tr *t, const struct insn *in);
@@ -235,6 +240,9 @@ bool tr_loads_selector(const struct tr *t, unsigned seg);
 void tr_set_selector(struct tr *t, unsigned seg);
 bool tr_mov_to_seg(struct tr *t, const struct insn *in);
 bool tr_seg_string(struct tr *t, const struct insn *in);
+bool tr_far(struct tr *t, const struct insn *in);
+bool tr_load_pointer(struct tr *t, const struct insn *in, unsigned seg);
+bool tr_all_registers(struct tr *t, bool push);
 
 /* ---- strings (translate_str.c) ---- */
 bool tr_string(struct tr *t, const struct insn *in);

@@ -107,6 +107,11 @@ void tr_seg_address(struct tr *t, const struct ea *a, unsigned size, bool write)
 	emit1(e, 0x0f);
 	emit1(e, size > 1 ? 0x87 : 0x83); /* ja, jae */
 	tr_interp_jump(t);
+	if (a->several && a->addrsize == 2) {
+		emit_bytes(e, "\x41\x81\xfe\0\0\1\0", 7); /* cmp r14d, 0x10000 */
+		emit_bytes(e, "\x0f\x87", 2);             /* ja */
+		tr_interp_jump(t);
+	}
 	emit_op_mem(e, 4, OP_ADD_LOAD, T0, VCPU, OFF_SEG(a->seg));
 }
 
@@ -244,5 +249,154 @@ bool tr_seg_string(struct tr *t, const struct insn *in)
 	}
 	if (loads)
 		advance(t, in, RSI, size);
+	return true;
+}
+
+/* ---- far branches, in real and virtual-8086 mode (SDM 2A CALL, JMP; 2B RET) ---- */
+
+static int32_t cs_field(size_t field)
+{
+	return (int32_t)(offsetof(struct vcpu, st.seg) + SEG_CS * sizeof(struct x86_seg) + field);
+}
+
+/* What loading CS sets beside selector and base (seg_load_real). Flags survive. */
+static void set_cs_hidden(struct tr *t)
+{
+	bool v86 = t->flags & BLOCK_USER;
+	uint16_t attr = SEG_P | SEG_S | 3 | (v86 ? 3 << 5 : 0);
+
+	emit1(&t->e, 0x66);
+	emit1(&t->e, 0xc7); /* mov word */
+	emit_mem(&t->e, 0, VCPU, EMIT_NO_REG, 1, cs_field(offsetof(struct x86_seg, attr)));
+	emit_bytes(&t->e, &attr, 2);
+	if (v86)
+		emit_store_imm(&t->e, 4, VCPU, cs_field(offsetof(struct x86_seg, limit)), 0xffff);
+}
+
+/* To the 16-bit offset and, in the upper half, selector that T1 holds; the flags are in memory. */
+static void far_exit(struct tr *t)
+{
+	struct emit *e = &t->e;
+
+	tr_zero_extend16(t, T0, T1);
+	emit_bytes(e, "\x41\xc1\xee\x10", 4); /* shr r14d, 16 */
+	emit1(e, 0x66);
+	emit_op_mem(e, 4, OP_MOV_STORE, T1, VCPU, selector(SEG_CS));
+	set_cs_hidden(t);
+	emit_bytes(e, "\x41\xc1\xe6\x04", 4); /* shl r14d, 4 */
+	emit_store(e, T1, VCPU, OFF_SEG(SEG_CS));
+	emit_lea(e, 4, T0, T0, T1, 1, 0);
+	emit_bytes(e, "\x41\x83\xce", 3); /* or r14d, imm8 */
+	emit1(e, (uint8_t)(t->b->va >> 32 & 15));
+	emit_bytes(e, "\x49\xc1\xe6\x20", 4); /* shl r14, 32 */
+	emit_lea(e, 8, T0, T0, T1, 1, 0);
+	emit_jmp(e, t->v->cache->stub_lookup);
+	t->ended = true;
+}
+
+/* To a far pointer in the code. */
+static void far_exit_to(struct tr *t, const struct insn *in)
+{
+	uint32_t sel = (uint16_t)in->imm[1], base = sel << 4;
+
+	emit1(&t->e, 0x66);
+	emit1(&t->e, 0xc7); /* mov word */
+	emit_mem(&t->e, 0, VCPU, EMIT_NO_REG, 1, selector(SEG_CS));
+	emit_bytes(&t->e, &sel, 2);
+	set_cs_hidden(t);
+	emit_store_imm(&t->e, 8, VCPU, OFF_SEG(SEG_CS), (int32_t)base);
+	tr_exit_to(t, (uint64_t)(base | (t->b->va >> 32 & 15)) << 32 | (base + (uint16_t)in->imm[0]));
+}
+
+/* CS and IP onto the stack, by one store: they lie side by side. */
+static void far_push(struct tr *t, const struct insn *in)
+{
+	uint32_t next = (uint32_t)tr_ip(t, t->va + in->len);
+	struct ea a = tr_stack_ea(t, RSP, -4);
+	struct host_mem m;
+	unsigned r;
+
+	a.several = true;
+	r = tr_check(t, &a, 4, MISS_WRITE, FLAGS_ARITH, &m);
+
+	tr_load_selector(t, r, SEG_CS);
+	emit_bytes(&t->e, "\x41\xc1", 2); /* shl r, 16 */
+	emit1(&t->e, (uint8_t)(0xe0 | (r & 7)));
+	emit1(&t->e, 16);
+	emit_bytes(&t->e, "\x41\x81", 2); /* or r, imm32 */
+	emit1(&t->e, (uint8_t)(0xc8 | (r & 7)));
+	emit4(&t->e, next);
+	tr_mem_op(t, 4, OP_MOV_STORE, r, &m);
+	tr_set_sp(t, RSP, -4);
+}
+
+bool tr_far(struct tr *t, const struct insn *in)
+{
+	bool call = in->mnemonic == ZYDIS_MNEMONIC_CALL, ret = in->mnemonic == ZYDIS_MNEMONIC_RET;
+	unsigned release =
+	    ret && in->nops && in->ops[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE ? (uint16_t)in->imm[0] : 0;
+	struct ea a;
+	struct host_mem m;
+
+	if (!t->seg || !t->real || !in->far || in->opsize != 2)
+		return false;
+	if (!ret && !in->has_mem) {
+		if (call)
+			far_push(t, in);
+		far_exit_to(t, in);
+		return true;
+	}
+	a = ret ? tr_stack_ea(t, RSP, 0) : tr_insn_operand(t, in);
+	a.several = ret;
+	tr_check(t, &a, 4, 0, FLAGS_ARITH, &m);
+	tr_flags_to_mem(t, true);
+	tr_mem_op(t, 4, OP_MOV_LOAD, T1, &m);
+	if (call) {
+		emit_store(&t->e, T1, VCPU, OFF(scratch[2]));
+		far_push(t, in);
+		emit_load(&t->e, T1, VCPU, OFF(scratch[2]));
+	}
+	if (ret)
+		tr_set_sp(t, RSP, (int32_t)(4 + release));
+	far_exit(t);
+	return true;
+}
+
+/* LDS, LES, LFS, LGS of a far pointer of 32 bits. */
+bool tr_load_pointer(struct tr *t, const struct insn *in, unsigned seg)
+{
+	struct ea a = tr_insn_operand(t, in);
+	struct host_mem m;
+
+	if (!t->seg || !t->real || in->opsize != 2)
+		return false;
+	tr_check(t, &a, 4, 0, t->live[t->i], &m);
+	tr_mem_op(t, 4, OP_MOV_LOAD, T0, &m);
+	emit1(&t->e, 0x66);
+	emit_op_reg(&t->e, 4, OP_MOV_STORE, T0, tr_host_reg(in->ops[0].reg));
+	emit_bytes(&t->e, "\x41\xc1\xed\x10", 4); /* shr r13d, 16 */
+	tr_set_selector(t, seg);
+	return true;
+}
+
+/* PUSHA and POPA, whole or not at all. */
+bool tr_all_registers(struct tr *t, bool push)
+{
+	unsigned size = t->in[t->i].opsize;
+	struct ea a = tr_stack_ea(t, RSP, push ? -8 * (int32_t)size : 0);
+	struct host_mem m;
+
+	if (!t->seg)
+		return false;
+	a.several = true;
+	tr_check(t, &a, 8 * size, push ? MISS_WRITE : 0, t->live[t->i], &m);
+	for (unsigned i = 0; i < 8; i++) {
+		unsigned r = 7 - i; /* DI lies lowest */
+
+		if (r != RSP || push)
+			tr_mem_op(t, size, push ? OP_MOV_STORE : OP_MOV_LOAD, tr_host_reg(r), &m);
+		m.disp += (int32_t)size;
+	}
+	tr_set_sp(t, RSP, push ? -8 * (int32_t)size : 8 * (int32_t)size);
 	return true;
 }
