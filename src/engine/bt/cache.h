@@ -29,7 +29,7 @@
 enum {
 	BLOCK_USER = 1, /* CPL 3 */
 	BLOCK_32 = 2,   /* compat or flat 32-bit code */
-	BLOCK_SSE = 4,  /* x87, MMX and SSE are enabled */
+	BLOCK_SSE = 4,  /* MMX and SSE are enabled */
 	BLOCK_AVX = 8,
 	BLOCK_AVX512 = 16,
 	BLOCK_SMAP = 32,
@@ -40,6 +40,7 @@ enum {
 	BLOCK_NO_FS = 1024, /* 32-bit code with FS null or not flat: its use is the interpreter's */
 	BLOCK_NO_GS = 2048,
 	BLOCK_NOGROUP = 4096, /* each access has a check of its own; not of the mode but of the way here */
+	BLOCK_X87 = 16384,    /* x87 is enabled */
 	BLOCK_SEG = 8192,     /* segmented code: 16-bit, or 32-bit that is not flat; its place says which */
 };
 

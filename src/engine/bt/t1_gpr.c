@@ -113,7 +113,9 @@ static uint32_t control_flags(const struct x86_state *s, bool user)
 {
 	uint32_t f = user ? BLOCK_USER : 0;
 
-	if (!(s->cr0 & (CR0_EM | CR0_TS)) && (s->cr4 & CR4_OSFXSR)) {
+	if (!(s->cr0 & (CR0_EM | CR0_TS)))
+		f |= BLOCK_X87;
+	if ((f & BLOCK_X87) && (s->cr4 & CR4_OSFXSR)) {
 		f |= BLOCK_SSE;
 		if ((s->cr4 & CR4_OSXSAVE) && (s->xcr0 & 6) == 6)
 			f |= BLOCK_AVX;

@@ -11,6 +11,7 @@ static bool unit_allowed(const struct tr *t, const struct insn *in)
 	case UNIT_INT:
 		return true;
 	case UNIT_X87:
+		return t->flags & BLOCK_X87;
 	case UNIT_MMX:
 	case UNIT_SSE:
 		return t->flags & BLOCK_SSE;
