@@ -130,8 +130,8 @@ struct origin {
 	int32_t rsp;        /* to be added to RSP to undo the instruction */
 };
 
-/* Without instructions: the first is the interpreter's, which is worth remembering, since to find out means to
- * decode what comes behind, too. */
+/* Without instructions: the first is the interpreter's, which is worth remembering, since to find out means
+ * to decode what comes behind, too. */
 struct block {
 	/* What finding it looks at, in one cache line. */
 	uint64_t pa, va;
@@ -156,9 +156,9 @@ struct block {
 
 /*
  * Old programs change their own code, or keep what they write all the time beside it, and a translation costs
- * as much as to interpret it some hundred times.  A granule of which translations were dropped STORM_DROPS times,
- * each within STORM_WINDOW of the last, is left to the interpreter, and after STORM_PAUSE tried anew.  Outside
- * IA-32e mode only: systems of today change code in many places, but not in one again and again.
+ * as much as to interpret it some hundred times.  A granule of which translations were dropped STORM_DROPS
+ * times, each within STORM_WINDOW of the last, is left to the interpreter, and after STORM_PAUSE tried anew.
+ * Outside IA-32e mode only: systems of today change code in many places, but not in one again and again.
  */
 #define STORM_DROPS  8u
 #define STORM_WINDOW (1ull << 26) /* TSC ticks: some 30 ms */
@@ -225,7 +225,8 @@ void *cache_alloc(struct bt_cache *c, size_t n);
 /* Makes all vCPUs' writes to a RAM page known to this cache. Before the page is read for translation. True:
  * it has waited for other vCPUs and served their requests, and the cache may be another (even flushed). */
 bool cache_watch(struct vcpu *v, const uint8_t *host_page);
-/* Enters a finished block, or one without instructions; host_page is the RAM page that its code comes from. */
+/* Enters a finished block, or one without instructions; host_page is the RAM page that its code comes from.
+ */
 void cache_add(struct vcpu *v, struct block *b, void *host_page);
 #define CACHE_HASH_BITS 18
 #define CACHE_HASH_SIZE (1u << CACHE_HASH_BITS)

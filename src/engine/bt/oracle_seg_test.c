@@ -30,7 +30,7 @@
 #define KSTACK 0xf00u /* of CPL 0 for virtual-8086 mode */
 #define USED   0x1000u
 #define ITEMS  14
-#define GUESTS 2
+#define GUESTS 3
 /* Longer than any case that ends takes. */
 #define PATIENCE_NS 30000000
 
@@ -474,9 +474,13 @@ static void *worker(void *arg)
 	}
 }
 
-static bool guest_new(struct guest *g, const char *tier)
+static const struct {
+	const char *tier, *stress;
+} kinds[GUESTS] = { { "interp", NULL }, { "t1", NULL }, { "t1", "one-insn,tiny-tlb" } };
+
+static bool guest_new(struct guest *g, const char *tier, const char *stress)
 {
-	struct engine_option o = { .tier = tier, .code_cache_size = MIB(8) };
+	struct engine_option o = { .tier = tier, .code_cache_size = MIB(8), .stress = stress };
 	struct vcpu_config c = { .model = &model };
 	struct error err;
 
@@ -528,7 +532,7 @@ static bool same(const struct result *a, const struct result *b, char why[200])
 #undef DIFFER
 }
 
-static void report(uint64_t seed, unsigned r, const char *why)
+static void report(uint64_t seed, unsigned r, const char *stress, const char *why)
 {
 	static struct test j;
 	unsigned size, at = 0;
@@ -536,7 +540,8 @@ static void report(uint64_t seed, unsigned r, const char *why)
 
 	generate(&j, seed);
 	size = j.mode == PROT32 ? 4 : 2;
-	printf("seed %llu, %s mode, run %u: %s\n", (unsigned long long)seed, mode_names[j.mode], r, why);
+	printf("seed %llu, %s mode, run %u%s%s: %s\n", (unsigned long long)seed, mode_names[j.mode], r,
+	       stress ? " under stress " : "", stress ? stress : "", why);
 	printf(" cs %#llx ip %#llx flags %#llx\n", (unsigned long long)j.st.seg[SEG_CS].base,
 	       (unsigned long long)j.st.rip, (unsigned long long)j.st.rflags);
 	for (unsigned i = 0; i < 8; i++)
@@ -555,6 +560,20 @@ static void report(uint64_t seed, unsigned r, const char *why)
 	}
 }
 
+/* Did some guest see another result of case i of the batch than the interpreter? */
+static bool differs(uint64_t seed, unsigned i)
+{
+	char why[200];
+
+	for (unsigned k = 1; k < GUESTS; k++)
+		for (unsigned r = 0; r < RUNS; r++)
+			if (!same(&guests[0].out[i][0], &guests[k].out[i][r], why)) {
+				report(seed, r, kinds[k].stress, why);
+				return true;
+			}
+	return false;
+}
+
 static double now(void)
 {
 	struct timespec t;
@@ -570,14 +589,13 @@ int main(void)
 	uint64_t seed = seed_text ? strtoull(seed_text, NULL, 0) : 1, cases = 0, endless = 0, halts = 0;
 	struct engine_stats stats = { 0 };
 	unsigned failures = 0;
-	char why[200];
 
 	if (cpu_model_new("host", 1, &model, NULL)) {
 		printf("no CPU model for this host\n");
 		return 77;
 	}
 	for (unsigned k = 0; k < GUESTS; k++)
-		if (!guest_new(&guests[k], k ? (getenv("XT") ? getenv("XT") : "t1") : "interp"))
+		if (!guest_new(&guests[k], kinds[k].tier, kinds[k].stress))
 			return 1;
 	pthread_barrier_init(&start, NULL, GUESTS + 1);
 	pthread_barrier_init(&done, NULL, GUESTS + 1);
@@ -593,12 +611,7 @@ int main(void)
 			cases++;
 			endless += guests[0].out[i][0].endless;
 			halts += guests[0].out[i][0].exit == VCPU_EXIT_HALTED;
-			for (unsigned r = 0; r < RUNS; r++)
-				if (!same(&guests[0].out[i][0], &guests[1].out[i][r], why)) {
-					failures++;
-					report(seed + i, r, why);
-					break;
-				}
+			failures += differs(seed + i, i);
 		}
 		seed += batch;
 	} while (failures < 30 && now() - t0 < seconds);
