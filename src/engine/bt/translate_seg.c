@@ -26,10 +26,12 @@
  *     branch targets lie above that: a block ends before an instruction that IP would
  *     leave 16 bits by, and a wider target is checked.  In 32-bit code it is 4 GiB.
  *  5. Stack.  t->stack is SS.B's width of the stack pointer (translate_ctl.c).
- *  6. Segment registers are loaded here in real and virtual-8086 mode, where the base is
- *     16 times the selector and the rest stays (SDM 3A 21.1.1); in protected mode C
- *     does it.  MOV SS and POP SS hold interrupts off for one instruction: that one is in
- *     the same block, as behind STI, or the interpreter does it.
+ *  6. In real and virtual-8086 mode segment registers are loaded here, and far branches done:
+ *     the base is 16 times the selector and the rest stays (SDM 3A 21.1.1).  In protected
+ *     mode C does both.  MOV SS and POP SS hold interrupts off for one instruction: that one
+ *     is in the same block, as behind STI, or the interpreter does it.
+ *  7. What an instruction accesses in several pieces (PUSHA, the two words of a far pointer on
+ *     the stack) is accessed in one, once it is certain that no address wraps between them.
  *
  * CLI, STI and PUSHF are done here in real mode and at CPL 0; in virtual-8086 mode, where
  * IOPL decides, by C.
