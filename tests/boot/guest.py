@@ -4,6 +4,8 @@
 A test is a script: it calls check() and exits 0, or dies with what went wrong. Python's standard
 library only.
 """
+import ctypes
+import fcntl
 import os
 import pty
 import select
@@ -12,6 +14,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import termios
 import time
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -78,6 +81,17 @@ def initrd_with(scratch, *modules):
     return path
 
 
+def end_with_test():
+    """For preexec_fn: the kernel ends this process when the test does, however that ends."""
+    PR_SET_PDEATHSIG = 1
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def become_foreground():
+    end_with_test()
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+
 class Guest:
     """A running VM. Its console is a pipe, or a terminal with tty=True."""
 
@@ -99,10 +113,10 @@ class Guest:
             # A session of its own, whose terminal this is: as if typed at a prompt.
             self.process = subprocess.Popen(
                 argv, stdin=other, stdout=other, stderr=other, start_new_session=True,
-                preexec_fn=lambda: __import__("fcntl").ioctl(0, __import__("termios").TIOCSCTTY, 0))
+                preexec_fn=become_foreground)
         else:
             read, write = os.pipe()
-            self.process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=write, stderr=write)
+            self.process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=write, stderr=write, preexec_fn=end_with_test)
             os.close(write)
             self.fd = read
 
