@@ -44,6 +44,7 @@ static int report(enum vm_end end, const struct vm_config *c, uint8_t status, co
 {
 	switch (end) {
 	case VM_END_POWEROFF:
+	case VM_END_RESET:
 	case VM_END_USER:
 		return EXIT_GUEST_OFF;
 	case VM_END_STATUS:

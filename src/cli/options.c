@@ -402,6 +402,14 @@ static int parse_testdev(struct options *o, const char *value, struct error *err
 	return 0;
 }
 
+static int parse_no_reboot(struct options *o, const char *value, struct error *err)
+{
+	(void)value;
+	(void)err;
+	o->vm.no_reboot = true;
+	return 0;
+}
+
 static int parse_stats(struct options *o, const char *value, struct error *err)
 {
 	(void)value;
@@ -451,6 +459,7 @@ static const struct option table[] = {
 	{ "engine", "ENGINE", "what runs the processors: auto or bt (default auto)", engines, STRING(engine), NULL, false },
 	{ "tier", "TIER", "highest tier of the bt engine: auto, interp or t1", tiers, STRING(tier), NULL, false },
 	{ "name", "NAME", "name of the VM, for messages", NULL, STRING(name), NULL, false },
+	{ "no-reboot", NULL, "a guest that resets the machine ends it: status 0, by a triple fault 3", NULL, 0, parse_no_reboot, false },
 	{ "debug-exit", "PORT", "a write of N to this port ends Sill with status 2N+1", NULL, 0, parse_debug_exit, false },
 	{ "testdev", NULL, "add the device that test suites for VMs use (pc-testdev)", NULL, 0, parse_testdev, false },
 	{ "stress", "LIST", "make rare things in the engine frequent, for tests", NULL, STRING(stress), NULL, false },

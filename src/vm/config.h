@@ -63,6 +63,7 @@ struct vm_config {
 	bool no_usb;         /* no USB controller */
 	uint16_t debug_exit; /* port of the debug exit device; 0: none */
 	bool testdev;        /* the test suites' device */
+	bool no_reboot;      /* a reset by the guest ends the VM */
 	const char *stress;  /* for the engine's tests; NULL: none */
 	const char *control; /* path of the control socket; NULL: none */
 	enum vm_serial serial;

@@ -375,7 +375,7 @@ static void do_reset(struct client *c, json_t *args)
 {
 	(void)args;
 	ok(c);
-	vm_post_event(c->control->vm, VM_EVENT_RESET, NULL);
+	vm_post_event(c->control->vm, VM_EVENT_BUTTON, NULL);
 }
 
 static void do_powerdown(struct client *c, json_t *args)

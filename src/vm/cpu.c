@@ -209,6 +209,15 @@ static uint64_t run_delay(struct vm_cpu *c)
 	return sscanf(text, "%llu %llu", &on_cpu, &waited) == 2 ? waited : 0;
 }
 
+static void post_shutdown(struct vm_cpu *c)
+{
+	const struct x86_state *s = c->vm->ops->vcpu_state(c->vcpu);
+	char why[96];
+	snprintf(why, sizeof(why), "a triple fault of processor %u at %04x:%llx", c->index,
+		 s->seg[SEG_CS].sel, (unsigned long long)s->rip);
+	vm_post_event(c->vm, VM_EVENT_SHUTDOWN, why);
+}
+
 static void run_once(struct vm_cpu *c)
 {
 	struct vm *vm = c->vm;
@@ -227,7 +236,7 @@ static void run_once(struct vm_cpu *c)
 		vm->ops->vcpu_wait(c->vcpu);
 		break;
 	case VCPU_EXIT_SHUTDOWN:
-		vm_post_event(vm, VM_EVENT(VM_END_CRASH), "a triple fault: the guest's processor shut down");
+		post_shutdown(c);
 		break;
 	case VCPU_EXIT_ERROR:
 		vm_post_event(vm, VM_EVENT(VM_END_ERROR), vm->ops->vcpu_error(c->vcpu));

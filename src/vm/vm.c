@@ -14,7 +14,13 @@
 #include "boot/acpi.h"
 #include "boot/firmware.h"
 #include "dev/pc/acpi_pm.h"
+#include "dev/timer/rtc.h"
 #include "vm/vm_internal.h"
+
+/* A guest that shuts down by a triple fault so many times in a row, each soon after its start, gets nowhere.
+ */
+#define MAX_EARLY_FAULTS 4
+#define EARLY_NS         2000000000
 
 static const struct engine_ops *const engines[] = { &engine_bt };
 
@@ -115,7 +121,11 @@ static int start_guest(struct vm *vm, struct error *err)
 {
 	mutex_lock(&vm->io_lock);
 	board_reset(&vm->board);
+	vm->started_ns = clock_now_ns(&vm->clock);
 	mutex_unlock(&vm->io_lock);
+	mutex_lock(&vm->lock);
+	error_set(&vm->why, EIO, "the guest's kernel panicked"); /* unless an event says something else */
+	mutex_unlock(&vm->lock);
 	vm_cpus_reset(vm);
 	return vm->firmware ? 0 : boot_directly(vm, err);
 }
@@ -180,6 +190,59 @@ static void set_time_running(struct vm *vm, bool running)
 	mutex_unlock(&vm->io_lock);
 }
 
+/*
+ * May the guest go on after a triple fault?  Firmware and systems use it to restart, and programs for the
+ * 80286, which has no other way, to come back from protected mode: they write CMOS's shutdown byte before.
+ * But a system that faults over and over as soon as it starts will do so for ever.
+ */
+static bool survives_shutdown(struct vm *vm)
+{
+	mutex_lock(&vm->io_lock);
+	bool early = clock_now_ns(&vm->clock) - vm->started_ns < EARLY_NS;
+	bool wanted = vm->firmware && rtc_cmos(vm->rtc, RTC_SHUTDOWN);
+	mutex_unlock(&vm->io_lock);
+	mutex_lock(&vm->lock);
+	struct error why = vm->why;
+	mutex_unlock(&vm->lock);
+	if (vm->config->no_reboot)
+		return false;
+	if (wanted)
+		return true;
+	vm->early_faults = early ? vm->early_faults + 1 : 0;
+	if (vm->early_faults == MAX_EARLY_FAULTS) {
+		mutex_lock(&vm->lock);
+		error_set(&vm->why, EIO, "%s, for the %dth time within %d seconds of its start", why.message,
+			  MAX_EARLY_FAULTS, EARLY_NS / 1000000000);
+		mutex_unlock(&vm->lock);
+		return false;
+	}
+	log_warn("%s: %s, the machine is reset", vm->config->name, why.message);
+	return true;
+}
+
+/* Does an event make the machine start again? What it ends with otherwise replaces *event. */
+static bool restarts(struct vm *vm, int *event)
+{
+	switch (*event) {
+	case VM_EVENT_SHUTDOWN:
+		if (survives_shutdown(vm))
+			return true;
+		*event = VM_EVENT(VM_END_CRASH);
+		return false;
+	case VM_EVENT_RESET:
+		vm->early_faults = 0;
+		if (!vm->config->no_reboot)
+			return true;
+		*event = VM_EVENT(VM_END_RESET);
+		return false;
+	case VM_EVENT_BUTTON:
+		vm->early_faults = 0;
+		return true;
+	default:
+		return false;
+	}
+}
+
 static int restart(struct vm *vm, struct error *err)
 {
 	log_info("%s: the guest restarts", vm->config->name);
@@ -208,7 +271,7 @@ enum vm_end vm_run(struct vm *vm, struct error *why)
 	}
 	while (!r) {
 		event = wait_for_event(vm);
-		if (event != VM_EVENT_RESET)
+		if (!restarts(vm, &event))
 			break;
 		r = restart(vm, why);
 	}
@@ -297,7 +360,6 @@ int vm_new(const struct vm_config *config, struct vm **ret, struct error *err)
 	pthread_cond_init(&vm->resume, NULL);
 	clock_init(&vm->clock);
 	clock_stop(&vm->clock); /* until the guest runs */
-	error_set(&vm->why, EIO, "the guest's kernel panicked");
 	int r = assemble(vm, err);
 	if (r)
 		vm_free(vm);

@@ -19,6 +19,7 @@ struct vm;
 enum vm_end {
 	VM_END_POWEROFF, /* the guest switched itself off */
 	VM_END_CRASH,    /* the guest crashed; why is one sentence */
+	VM_END_RESET,    /* the guest asked for a reset, which config->no_reboot makes the end */
 	VM_END_QUIT,     /* vm_quit */
 	VM_END_USER,     /* Ctrl-A x on the console */
 	VM_END_STATUS,   /* the guest ended it through the debug exit port: vm_exit_status */

@@ -115,12 +115,19 @@ struct vm {
 	atomic_int event;
 	atomic_bool quit;
 	struct error why; /* [lock] for VM_END_CRASH, VM_END_ERROR */
+
+	/* Of the main thread: how triple faults that restart the guest are told from one that never ends. */
+	int64_t started_ns; /* virtual time of the last start */
+	unsigned early_faults;
 };
 
 /* Values of vm.event beside enum vm_end + 1. */
-#define VM_EVENT_NONE  0
-#define VM_EVENT(end)  ((int)(end) + 1)
-#define VM_EVENT_RESET 100
+#define VM_EVENT_NONE   0
+#define VM_EVENT(end)   ((int)(end) + 1)
+#define VM_EVENT_RESET  100 /* the guest asks for it */
+#define VM_EVENT_BUTTON 101 /* the user does */
+#define VM_EVENT_SHUTDOWN                                                                                    \
+	102 /* a processor shut down by a triple fault, which a PC's chipset answers with a reset */
 
 /* Asks for the end or a reset: stops the vCPUs and the loop. Any thread, async-signal-safe if why is NULL. */
 void vm_post_event(struct vm *vm, int event, const char *why);

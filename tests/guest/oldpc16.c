@@ -438,18 +438,13 @@ void main16(void)
 	if (stage)
 		return; /* main32 goes on */
 	print("send what to do\n");
-	switch (key() & 0xff) {
-	case 'a': /* by APM: connect, enable, state "off" for all devices */
+	if ((key() & 0xff) == 'a') { /* by APM: connect, enable, state "off" for all devices */
 		call(0x15, 0x5300, 0, 0, 0);
 		call(0x15, 0x5301, 0, 0, 0);
 		call(0x15, 0x530e, 0, 0x0102, 0);
 		call(0x15, 0x5308, 1, 1, 0);
 		call(0x15, 0x5307, 1, 3, 0);
 		print("FAIL still on after APM's power-off\n");
-		break;
-	case 't':
-		cmos_write(CMOS_STAGE, 0xff);
-		return;
 	}
 	memory();
 	a20();

@@ -1127,8 +1127,12 @@ static void start_anew(uint8_t stage)
 		outb(0x92, inb(0x92) & 0xfe);
 		outb(0x92, inb(0x92) | 1);
 		break;
-	default:
+	case 5:
 		print("ok started anew by port 92h\n");
+		triple_fault();
+		break;
+	default:
+		print("ok started anew by a triple fault\n");
 		cmos_write(CMOS_STAGE, 0);
 		expect_between("_S5_ is in the DSDT", sleep_type(), 0, 7);
 		print("powering off\n");
@@ -1146,8 +1150,6 @@ void main32(void)
 	uint8_t stage = cmos_read(CMOS_STAGE);
 
 	set_up();
-	if (stage == 0xff)
-		triple_fault();
 	pic_init(0x20, 0x28);
 	acpi();
 	if (stage)

@@ -491,6 +491,11 @@ void rtc_set_cmos(struct rtc *r, uint8_t index, uint8_t value)
 		update_checksum(r);
 }
 
+uint8_t rtc_cmos(const struct rtc *r, uint8_t index)
+{
+	return index >= CMOS_FIRST && index < CMOS_SIZE ? r->cmos[index] : 0;
+}
+
 /* ---- reset, state ---- */
 
 /* The RESET pin clears interrupt enables and flags; the battery keeps the rest (MC146818A "RESET"). */
