@@ -24,10 +24,18 @@ void input_remove(struct input *in, struct input_sink *s)
 
 static struct input_sink *find(const struct input *in, unsigned takes)
 {
-	for (struct input_sink *s = in->sinks; s; s = s->next)
-		if ((s->takes & takes) && (!s->active || s->active(s->opaque)))
-			return s;
-	return NULL;
+	enum input_want most = INPUT_OFF;
+	struct input_sink *best = NULL;
+	for (struct input_sink *s = in->sinks; s; s = s->next) {
+		enum input_want w = !(s->takes & takes) ? INPUT_OFF
+				    : s->wants          ? s->wants(s->opaque)
+							: INPUT_FIRST;
+		if (w > most) {
+			most = w;
+			best = s;
+		}
+	}
+	return best;
 }
 
 void input_key(struct input *in, uint16_t code, bool down)

@@ -7,7 +7,8 @@
  * virtio) register as sinks.  An event goes to one sink: the one registered
  * last that takes such events and that the guest has switched on, so a guest
  * with a driver for the USB tablet gets absolute positions and a guest without
- * gets PS/2.
+ * gets PS/2.  One that only firmware seems to listen to comes second: BIOS
+ * leaves a USB keyboard switched on to systems that know the PS/2 one alone.
  *
  * Keys are Linux input event codes (input-event-codes.h: KEY_A is 30), which
  * name positions on the keyboard, not characters.  Everything is called with
@@ -24,10 +25,13 @@ enum { INPUT_LEFT = 1, INPUT_RIGHT = 2, INPUT_MIDDLE = 4 };
 
 #define INPUT_ABS_MAX 0x7fff /* absolute positions are 0..INPUT_ABS_MAX in both directions */
 
+/* How much a sink wants events: not at all, if nobody else does, yes. */
+enum input_want { INPUT_OFF, INPUT_SECOND, INPUT_FIRST };
+
 struct input_sink {
 	unsigned takes; /* INPUT_* bits */
-	/* Has the guest switched the device on? NULL: always. */
-	bool (*active)(void *opaque);
+	/* Has the guest switched the device on? NULL: INPUT_FIRST. */
+	enum input_want (*wants)(void *opaque);
 	void (*key)(void *opaque, uint16_t code, bool down);
 	/* buttons: INPUT_LEFT... that are down; wheel: clicks, up is positive. dy: down is positive. */
 	void (*relative)(void *opaque, int dx, int dy, int wheel, unsigned buttons);

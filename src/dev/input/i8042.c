@@ -43,6 +43,8 @@
 #define OUT_IRQ1  0x10
 #define OUT_IRQ12 0x20
 
+#define STALE_NS 1000000000 /* a byte waited for so long: nobody fetches it */
+
 enum source { FROM_NOBODY, FROM_KEYBOARD, FROM_AUX, FROM_CONTROLLER };
 
 struct i8042 {
@@ -60,6 +62,7 @@ struct i8042 {
 	bool aux_out;          /* it counts as the mouse's */
 	bool last_was_command; /* status bit 3 */
 	bool release;          /* translation: F0 was seen */
+	int64_t since;         /* the byte for the guest has waited since then; not saved */
 	uint8_t ram[32];
 };
 
@@ -78,6 +81,7 @@ static void fill(struct i8042 *c, uint8_t v, enum source from, bool aux)
 	c->out = v;
 	c->source = from;
 	c->aux_out = aux;
+	c->since = clock_now_ns(c->board->clock);
 	update_irq(c);
 }
 
@@ -113,6 +117,14 @@ static void pump(struct i8042 *c)
 static void device_ready(void *opaque)
 {
 	pump(opaque);
+}
+
+static bool keyboard_heard(void *opaque)
+{
+	const struct i8042 *c = opaque;
+
+	return !(c->command_byte & CB_NO_KBD) &&
+	       (c->source == FROM_NOBODY || clock_now_ns(c->board->clock) - c->since < STALE_NS);
 }
 
 /* The controller's own answers come before what devices have to say. */
@@ -310,6 +322,7 @@ static int i8042_loaded(void *obj, struct error *err)
 	    (c->mouse.id && c->mouse.id != 3 && c->mouse.id != 4))
 		return error_set(err, EINVAL,
 				 "the saved state of the keyboard controller is impossible; it is damaged");
+	c->since = clock_now_ns(c->board->clock);
 	return 0;
 }
 
@@ -375,7 +388,7 @@ int i8042_new(struct board *b, struct irq_line irq1, struct irq_line irq12, stru
 	c->irq12 = irq12;
 	c->sysctl = sysctl;
 	c->input = in;
-	ps2_keyboard_init(&c->keyboard, device_ready, c);
+	ps2_keyboard_init(&c->keyboard, device_ready, keyboard_heard, c);
 	ps2_mouse_init(&c->mouse, device_ready, c);
 	c->data = (struct io_region){ .name = "i8042-data",
 				      .base = PORT_DATA,

@@ -57,6 +57,48 @@ static void expect(const char *bytes, size_t n)
 }
 #define EXPECT(s) expect(s, sizeof(s) - 1)
 
+static enum input_want nobody_else(void *opaque)
+{
+	(void)opaque;
+	return INPUT_SECOND;
+}
+
+static void other_key(void *opaque, uint16_t code, bool down)
+{
+	(void)code;
+	*(unsigned *)opaque += down;
+}
+
+/* Keys go elsewhere while nobody takes them from here: one that is not fetched, or the cable switched off. */
+static void keys_for_whoever_listens(void **state)
+{
+	unsigned others = 0;
+	struct input_sink other = {
+		.takes = INPUT_KEYS, .wants = nobody_else, .key = other_key, .opaque = &others
+	};
+
+	(void)state;
+	input_add(&in, &other);
+	input_key(&in, KEY_A, true);
+	test_advance(&t, 900000000);
+	input_key(&in, KEY_A, false);
+	assert_int_equal(others, 0);
+	test_advance(&t, 200000000);
+	input_key(&in, KEY_B, true);
+	assert_int_equal(others, 1);
+	EXPECT("\x1e\x9e");
+	input_key(&in, KEY_C, true);
+	assert_int_equal(others, 1);
+	EXPECT("\x2e");
+	test_out(&t, 0x64, 0xad, 1);
+	input_key(&in, KEY_D, true);
+	assert_int_equal(others, 2);
+	input_remove(&in, &other);
+	input_key(&in, KEY_E, true); /* there is no other: it waits */
+	test_out(&t, 0x64, 0xae, 1);
+	EXPECT("\x12");
+}
+
 static void controller(void **state)
 {
 	(void)state;
@@ -254,6 +296,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(controller, setup, teardown),
+		cmocka_unit_test_setup_teardown(keys_for_whoever_listens, setup, teardown),
 		cmocka_unit_test_setup_teardown(keyboard, setup, teardown),
 		cmocka_unit_test_setup_teardown(mouse, setup, teardown),
 		cmocka_unit_test_setup_teardown(hostile, setup, teardown),

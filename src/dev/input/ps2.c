@@ -183,11 +183,13 @@ static unsigned encode(const struct ps2_keyboard *k, uint16_t code, bool down, u
 
 /* ---- keyboard ---- */
 
-static bool keyboard_active(void *opaque)
+static enum input_want keyboard_wants(void *opaque)
 {
 	const struct ps2_keyboard *k = opaque;
 
-	return k->scanning;
+	if (!k->scanning)
+		return INPUT_OFF;
+	return k->dev.heard(k->dev.opaque) ? INPUT_FIRST : INPUT_SECOND;
 }
 
 static void keyboard_key(void *opaque, uint16_t code, bool down)
@@ -223,12 +225,14 @@ void ps2_keyboard_reset(struct ps2_keyboard *k)
 	k->dev.queue = (struct ps2_queue){ 0 };
 }
 
-void ps2_keyboard_init(struct ps2_keyboard *k, void (*ready)(void *opaque), void *opaque)
+void ps2_keyboard_init(struct ps2_keyboard *k, void (*ready)(void *opaque), bool (*heard)(void *opaque),
+		       void *opaque)
 {
 	k->dev.ready = ready;
+	k->dev.heard = heard;
 	k->dev.opaque = opaque;
 	k->sink = (struct input_sink){
-		.takes = INPUT_KEYS, .active = keyboard_active, .key = keyboard_key, .opaque = k
+		.takes = INPUT_KEYS, .wants = keyboard_wants, .key = keyboard_key, .opaque = k
 	};
 	ps2_keyboard_reset(k);
 }
@@ -349,11 +353,11 @@ void ps2_mouse_report(struct ps2_mouse *m)
 			break;
 }
 
-static bool mouse_active(void *opaque)
+static enum input_want mouse_wants(void *opaque)
 {
 	const struct ps2_mouse *m = opaque;
 
-	return m->reporting || m->remote;
+	return m->reporting || m->remote ? INPUT_FIRST : INPUT_OFF;
 }
 
 static void mouse_move(void *opaque, int dx, int dy, int wheel, unsigned buttons)
@@ -390,7 +394,7 @@ void ps2_mouse_init(struct ps2_mouse *m, void (*ready)(void *opaque), void *opaq
 	m->dev.ready = ready;
 	m->dev.opaque = opaque;
 	m->sink = (struct input_sink){
-		.takes = INPUT_RELATIVE, .active = mouse_active, .relative = mouse_move, .opaque = m
+		.takes = INPUT_RELATIVE, .wants = mouse_wants, .relative = mouse_move, .opaque = m
 	};
 	ps2_mouse_reset(m);
 }

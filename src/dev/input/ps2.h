@@ -19,6 +19,8 @@ struct ps2_device {
 	struct ps2_queue queue;
 	/* The controller looks whether it can take a byte. */
 	void (*ready)(void *opaque);
+	/* Is the cable switched on, and is what was sent fetched? */
+	bool (*heard)(void *opaque);
 	void *opaque;
 	uint8_t command; /* waits for its parameter; 0: none */
 	uint8_t last;    /* byte sent, for RESEND */
@@ -44,7 +46,8 @@ struct ps2_mouse {
 	int32_t dx, dy, dz; /* moved, not yet reported */
 };
 
-void ps2_keyboard_init(struct ps2_keyboard *k, void (*ready)(void *opaque), void *opaque);
+void ps2_keyboard_init(struct ps2_keyboard *k, void (*ready)(void *opaque), bool (*heard)(void *opaque),
+		       void *opaque);
 void ps2_keyboard_reset(struct ps2_keyboard *k);
 /* A byte from the host. */
 void ps2_keyboard_write(struct ps2_keyboard *k, uint8_t v);

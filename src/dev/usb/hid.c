@@ -117,11 +117,15 @@ static void push(struct hid *h, struct event e)
 	usb_wakeup(&h->usb, ENDPOINT);
 }
 
-static bool hid_active(void *opaque)
+/* The boot protocol is firmware's choice, which listens to PS/2 as well; what it starts may know only that.
+ */
+static enum input_want hid_wants(void *opaque)
 {
 	const struct hid *h = opaque;
 
-	return usb_is_live(&h->usb) && (!h->count || clock_now_ns(h->board->clock) - h->since < STALE_NS);
+	if (!usb_is_live(&h->usb) || (h->count && clock_now_ns(h->board->clock) - h->since >= STALE_NS))
+		return INPUT_OFF;
+	return h->protocol ? INPUT_FIRST : INPUT_SECOND;
 }
 
 /* ---- keyboard ---- */
@@ -400,7 +404,7 @@ static struct hid *new (struct board *b, struct input *in, const struct usb_desc
 	h->usb.serial = "1";
 	h->hid_descriptor = desc->config + HID_AT;
 	h->input = in;
-	h->sink = (struct input_sink){ .active = hid_active, .opaque = h };
+	h->sink = (struct input_sink){ .wants = hid_wants, .opaque = h };
 	hid_bus_reset(&h->usb);
 	board_add(b, &h->usb.dev, cls, 0);
 	return h;

@@ -380,6 +380,50 @@ static void hostile(void **state)
 	}
 }
 
+static enum input_want wanted(void *opaque)
+{
+	return *(enum input_want *)opaque;
+}
+
+static unsigned other_keys;
+
+static void other_key(void *opaque, uint16_t code, bool down)
+{
+	(void)opaque;
+	(void)code;
+	other_keys += down;
+}
+
+/* Firmware that uses the keyboard leaves it to another one that is listened to. */
+static void boot_protocol_comes_second(void **state)
+{
+	enum input_want want = INPUT_FIRST;
+	struct input_sink other = { .takes = INPUT_KEYS, .wants = wanted, .key = other_key, .opaque = &want };
+	uint8_t r[8];
+
+	(void)state;
+	other_keys = 0;
+	struct input_sink **last = &in.sinks;
+	while (*last)
+		last = &(*last)->next;
+	*last = &other; /* as if it had been there first */
+	input_key(&in, KEY_A, true);
+	assert_int_equal(transfer(keyboard, 1, true, r, 8, &n), USB_OK);
+	assert_int_equal(control(keyboard, 0x21, 0x0b, 0, 0, 0), 0); /* SET_PROTOCOL: boot */
+	input_key(&in, KEY_B, true);
+	assert_int_equal(other_keys, 1);
+	input_key(&in, KEY_A, false); /* where it went down */
+	assert_int_equal(transfer(keyboard, 1, true, r, 8, &n), USB_OK);
+	want = INPUT_SECOND;
+	input_key(&in, KEY_C, true);
+	assert_int_equal(other_keys, 1);
+	want = INPUT_FIRST;
+	assert_int_equal(control(keyboard, 0x21, 0x0b, 1, 0, 0), 0);
+	input_key(&in, KEY_D, true);
+	assert_int_equal(other_keys, 1);
+	input_remove(&in, &other);
+}
+
 static void round_trip(void **state)
 {
 	uint8_t r[8];
@@ -404,7 +448,20 @@ static void round_trip(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		T(descriptors), T(keys), T(pointer), T(storage), T(storage_errors), T(hostile), T(round_trip),
+		T(descriptors),
+		T(keys),
+		T(pointer),
+		T(storage),
+		T(storage_errors),
+		T(hostile),
+		T(boot_protocol_comes_second),
+		T(descriptors),
+		T(keys),
+		T(pointer),
+		T(storage),
+		T(storage_errors),
+		T(hostile),
+		T(round_trip),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

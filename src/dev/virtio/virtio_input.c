@@ -94,11 +94,11 @@ static void put(struct virtio_input *i, uint16_t type, uint16_t code, int32_t va
 	i->value[at] = (uint32_t)value;
 }
 
-static bool active(void *opaque)
+static enum input_want wants(void *opaque)
 {
 	const struct virtio_input *i = opaque;
 
-	return virtio_running(&i->v) && i->v.vq[0].enabled;
+	return virtio_running(&i->v) && i->v.vq[0].enabled ? INPUT_FIRST : INPUT_OFF;
 }
 
 static void key(void *opaque, uint16_t code, bool down)
@@ -307,7 +307,7 @@ int virtio_input_new(struct board *b, struct input *in, enum virtio_input_kind k
 	}
 	i->input = in;
 	i->kind = kind;
-	i->sink = (struct input_sink){ .active = active, .opaque = i };
+	i->sink = (struct input_sink){ .wants = wants, .opaque = i };
 	if (kind == VIRTIO_INPUT_KEYBOARD) {
 		i->sink.takes = INPUT_KEYS;
 		i->sink.key = key;
