@@ -37,12 +37,14 @@ static volatile bool by_apic;
 /* ---- interrupts ---- */
 
 static bool v86_monitor(struct frame *f);
-static void v86_reflect(struct frame *f, unsigned n);
+static void v86_interrupt(struct frame *f);
+static unsigned v86_waiting; /* interrupt requests that V86 mode has yet to take */
 
 static void on_irq(struct frame *f, unsigned irq)
 {
 	if (f->eflags & VM) { /* the BIOS's handler takes it, and answers the PIC */
-		v86_reflect(f, irq < 8 ? 8 + irq : 0x70 + irq - 8);
+		v86_waiting |= 1u << irq;
+		v86_interrupt(f);
 		return;
 	}
 	switch (irq) {
@@ -231,8 +233,9 @@ static void timers(void)
 
 	/* Requests of masked lines wait; the PIC says so. */
 	set_timer(0x30, 100);
-	delay_us(1000);
 	outb(PIC1, 0x0a);
+	for (unsigned i = 0; i < 1000 && !(inb(PIC1) & 1); i++)
+		delay_us(1000);
 	expect("PIC: IRQ 0 is requested", inb(PIC1) & 1, 1);
 	outb(PIC1, 0x0c);
 	outb(PIC1 + 1, 0xfe);
@@ -987,6 +990,18 @@ static void v86_reflect(struct frame *f, unsigned n)
 	f->cs = vector[1];
 }
 
+/* Lets the task take an interrupt, once it thinks that it may: the BIOS changes stacks with interrupts off.
+ */
+static void v86_interrupt(struct frame *f)
+{
+	for (unsigned irq = 0; v86_flag && irq < 16; irq++) {
+		if (!(v86_waiting >> irq & 1))
+			continue;
+		v86_waiting &= ~(1u << irq);
+		v86_reflect(f, irq < 8 ? 8 + irq : 0x70 + irq - 8);
+	}
+}
+
 /* General protection faults of V86 mode: what I/O privilege 0 does not allow is done here. */
 static bool v86_monitor(struct frame *f)
 {
@@ -1005,6 +1020,7 @@ static bool v86_monitor(struct frame *f)
 	case 0xfa:
 	case 0xfb:
 		v86_flag = op == 0xfb;
+		v86_interrupt(f);
 		return true;
 	case 0x9c:
 		if (wide)
@@ -1015,6 +1031,7 @@ static bool v86_monitor(struct frame *f)
 		v86_set_flags(f, v86_pop(f));
 		if (wide)
 			v86_pop(f);
+		v86_interrupt(f);
 		return true;
 	case 0xcd:
 		v86_reflect(f, p[-1]);
@@ -1029,6 +1046,7 @@ static bool v86_monitor(struct frame *f)
 		v86_set_flags(f, v86_pop(f));
 		if (wide)
 			v86_pop(f);
+		v86_interrupt(f);
 		return true;
 	case 0xec: /* IN AL, DX and OUT DX, AL at ports that the bitmap keeps */
 		trapped_ports++;
