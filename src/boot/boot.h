@@ -12,15 +12,19 @@
  *  - a bzImage that is a 32-bit kernel: loaded as it is and entered at its 32-bit entry.
  *  - any other 64-bit bzImage: loaded as it is and entered at its own 64-bit
  *    entry; it decompresses (and relocates) itself.
- *  - an ELF file: by PVH if it has the note (32-bit entry, Xen's
+ *  - a file with a Multiboot header (multiboot.c): hobby kernels, Xen, test suites.
+ *  - any other ELF file: by PVH if it has the note (32-bit entry, Xen's
  *    hvm/start_info.h), else as a vmlinux at its 64-bit entry.
- *  - a file with a Multiboot header (multiboot.c): hobby kernels, test suites.
+ *
+ * Each of them may be compressed by gzip as a whole.
  *
  * Guest-physical memory below 1 MiB, as laid out here:
  *
+ *	0x00000  interrupt vectors     0x00400  BIOS data area
  *	0x01000  GDT                   0x08000  boot_params or hvm_start_info
  *	0x02000  PML4, PDPT, 4 PDs     0x10000  command line
  *	0x9fc00  reserved (EBDA)       0xe0000  ACPI tables (boot/acpi.h)
+ *	0xffff0  in place of a BIOS
  */
 #ifndef SILL_BOOT_BOOT_H
 #define SILL_BOOT_BOOT_H
@@ -41,6 +45,8 @@ struct x86_state;
  */
 int boot_image_open(const char *kernel_path, const char *initrd_path, struct boot_image **ret,
 		    struct error *err);
+/* Opens a module for a Multiboot kernel: "FILE" or "FILE ARGUMENTS". Those added come before the initrd. */
+int boot_image_add_module(struct boot_image *b, const char *module, struct error *err);
 void boot_image_free(struct boot_image *b);
 
 /* The same from a kernel in memory (copied), for tests and the fuzzer. */

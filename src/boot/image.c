@@ -10,7 +10,7 @@
 
 #define KERNEL_FILE_MAX GIB(1)
 
-/* Opens a regular file; what: "kernel" or "initrd". Returns the descriptor. */
+/* Opens a regular file; what: "kernel", "initrd", "module". Returns the descriptor. */
 static int open_file(const char *what, const char *path, uint64_t *ret_size, struct error *err)
 {
 	int fd = open(path, O_RDONLY | O_CLOEXEC);
@@ -80,19 +80,39 @@ static int parse_bzimage(struct boot_image *b, struct error *err)
 	return 0;
 }
 
+/* A kernel packed as a whole, by gzip, as a boot loader unpacks it. */
+static int unpack_file(struct boot_image *b, struct error *err)
+{
+	uint8_t *unpacked;
+	size_t size;
+
+	if (b->size < 3 || memcmp(b->file, "\x1f\x8b\x08", 3) != 0)
+		return 0;
+	int r = boot_decompress(b->file, b->size, &unpacked, &size);
+	if (r == -ENOMEM)
+		return error_set(err, ENOMEM, "no memory for the kernel %s; free some and try again",
+				 b->name);
+	if (r)
+		return error_set(err, ENOEXEC,
+				 "the kernel %s is compressed by gzip and damaged; copy it again", b->name);
+	free(b->file);
+	b->file = unpacked;
+	b->size = size;
+	return 0;
+}
+
 static int parse_kernel(struct boot_image *b, struct error *err)
 {
 	struct elf_program p;
+	int r = unpack_file(b, err);
 
+	if (r)
+		return r;
 	b->is_multiboot = multiboot_find(b->file, b->size, &b->multiboot);
 	if (b->size >= 4 && !memcmp(b->file, ELFMAG, SELFMAG)) {
-		int r;
 		b->is_elf = true;
 		b->cmdline_max = 2047; /* COMMAND_LINE_SIZE of x86 Linux, less its NUL */
 		b->initrd_max = 0x7fffffff;
-		/* Of several ways in, PVH tells a kernel most. */
-		if (b->is_multiboot && !elf_parse(b->name, b->file, b->size, &p, NULL) && p.pvh_entry)
-			b->is_multiboot = false;
 		if (b->is_multiboot)
 			return multiboot_parse(b->name, b->file, b->size, &b->multiboot, &p, err);
 		r = elf_parse(b->name, b->file, b->size, &p, err);
@@ -123,7 +143,7 @@ static struct boot_image *image_new(const char *name, size_t size)
 	struct boot_image *b = calloc(1, sizeof(*b));
 	if (!b)
 		return NULL;
-	b->initrd_fd = -1;
+	b->initrd.fd = -1; /* the modules' fd does not count beyond nr_modules */
 	b->name = strdup(name);
 	b->file = malloc(size ? size : 1);
 	b->size = size;
@@ -133,13 +153,21 @@ static struct boot_image *image_new(const char *name, size_t size)
 	return NULL;
 }
 
+static void file_free(struct boot_file *f)
+{
+	if (f->fd >= 0)
+		close(f->fd);
+	free(f->name);
+	free(f->args);
+}
+
 void boot_image_free(struct boot_image *b)
 {
 	if (!b)
 		return;
-	if (b->initrd_fd >= 0)
-		close(b->initrd_fd);
-	free(b->initrd_name);
+	file_free(&b->initrd);
+	for (unsigned i = 0; i < b->nr_modules; i++)
+		file_free(&b->modules[i]);
 	free(b->name);
 	free(b->file);
 	free(b);
@@ -157,6 +185,44 @@ int boot_image_parse(const char *name, const uint8_t *data, size_t size, struct 
 		boot_image_free(b);
 	else
 		*ret = b;
+	return r;
+}
+
+/* Opens what goes into memory with the kernel: the first len bytes of path; the arguments follow. */
+static int open_beside(const char *what, const char *path, size_t len, struct boot_file *ret,
+		       struct error *err)
+{
+	struct boot_file f = { .name = strndup(path, len), .fd = -1 };
+	int r = 0;
+
+	if (path[len])
+		f.args = strdup(path + len + 1);
+	if (!f.name || (path[len] && !f.args))
+		r = error_set(err, ENOMEM, "no memory; free some and try again");
+	if (!r) {
+		f.fd = open_file(what, f.name, &f.size, err);
+		r = f.fd < 0 ? f.fd : 0;
+	}
+	if (r)
+		file_free(&f);
+	else
+		*ret = f;
+	return r;
+}
+
+int boot_image_add_module(struct boot_image *b, const char *module, struct error *err)
+{
+	if (!b->is_multiboot)
+		return error_set(err, EINVAL,
+				 "--module %s: the kernel %s has no Multiboot header; leave --module out, "
+				 "or give a RAM disk by --initrd",
+				 module, b->name);
+	if (b->nr_modules == BOOT_MAX_MODULES)
+		return error_set(err, EINVAL, "--module %s: too many; give at most %u", module,
+				 BOOT_MAX_MODULES);
+	int r = open_beside("module", module, strcspn(module, " "), &b->modules[b->nr_modules], err);
+	if (!r)
+		b->nr_modules++;
 	return r;
 }
 
@@ -180,14 +246,8 @@ int boot_image_open(const char *kernel_path, const char *initrd_path, struct boo
 		error_set(err, -r, "cannot read the kernel %s: %s; copy it again", kernel_path, strerror(-r));
 	else
 		r = parse_kernel(b, err);
-	if (!r && initrd_path) {
-		b->initrd_fd = open_file("initrd", initrd_path, &b->initrd_size, err);
-		b->initrd_name = strdup(initrd_path);
-		if (b->initrd_fd < 0)
-			r = b->initrd_fd;
-		else if (!b->initrd_name)
-			r = error_set(err, ENOMEM, "no memory; free some and try again");
-	}
+	if (!r && initrd_path)
+		r = open_beside("initrd", initrd_path, strlen(initrd_path), &b->initrd, err);
 	if (r)
 		boot_image_free(b);
 	else

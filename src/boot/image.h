@@ -31,11 +31,21 @@
 #define XLOADFLAG_64   0x0001
 #define XLOADFLAG_HIGH 0x0002 /* may be given an initrd above 4 GiB */
 
+#define BOOT_MAX_MODULES 15u
+
+/* A file that goes into the guest's memory beside the kernel. */
+struct boot_file {
+	char *name;
+	char *args; /* Multiboot modules: follow the name in the module's string; NULL: none */
+	int fd;     /* -1: none */
+	uint64_t size;
+};
+
 struct boot_image {
 	char *name; /* of the kernel file, for messages */
-	char *initrd_name;
-	int initrd_fd; /* -1: none */
-	uint64_t initrd_size;
+	struct boot_file initrd;
+	struct boot_file modules[BOOT_MAX_MODULES];
+	unsigned nr_modules;
 
 	uint8_t *file;
 	size_t size;
@@ -79,7 +89,8 @@ int elf_parse(const char *name, const uint8_t *data, size_t size, struct elf_pro
 
 /*
  * Decompresses a bzImage's payload, which names its own size in its last four
- * bytes. *ret is malloc'd. 0, -ENOTSUP (unknown compression) or -EINVAL (damaged) or -ENOMEM.
+ * bytes, or a file in gzip's format. *ret is malloc'd. 0, -ENOTSUP (unknown compression) or -EINVAL (damaged)
+ * or -ENOMEM.
  */
 int boot_decompress(const uint8_t *data, size_t size, uint8_t **ret, size_t *ret_size);
 
@@ -99,7 +110,10 @@ struct boot_memory_map {
 	unsigned nr;
 };
 struct boot_memory_map boot_memory_map(const struct mem *m);
-/* Puts the initrd as high as the kernel can take it, above kernel_end; *ret_addr 0: there is none. */
+/* Puts a file as high as it goes between kernel_end and *limit, which becomes its address. */
+int boot_load_file(struct mem *m, const struct boot_image *b, const struct boot_file *f, uint64_t kernel_end,
+		   uint64_t *limit, struct error *err);
+/* The initrd, as high as the kernel can take it; *ret_addr 0: there is none. */
 int boot_load_initrd(struct mem *m, const struct boot_image *b, uint64_t kernel_end, uint64_t *ret_addr,
 		     struct error *err);
 int boot_load_program(struct mem *m, const struct boot_image *b, const struct elf_program *p,

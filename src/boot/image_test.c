@@ -377,6 +377,69 @@ static void files_and_initrd(void **state)
 	rmdir(dir);
 }
 
+/* A Multiboot kernel by its header's address fields, with modules; packed by gzip, as Xen comes. */
+static void multiboot_and_modules(void **state)
+{
+	struct fixture *f = *state;
+	uint8_t raw[64] = { 0 }, packed[512];
+	char dir[] = "/tmp/sill-test-XXXXXX", kernel[64], module[64], text[128];
+	const uint32_t header[8] = { 0x1badb002, 0x10000, -(0x1badb002u + 0x10000), LINK_ADDR,
+				     LINK_ADDR,  0,       LINK_ADDR + 4096,         LINK_ADDR + 32 };
+	for (size_t i = 0; i < ARRAY_SIZE(header); i++)
+		le_put(raw + 4 * i, header[i], 4);
+	memcpy(raw + 32, "code", 4);
+	assert_non_null(mkdtemp(dir));
+	snprintf(kernel, sizeof(kernel), "%s/kernel.gz", dir);
+	snprintf(module, sizeof(module), "%s/module", dir);
+	write_file(module, "a module", 8);
+	size_t n = compress_as("gzip", raw, sizeof(raw), packed, sizeof(packed));
+	write_file(kernel, packed, n);
+	struct boot_image *b = NULL;
+	assert_int_equal(boot_image_open(kernel, module, &b, &f->err), 0);
+	snprintf(text, sizeof(text), "%s some arguments", module);
+	assert_int_equal(boot_image_add_module(b, text, &f->err), 0);
+	assert_int_equal(boot_image_add_module(b, module, &f->err), 0);
+	assert_int_equal(boot_image_add_module(b, "/nonexistent/x y", &f->err), -ENOENT);
+	assert_non_null(strstr(f->err.message, "/nonexistent/x"));
+	assert_int_equal(boot(f, b, "console"), 0);
+	assert_int_equal(f->s->rip, LINK_ADDR + 32);
+	assert_int_equal(f->s->gpr[RAX], 0x2badb002);
+	assert_memory_equal(mem_ram_ptr(f->m, GPA(LINK_ADDR + 32), 4), "code", 4);
+	assert_int_equal(guest_word(f, 0x413, 2), 639); /* KiB, says the BIOS's data area */
+	uint64_t info = f->s->gpr[RBX];
+	assert_int_equal(guest_word(f, info, 4) & 8, 8);
+	assert_int_equal(guest_word(f, info + 20, 4), 3);
+	uint64_t last = MIB(32);
+	for (uint64_t i = 0; i < 3; i++) {
+		uint64_t entry = guest_word(f, info + 24, 4) + 16 * i, at = guest_word(f, entry, 4);
+		const char *string = mem_ram_ptr(f->m, GPA(guest_word(f, entry + 8, 4)), 128);
+		assert_int_equal(at, last - PAGE_SIZE);
+		assert_int_equal(guest_word(f, entry + 4, 4), at + 8);
+		assert_memory_equal(mem_ram_ptr(f->m, GPA(at), 8), "a module", 8);
+		assert_string_equal(string, i ? module : text);
+		last = at;
+	}
+	boot_image_free(b);
+	expect_refused(f, packed, n - 9, "damaged");
+	/* A module is Multiboot's. */
+	uint8_t elf[1024];
+	b = parse(f, elf, make_elf(elf, true));
+	assert_int_equal(boot_image_add_module(b, module, &f->err), -EINVAL);
+	assert_non_null(strstr(f->err.message, "Multiboot"));
+	boot_image_free(b);
+	/* Both ways in: Multiboot. */
+	size_t size = make_elf(elf, true);
+	for (size_t i = 0; i < 3; i++)
+		le_put(elf + 512 + 4 * i, i == 1 ? 0 : i ? -0x1badb002u : 0x1badb002u, 4);
+	b = parse(f, elf, size);
+	assert_int_equal(boot(f, b, ""), 0);
+	assert_int_equal(f->s->gpr[RAX], 0x2badb002);
+	boot_image_free(b);
+	unlink(kernel);
+	unlink(module);
+	rmdir(dir);
+}
+
 static void firmware_mtrrs(void **state)
 {
 	struct fixture *f = *state;
@@ -398,6 +461,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(damaged_files_are_refused, setup, teardown),
 		cmocka_unit_test_setup_teardown(limits_are_explained, setup, teardown),
 		cmocka_unit_test_setup_teardown(files_and_initrd, setup, teardown),
+		cmocka_unit_test_setup_teardown(multiboot_and_modules, setup, teardown),
 		cmocka_unit_test_setup_teardown(firmware_mtrrs, setup, teardown),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

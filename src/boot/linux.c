@@ -80,42 +80,52 @@ void boot_firmware_state(struct x86_state *s, unsigned phys_bits)
 
 /* ---- placing ---- */
 
-static int no_room(const struct mem *m, const struct boot_image *b, uint64_t end, struct error *err)
+/* file: goes into memory with the kernel; NULL: none. */
+static int no_room(const struct mem *m, const struct boot_image *b, const struct boot_file *file,
+		   uint64_t end, struct error *err)
 {
 	return error_set(
 	    err, ENOMEM,
 	    "the kernel %s%s%s needs memory up to %llu MiB, the VM has %llu MiB; give it more (--memory)",
-	    b->name, b->initrd_fd >= 0 ? " with the initrd " : "", b->initrd_fd >= 0 ? b->initrd_name : "",
+	    b->name, file ? " with " : "", file ? file->name : "",
 	    (unsigned long long)((end + MIB(1) - 1) >> 20), (unsigned long long)(mem_ram_size(m) >> 20));
+}
+
+int boot_load_file(struct mem *m, const struct boot_image *b, const struct boot_file *f, uint64_t kernel_end,
+		   uint64_t *limit, struct error *err)
+{
+	uint64_t room = *limit > kernel_end ? *limit - kernel_end : 0;
+	if (f->size > room || align_down(*limit - f->size, PAGE_SIZE) < kernel_end)
+		return no_room(m, b, f, kernel_end + align_up(f->size, PAGE_SIZE) + PAGE_SIZE, err);
+	uint64_t addr = align_down(*limit - f->size, PAGE_SIZE);
+	uint8_t *p = mem_ram_ptr(m, GPA(addr), f->size);
+	if (!p)
+		return no_room(m, b, f, addr + f->size, err);
+	for (uint64_t done = 0; done < f->size;) {
+		ssize_t n = pread(f->fd, p + done, f->size - done, (off_t)done);
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n <= 0)
+			return error_set(err, n < 0 ? errno : EIO, "cannot read %s (%s); copy it again",
+					 f->name, n < 0 ? strerror(errno) : "it became shorter");
+		done += (uint64_t)n;
+	}
+	mem_written(m, GPA(addr), f->size);
+	*limit = addr;
+	return 0;
 }
 
 int boot_load_initrd(struct mem *m, const struct boot_image *b, uint64_t kernel_end, uint64_t *ret_addr,
 		     struct error *err)
 {
-	*ret_addr = 0;
-	if (b->initrd_fd < 0)
-		return 0;
 	uint64_t limit = min_u64(mem_low_ram_size(m), (uint64_t)b->initrd_max + 1);
-	uint64_t room = limit > kernel_end ? limit - kernel_end : 0;
-	if (b->initrd_size > room || align_down(limit - b->initrd_size, PAGE_SIZE) < kernel_end)
-		return no_room(m, b, kernel_end + align_up(b->initrd_size, PAGE_SIZE) + PAGE_SIZE, err);
-	uint64_t addr = align_down(limit - b->initrd_size, PAGE_SIZE);
-	uint8_t *p = mem_ram_ptr(m, GPA(addr), b->initrd_size);
-	if (!p)
-		return no_room(m, b, addr + b->initrd_size, err);
-	for (uint64_t done = 0; done < b->initrd_size;) {
-		ssize_t n = pread(b->initrd_fd, p + done, b->initrd_size - done, (off_t)done);
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n <= 0)
-			return error_set(err, n < 0 ? errno : EIO,
-					 "cannot read the initrd %s (%s); copy it again", b->initrd_name,
-					 n < 0 ? strerror(errno) : "it became shorter");
-		done += (uint64_t)n;
-	}
-	mem_written(m, GPA(addr), b->initrd_size);
-	*ret_addr = addr;
-	return 0;
+	*ret_addr = 0;
+	if (b->initrd.fd < 0)
+		return 0;
+	int r = boot_load_file(m, b, &b->initrd, kernel_end, &limit, err);
+	if (!r)
+		*ret_addr = limit;
+	return r;
 }
 
 /* Linux's ways of booting have their own tables below 1 MiB. */
@@ -133,12 +143,12 @@ int boot_load_program(struct mem *m, const struct boot_image *b, const struct el
 		      struct error *err)
 {
 	if (p->end > mem_low_ram_size(m))
-		return no_room(m, b, p->end, err);
+		return no_room(m, b, NULL, p->end, err);
 	for (unsigned i = 0; i < p->nr; i++) {
 		const struct elf_segment *s = &p->seg[i];
 		uint8_t *dst = mem_ram_ptr(m, GPA(s->paddr), s->memsz);
 		if (!dst)
-			return no_room(m, b, p->end, err);
+			return no_room(m, b, NULL, p->end, err);
 		memcpy(dst, s->data, s->filesz);
 		memset(dst + s->filesz, 0, s->memsz - s->filesz);
 		mem_written(m, GPA(s->paddr), s->memsz);
@@ -246,13 +256,13 @@ static int write_params(struct mem *m, const struct boot_image *b, const struct 
 		params[SETUP_LOADFLAGS] &= (uint8_t)~LOADFLAG_KASLR; /* it runs where it was linked */
 	le_put(params + SETUP_CMDLINE, CMDLINE_ADDR, 4);
 	le_put(params + SETUP_RAMDISK, initrd, 4);
-	le_put(params + SETUP_RAMDISK_SZ, b->initrd_size, 4);
+	le_put(params + SETUP_RAMDISK_SZ, b->initrd.size, 4);
 	le_put(params + PARAMS_EXT_RAMDISK, initrd >> 32, 4);
-	le_put(params + PARAMS_EXT_RAMDISK_SZ, b->initrd_size >> 32, 4);
+	le_put(params + PARAMS_EXT_RAMDISK_SZ, b->initrd.size >> 32, 4);
 	le_put(params + PARAMS_RSDP, c->rsdp.v, 8);
 	fill_e820(m, params);
 	if (mem_write(m, GPA(PARAMS_ADDR), params, sizeof(params)) < 0)
-		return no_room(m, b, HIGH_MEM, err);
+		return no_room(m, b, NULL, HIGH_MEM, err);
 	return 0;
 }
 
@@ -261,14 +271,14 @@ static int boot_64(struct mem *m, const struct boot_image *b, const struct boot_
 {
 	uint64_t initrd;
 	if (end > mem_low_ram_size(m) || start > end)
-		return no_room(m, b, end, err);
+		return no_room(m, b, NULL, end, err);
 	int r = boot_load_initrd(m, b, align_up(end, PAGE_SIZE), &initrd, err);
 	if (!r)
 		r = load_cmdline(m, b, c->cmdline, err);
 	if (!r)
 		r = write_params(m, b, c, initrd, unpacked, err);
 	if (!r && enter_long_mode(m, entry, s) < 0)
-		r = no_room(m, b, HIGH_MEM, err);
+		r = no_room(m, b, NULL, HIGH_MEM, err);
 	return r;
 }
 
@@ -300,7 +310,7 @@ static int boot_32(struct mem *m, const struct boot_image *b, const struct boot_
 	if (!r)
 		r = write_params(m, b, c, initrd, false, err);
 	if (!r && write_tables(m) < 0)
-		r = no_room(m, b, HIGH_MEM, err);
+		r = no_room(m, b, NULL, HIGH_MEM, err);
 	if (r)
 		return r;
 	boot_enter_32(s, (uint32_t)start);
@@ -320,9 +330,9 @@ static int boot_bzimage(struct mem *m, const struct boot_image *b, const struct 
 				 "the kernel %s prefers the impossible address 0x%llx; it is damaged",
 				 b->name, (unsigned long long)addr);
 	if (addr + b->init_size > mem_low_ram_size(m))
-		return no_room(m, b, addr + b->init_size, err);
+		return no_room(m, b, NULL, addr + b->init_size, err);
 	if (mem_write(m, GPA(addr), b->file + b->kernel_off, b->kernel_size) < 0)
-		return no_room(m, b, addr + b->kernel_size, err);
+		return no_room(m, b, NULL, addr + b->kernel_size, err);
 	if (b->is_32)
 		return boot_32(m, b, c, addr, addr + b->init_size, s, err);
 	return boot_64(m, b, c, addr, addr + b->init_size, addr + 0x200, false, s, err);
@@ -338,11 +348,11 @@ static int write_start_info(struct mem *m, const struct boot_image *b, const str
 	struct boot_memory_map map = boot_memory_map(m);
 	le_put(info, 0x336ec578, 4);
 	le_put(info + 4, 1, 4); /* version 1: has a memory map */
-	if (b->initrd_fd >= 0) {
+	if (b->initrd.fd >= 0) {
 		le_put(info + 12, 1, 4);
 		le_put(info + 16, PARAMS_ADDR + 64, 8);
 		le_put(module, initrd, 8);
-		le_put(module + 8, b->initrd_size, 8);
+		le_put(module + 8, b->initrd.size, 8);
 	}
 	le_put(info + 24, CMDLINE_ADDR, 8);
 	le_put(info + 32, c->rsdp.v, 8);
@@ -366,15 +376,63 @@ static int boot_pvh(struct mem *m, const struct boot_image *b, const struct boot
 	if (r)
 		return r;
 	if (write_start_info(m, b, c, initrd) < 0 || write_tables(m) < 0)
-		return no_room(m, b, HIGH_MEM, err);
+		return no_room(m, b, NULL, HIGH_MEM, err);
 	boot_enter_32(s, p->pvh_entry);
 	s->gpr[RBX] = PARAMS_ADDR;
 	return 0;
 }
 
+/*
+ * There is no BIOS.  Who calls it all the same, in real mode, as Xen does, is told that it cannot; who jumps
+ * to the reset vector gets a reset.
+ */
+static int write_bios_stubs(struct mem *m)
+{
+	static const uint8_t code[16] = {
+		0xb0, 0xfe, 0xe6, 0x64, /* mov $0xfe, %al; out %al, $0x64: the keyboard controller's reset */
+		0xf4, 0xeb, 0xfd, 0x90, /* hlt; jmp to it; nop */
+		0xf9, 0xca, 0x02, 0x00, 0x90, /* stc; lret $2: carry is "failed" */
+	};
+	uint8_t vectors[1024];
+	for (size_t i = 0; i < sizeof(vectors); i += 4)
+		le_put(vectors + i, 0xf000fff8, 4);
+	int r = mem_write(m, GPA(0xffff0), code, sizeof(code));
+	return r ? r : mem_write(m, GPA(0), vectors, sizeof(vectors));
+}
+
+/*
+ * The BIOS's data area, of which kernels read what they have no better way to know: where low memory ends and
+ * the extended data area begins (ACPI 5.2.5.1 has the RSDP looked for there), serial ports, the text screen.
+ */
+static int write_bios_data(struct mem *m)
+{
+	static const struct {
+		uint16_t at, value;
+	} words[] = {
+		{ 0x400, 0x3f8 },
+		{ 0x402, 0x2f8 }, /* serial ports */
+		{ 0x408, 0x378 }, /* parallel port */
+		{ 0x40e, LOW_RAM_END >> 4 },
+		{ 0x410, 0x4422 }, /* one parallel port, two serial ones, 80x25 in colour, an FPU */
+		{ 0x413, LOW_RAM_END >> 10 },
+		{ 0x449, 0x5003 }, /* mode 3, 80 columns */
+		{ 0x44c, 0x1000 }, /* bytes of a screen page */
+		{ 0x460, 0x0d0e }, /* cursor */
+		{ 0x463, 0x3d4 },  /* CRT controller */
+		{ 0x484, 0x1018 }, /* rows less one, points of a character */
+	};
+	uint8_t data[0x100] = { 0 }, ebda_kib = (0xa0000 - LOW_RAM_END) >> 10;
+	for (size_t i = 0; i < ARRAY_SIZE(words); i++)
+		le_put(data + words[i].at - 0x400, words[i].value, 2);
+	int r = mem_write(m, GPA(0x400), data, sizeof(data));
+	return r ? r : mem_write(m, GPA(LOW_RAM_END), &ebda_kib, 1);
+}
+
 int boot_linux(struct mem *m, const struct boot_image *b, const struct boot_config *c, struct x86_state *s,
 	       struct error *err)
 {
+	if (write_bios_stubs(m) < 0 || write_bios_data(m) < 0) /* before the kernel, which may lie there */
+		return no_room(m, b, NULL, HIGH_MEM, err);
 	if (b->is_multiboot)
 		return boot_multiboot(m, b, c, s, err);
 	if (!b->is_elf)

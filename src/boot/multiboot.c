@@ -6,7 +6,7 @@
  * 64-bit with a 32-bit entry), or of any format if the header itself says where
  * the file goes ("address fields").  It is entered in flat 32-bit protected mode
  * without paging; EAX has a magic number, EBX the address of what it is told:
- * command line, memory map, the initrd as its one module.
+ * command line, memory map, modules (the initrd is the last of them).
  *
  * All that lies at INFO_ADDR, at the end of low memory, because kernels of this
  * kind are linked anywhere, below 1 MiB too.
@@ -29,9 +29,9 @@
 /* struct multiboot_info, and its flags */
 #define INFO_ADDR    0x90000u
 #define INFO_END     0x9f000u
-#define INFO_MODULE  0x0200u
 #define INFO_LOADER  0x0220u
 #define INFO_MAP     0x0240u
+#define INFO_MODULE  0x0300u /* BOOT_MAX_MODULES + 1 of 16 bytes */
 #define INFO_CMDLINE 0x0400u
 #define INFO_MEMORY  0x001u
 #define INFO_HAS_CMD 0x004u
@@ -100,21 +100,6 @@ int multiboot_parse(const char *name, const uint8_t *data, size_t size, const st
 	return elf_parse(name, data, size, ret, err);
 }
 
-static int load_module(struct mem *m, const struct boot_image *b, uint64_t end, uint8_t *info,
-		       struct error *err)
-{
-	uint64_t addr;
-	int r = boot_load_initrd(m, b, align_up(max_u64(end, MIB(1)), PAGE_SIZE), &addr, err);
-
-	if (r || b->initrd_fd < 0)
-		return r;
-	le_put(info + INFO_MODULE, addr, 4);
-	le_put(info + INFO_MODULE + 4, addr + b->initrd_size, 4);
-	le_put(info + 20, 1, 4);
-	le_put(info + 24, INFO_ADDR + INFO_MODULE, 4);
-	return 0;
-}
-
 static void put_map(const struct mem *m, uint8_t *info)
 {
 	struct boot_memory_map map = boot_memory_map(m);
@@ -148,11 +133,48 @@ static uint32_t put_string(uint8_t *info, uint32_t *at, const char *a, const cha
 	return INFO_ADDR + where;
 }
 
+/* One module: the file, its entry in the table and its string. */
+static int load_module(struct mem *m, const struct boot_image *b, const struct boot_file *f, uint64_t end,
+		       uint64_t *limit, uint8_t *info, uint32_t *strings, struct error *err)
+{
+	uint32_t nr = (uint32_t)le_get(info + 20, 4), string;
+	uint8_t *entry = info + INFO_MODULE + nr * 16;
+	int r = boot_load_file(m, b, f, end, limit, err);
+
+	if (r)
+		return r;
+	string = put_string(info, strings, f->name, f->args ? f->args : "");
+	if (!string)
+		return error_set(err, E2BIG,
+				 "the arguments of the module %s are too long; shorten them (--module)",
+				 f->name);
+	le_put(entry, *limit, 4);
+	le_put(entry + 4, *limit + f->size, 4);
+	le_put(entry + 8, string, 4);
+	le_put(info + 20, nr + 1, 4);
+	le_put(info + 24, INFO_ADDR + INFO_MODULE, 4);
+	return 0;
+}
+
+static int load_modules(struct mem *m, const struct boot_image *b, uint64_t end, uint8_t *info,
+			uint32_t *strings, struct error *err)
+{
+	uint64_t limit = min_u64(mem_low_ram_size(m), (uint64_t)b->initrd_max + 1);
+	int r = 0;
+
+	end = align_up(max_u64(end, MIB(1)), PAGE_SIZE);
+	for (unsigned i = 0; !r && i < b->nr_modules; i++)
+		r = load_module(m, b, &b->modules[i], end, &limit, info, strings, err);
+	if (!r && b->initrd.fd >= 0)
+		r = load_module(m, b, &b->initrd, end, &limit, info, strings, err);
+	return r;
+}
+
 int boot_multiboot(struct mem *m, const struct boot_image *b, const struct boot_config *c,
 		   struct x86_state *s, struct error *err)
 {
 	_cleanup_free_ uint8_t *info = calloc(1, INFO_END - INFO_ADDR);
-	uint32_t strings = INFO_CMDLINE, cmdline, module;
+	uint32_t strings = INFO_CMDLINE, cmdline;
 	struct elf_program p;
 	int r;
 
@@ -167,23 +189,22 @@ int boot_multiboot(struct mem *m, const struct boot_image *b, const struct boot_
 		    "the kernel %s wants to be loaded over 0x%x, where its boot information goes", b->name,
 		    INFO_ADDR);
 	r = boot_load_program(m, b, &p, err);
-	if (!r)
-		r = load_module(m, b, p.end, info, err);
 	if (r)
 		return r;
 	/* Loaders put the kernel's name in front; programs take it for their first argument. */
 	cmdline = put_string(info, &strings, b->name, c->cmdline);
-	module = put_string(info, &strings, b->initrd_name ? b->initrd_name : "", "");
-	if (!cmdline || !module)
+	if (!cmdline)
 		return error_set(err, E2BIG, "the kernel command line is too long; shorten it (--append)");
+	r = load_modules(m, b, p.end, info, &strings, err);
+	if (r)
+		return r;
 	le_put(info,
-	       INFO_MEMORY | INFO_HAS_CMD | INFO_HAS_MAP | INFO_NAME | (b->initrd_fd >= 0 ? INFO_MODULES : 0),
+	       INFO_MEMORY | INFO_HAS_CMD | INFO_HAS_MAP | INFO_NAME |
+		   (le_get(info + 20, 4) ? INFO_MODULES : 0),
 	       4);
 	le_put(info + 4, INFO_END >> 10, 4); /* KiB below 1 MiB and above */
 	le_put(info + 8, (mem_low_ram_size(m) - MIB(1)) >> 10, 4);
 	le_put(info + 16, cmdline, 4);
-	if (b->initrd_fd >= 0)
-		le_put(info + INFO_MODULE + 8, module, 4);
 	put_map(m, info);
 	memcpy(info + INFO_LOADER, "Sill", 5);
 	le_put(info + 64, INFO_ADDR + INFO_LOADER, 4);

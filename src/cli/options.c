@@ -166,6 +166,16 @@ static int parse_floppy(struct options *o, const char *value, struct error *err)
 	return 0;
 }
 
+/* FILE[ ARGUMENTS] */
+static int parse_module(struct options *o, const char *value, struct error *err)
+{
+	if (o->vm.nr_modules == VM_MAX_MODULES)
+		return error_set(err, EINVAL, "--module %s: too many; give at most %d", value,
+				 VM_MAX_MODULES);
+	o->vm.modules[o->vm.nr_modules++] = value;
+	return 0;
+}
+
 static int parse_net(struct options *o, const char *value, struct error *err)
 {
 	if (!strcmp(value, "none")) {
@@ -438,6 +448,7 @@ static const char *const cpus[] = { "host", "v2", "v3", NULL };
 static const struct option table[] = {
 	{ "kernel", "FILE", "boot this kernel directly: bzImage, ELF vmlinux, Multiboot", NULL, STRING(kernel), NULL, false },
 	{ "initrd", "FILE", "initial RAM disk for it", NULL, STRING(initrd), NULL, false },
+	{ "module", "FILE[ ARGUMENTS]", "module for a Multiboot kernel; repeat for more", NULL, 0, parse_module, true },
 	{ "append", "STRING", "kernel command line", NULL, STRING(cmdline), NULL, false },
 	{ "firmware", "bios|uefi|uefi-secure|PATH[,vars=FILE]", "start from firmware (default bios, without --kernel)", NULL, 0, parse_firmware, false },
 	{ "boot", "ORDER", "what firmware tries: disk,cdrom,floppy,network in any order; menu", NULL, 0, parse_boot, false },
@@ -530,9 +541,9 @@ static int check_together(const struct options *o, struct error *err)
 		return error_set(
 		    err, EINVAL,
 		    "--vga none and --display: there is no screen to show; leave one of them out");
-	if (!c->kernel && (c->initrd || c->cmdline[0]))
+	if (!c->kernel && (c->initrd || c->nr_modules || c->cmdline[0]))
 		return error_set(err, EINVAL,
-				 "--initrd and --append go with a kernel; give --kernel FILE too");
+				 "--initrd, --module and --append go with a kernel; give --kernel FILE too");
 	for (unsigned i = 0; c->no_usb && i < c->nr_disks + c->nr_cds; i++) {
 		const struct vm_disk *d = i < c->nr_disks ? &c->disks[i] : &c->cds[i - c->nr_disks];
 		if (d->bus == VM_BUS_USB)

@@ -12,6 +12,7 @@
 #define VM_MAX_DISKS    16
 #define VM_MAX_CDS      3
 #define VM_MAX_FLOPPIES 2
+#define VM_MAX_MODULES  15
 #define VM_MIN_MEMORY   (16ull << 20)
 #define VM_MAX_MEMORY   (1ull << 40)
 
@@ -41,8 +42,10 @@ struct vm_config {
 	unsigned nr_cpus;                      /* 1..VM_MAX_CPUS */
 	uint64_t memory;                       /* bytes, a multiple of 1 MiB */
 	const char *kernel, *initrd, *cmdline; /* initrd may be NULL; kernel is, where there is firmware */
-	const char *firmware;                  /* "bios", "uefi", "uefi-secure", a path; NULL: direct boot */
-	const char *firmware_vars;             /* the variable store's file; NULL: the VM's own */
+	const char *modules[VM_MAX_MODULES];   /* "FILE[ ARGUMENTS]" for a Multiboot kernel */
+	unsigned nr_modules;
+	const char *firmware;             /* "bios", "uefi", "uefi-secure", a path; NULL: direct boot */
+	const char *firmware_vars;        /* the variable store's file; NULL: the VM's own */
 	const char *firmware_log;         /* file for what firmware writes to the debug port; NULL: none */
 	enum vm_boot boot[VM_BOOT_KINDS]; /* VM_BOOT_NONE: no more */
 	bool boot_menu;

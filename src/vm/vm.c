@@ -317,6 +317,8 @@ static int assemble(struct vm *vm, struct error *err)
 		return error_set(err, EINVAL, "--engine %s: not known; give auto or bt", c->engine);
 	int r =
 	    c->firmware ? vm_firmware_open(vm, err) : boot_image_open(c->kernel, c->initrd, &vm->image, err);
+	for (unsigned i = 0; !r && i < c->nr_modules; i++)
+		r = boot_image_add_module(vm->image, c->modules[i], err);
 	if (!r)
 		r = cpu_model_new(c->cpu, c->nr_cpus, &vm->model, err);
 	if (!r) {
