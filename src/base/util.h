@@ -26,6 +26,11 @@ static inline uint64_t align_down(uint64_t v, uint64_t a)
 	return v & ~(a - 1);
 }
 
+static inline int64_t min_i64(int64_t a, int64_t b)
+{
+	return a < b ? a : b;
+}
+
 static inline uint64_t min_u64(uint64_t a, uint64_t b)
 {
 	return a < b ? a : b;

@@ -62,18 +62,32 @@ void board_add(struct board *b, struct device *d, const struct device_class *cls
 void board_reset(struct board *b);        /* resets every device; [io lock] */
 void board_free_devices(struct board *b); /* frees in reverse order */
 
-/* An interrupt line: an input pin of some controller. set() may be called under the I/O lock from any thread.
- */
+/* What an edge would meet at the end of an interrupt line. */
+enum irq_state {
+	IRQ_IDLE,    /* it would be noticed at once */
+	IRQ_SERVED,  /* wait until the guest has finished with the last one */
+	IRQ_PENDING, /* be lost, since the last one waits */
+	IRQ_MASKED,
+};
+
+/* An interrupt line: an input pin of some controller. Its functions may be called under the I/O lock from any
+ * thread. */
 struct irq_line {
 	void (*set)(void *opaque, unsigned pin, bool level);
 	void *opaque;
 	unsigned pin;
+	enum irq_state (*state)(void *opaque, unsigned pin); /* NULL: not known */
 };
 
 static inline void irq_set(const struct irq_line *l, bool level)
 {
 	if (l->set)
 		l->set(l->opaque, l->pin, level);
+}
+
+static inline enum irq_state irq_state(const struct irq_line *l)
+{
+	return l->state ? l->state(l->opaque, l->pin) : IRQ_IDLE;
 }
 
 #endif

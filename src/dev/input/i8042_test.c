@@ -30,8 +30,8 @@ static int setup(void **state)
 	in = (struct input){ 0 };
 	test_board_init(&t);
 	assert_int_equal(sysctl_new(&t.b, true, &sysctl, NULL), 0);
-	assert_int_equal(i8042_new(&t.b, (struct irq_line){ line, NULL, 0 },
-				   (struct irq_line){ line, NULL, 1 }, sysctl, &in, &c, NULL),
+	assert_int_equal(i8042_new(&t.b, (struct irq_line){ .set = line, .pin = 0 },
+				   (struct irq_line){ .set = line, .pin = 1 }, sysctl, &in, &c, NULL),
 			 0);
 	return 0;
 }

@@ -55,15 +55,20 @@ struct ioapic {
 	struct io_region region;
 };
 
-static bool send(struct ioapic *io, uint64_t e)
+static struct irq_message message(uint64_t e)
 {
-	struct irq_message m = {
+	return (struct irq_message){
 		.dest = RTE_DEST(e),
 		.logical = e & RTE_LOGICAL,
 		.level = e & RTE_LEVEL,
 		.mode = RTE_MODE(e),
 		.vector = e & RTE_VECTOR,
 	};
+}
+
+static bool send(struct ioapic *io, uint64_t e)
+{
+	struct irq_message m = message(e);
 
 	/* All but fixed and lowest priority are edges, whatever the entry says (290566 §3.2.4 DELMOD). */
 	if (m.mode > IRQ_MODE_LOWEST)
@@ -97,6 +102,14 @@ void ioapic_set_pin_locked(struct ioapic *io, unsigned pin, bool level)
 		service_level(io, pin);
 	else if (!(io->rte[pin] & RTE_MASKED))
 		send(io, io->rte[pin]);
+}
+
+enum irq_state ioapic_pin_state_locked(const struct ioapic *io, unsigned pin)
+{
+	uint64_t e = io->rte[pin];
+	struct irq_message m = message(e);
+
+	return e & RTE_MASKED ? IRQ_MASKED : irq_message_state_locked(io->router, &m);
 }
 
 void ioapic_eoi_locked(struct ioapic *io, uint8_t vector)

@@ -16,6 +16,7 @@ int ioapic_new(struct board *b, struct irq_router *r, struct ioapic **ret, struc
 
 /* All with the router's lock held. */
 void ioapic_set_pin_locked(struct ioapic *io, unsigned pin, bool level); /* true: the pin is asserted */
+enum irq_state ioapic_pin_state_locked(const struct ioapic *io, unsigned pin);
 void ioapic_eoi_locked(struct ioapic *io, uint8_t vector);
 /* Tries again to send the level-triggered requests that nobody took. */
 void ioapic_retry_locked(struct ioapic *io);

@@ -41,6 +41,34 @@ static void eoi(unsigned cpu)
 	test_lapic_write(&t, 0xb0, 0);
 }
 
+/* What a timer that must not lose edges asks: at the IOAPIC, and at the PIC where that is masked. */
+static void state_of_a_line(void **state)
+{
+	(void)state;
+	test_rte(&t, 2, 0x30, 1);
+	assert_int_equal(irq_router_isa_state(t.router, 0), IRQ_IDLE);
+	irq_router_set_isa(t.router, 0, true);
+	assert_int_equal(irq_router_isa_state(t.router, 0), IRQ_PENDING);
+	assert_int_equal(ack(1), 0x30);
+	assert_int_equal(irq_router_isa_state(t.router, 0), IRQ_SERVED);
+	eoi(1);
+	assert_int_equal(irq_router_isa_state(t.router, 0), IRQ_IDLE);
+	irq_router_set_isa(t.router, 0, false);
+	test_rte(&t, 2, 0x30 | MASKED, 1);
+	assert_int_equal(irq_router_isa_state(t.router, 0), IRQ_MASKED);
+	test_pic_init(&t, 0xfe, 0xff);
+	assert_int_equal(irq_router_isa_state(t.router, 0), IRQ_IDLE);
+	irq_router_set_isa(t.router, 0, true);
+	assert_int_equal(irq_router_isa_state(t.router, 0), IRQ_PENDING);
+	mutex_lock(&t.router->lock);
+	assert_int_equal(pic_ack_locked(t.router->pic), 0x20);
+	mutex_unlock(&t.router->lock);
+	assert_int_equal(irq_router_isa_state(t.router, 0), IRQ_SERVED);
+	test_out(&t, 0x20, 0x20, 1);
+	assert_int_equal(irq_router_isa_state(t.router, 0), IRQ_IDLE);
+	irq_router_set_isa(t.router, 0, false);
+}
+
 static void registers(void **state)
 {
 	(void)state;
@@ -250,6 +278,7 @@ int main(void)
 		T(registers),
 		T(edge),
 		T(irq0_is_pin_2),
+		T(state_of_a_line),
 		T(level),
 		T(directed_eoi),
 		T(logical_and_lowest),

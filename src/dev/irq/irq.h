@@ -90,6 +90,8 @@ struct irq_line irq_router_isa_line(struct irq_router *r, unsigned irq);
 /* Drives ISA IRQ n / PIRQ line p (0..3); the caller has OR-ed the sources of a line. Any thread. */
 void irq_router_set_isa(struct irq_router *r, unsigned irq, bool level);
 void irq_router_set_pirq(struct irq_router *r, unsigned line, bool level);
+/* What an edge of ISA IRQ n would meet: at the IOAPIC, or at the PIC where that is masked. Any thread. */
+enum irq_state irq_router_isa_state(struct irq_router *r, unsigned irq);
 /* Connects PIRQ line p to PIC pin `irq`; IRQ_PIRQ_OFF or an impossible pin (0, 1, 2, 8, 13) disconnects. Any
  * thread. */
 void irq_router_route_pirq(struct irq_router *r, unsigned line, uint8_t irq);
@@ -104,6 +106,8 @@ int msi_send(struct irq_router *r, uint64_t address, uint32_t data);
 
 /* Number of LAPICs that took the message. from is left out if it is not NULL. */
 unsigned irq_deliver_locked(struct irq_router *r, const struct irq_message *m, const struct lapic *except);
+/* Whether the LAPICs that would get the message have yet to deal with an earlier one of the same vector. */
+enum irq_state irq_message_state_locked(const struct irq_router *r, const struct irq_message *m);
 /* The PIC's INT output changed. */
 void irq_pic_output_locked(struct irq_router *r, bool level);
 /* A LAPIC finished a level-triggered vector. */

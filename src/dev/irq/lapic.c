@@ -261,6 +261,13 @@ static bool match_logical(const struct lapic *l, uint32_t dest)
 	return l->dfr >> 28 == 0 && ldr >> 4 == dest >> 4 && (ldr & dest & 0xf);
 }
 
+enum irq_state lapic_vector_state_locked(const struct lapic *l, uint8_t vector)
+{
+	uint32_t bit = 1u << (vector & 31);
+
+	return l->irr[vector >> 5] & bit ? IRQ_PENDING : l->isr[vector >> 5] & bit ? IRQ_SERVED : IRQ_IDLE;
+}
+
 bool lapic_matches_locked(const struct lapic *l, const struct irq_message *m)
 {
 	if (m->dest == (m->x2apic ? UINT32_MAX : 0xff))

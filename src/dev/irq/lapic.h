@@ -113,6 +113,8 @@ bool lapic_matches_locked(const struct lapic *l, const struct irq_message *m);
 bool lapic_accept_locked(struct lapic *l, const struct irq_message *m);
 /* For lowest-priority delivery: can it take a fixed interrupt, and its processor priority. */
 bool lapic_enabled_locked(const struct lapic *l);
+/* Of an edge-triggered vector: IRQ_PENDING, IRQ_SERVED or IRQ_IDLE. */
+enum irq_state lapic_vector_state_locked(const struct lapic *l, uint8_t vector);
 uint8_t lapic_ppr_locked(const struct lapic *l);
 void lapic_lint0_locked(struct lapic *l, bool level);
 void lapic_lint1_pulse_locked(struct lapic *l);

@@ -142,6 +142,14 @@ void pic_set_irq_locked(struct pic *p, unsigned irq, bool level)
 	pic_update(p);
 }
 
+enum irq_state pic_irq_state_locked(const struct pic *p, unsigned irq)
+{
+	const struct pic_chip *c = &p->chip[irq >> 3 & 1];
+	uint8_t bit = 1u << (irq & 7);
+
+	return c->imr & bit ? IRQ_MASKED : c->irr & bit ? IRQ_PENDING : c->isr & bit ? IRQ_SERVED : IRQ_IDLE;
+}
+
 bool pic_output_locked(const struct pic *p)
 {
 	return p->out;

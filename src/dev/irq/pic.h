@@ -14,6 +14,7 @@ int pic_new(struct board *b, struct irq_router *r, struct pic **ret, struct erro
 /* All with the router's lock held. */
 void pic_set_irq_locked(struct pic *p, unsigned irq, bool level); /* 0..15; 2 is the cascade: ignored */
 bool pic_output_locked(const struct pic *p);
+enum irq_state pic_irq_state_locked(const struct pic *p, unsigned irq); /* for an edge-triggered pin */
 /* The two INTA cycles: a vector. With nothing pending it is IRQ 7's (or IRQ 15's) and no bit is in service.
  */
 uint8_t pic_ack_locked(struct pic *p);

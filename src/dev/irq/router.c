@@ -76,6 +76,23 @@ void irq_router_route_pirq(struct irq_router *r, unsigned line, uint8_t irq)
 	mutex_unlock(&r->lock);
 }
 
+enum irq_state irq_router_isa_state(struct irq_router *r, unsigned irq)
+{
+	enum irq_state s;
+
+	mutex_lock(&r->lock);
+	s = ioapic_pin_state_locked(r->ioapic, irq ? irq : PIN_IRQ0);
+	if (s == IRQ_MASKED)
+		s = pic_irq_state_locked(r->pic, irq);
+	mutex_unlock(&r->lock);
+	return s;
+}
+
+static enum irq_state line_state(void *opaque, unsigned pin)
+{
+	return irq_router_isa_state(opaque, pin);
+}
+
 static void line_set(void *opaque, unsigned pin, bool level)
 {
 	irq_router_set_isa(opaque, pin, level);
@@ -83,7 +100,7 @@ static void line_set(void *opaque, unsigned pin, bool level)
 
 struct irq_line irq_router_isa_line(struct irq_router *r, unsigned irq)
 {
-	return (struct irq_line){ .set = line_set, .opaque = r, .pin = irq };
+	return (struct irq_line){ .set = line_set, .state = line_state, .opaque = r, .pin = irq };
 }
 
 void irq_router_nmi(struct irq_router *r)
@@ -157,6 +174,22 @@ int msi_send(struct irq_router *r, uint64_t address, uint32_t data)
 	irq_deliver_locked(r, &m, NULL);
 	mutex_unlock(&r->lock);
 	return 0;
+}
+
+enum irq_state irq_message_state_locked(const struct irq_router *r, const struct irq_message *m)
+{
+	enum irq_state most = IRQ_IDLE;
+
+	if (m->mode > IRQ_MODE_LOWEST)
+		return IRQ_IDLE;
+	for (unsigned i = 0; i < r->nr_lapics; i++) {
+		enum irq_state s = lapic_matches_locked(r->lapic[i], m)
+				       ? lapic_vector_state_locked(r->lapic[i], m->vector)
+				       : IRQ_IDLE;
+
+		most = s > most ? s : most;
+	}
+	return most;
 }
 
 void irq_pic_output_locked(struct irq_router *r, bool level)

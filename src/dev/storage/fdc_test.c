@@ -114,7 +114,7 @@ static int setup(void **state)
 	(void)state;
 	test_board_init(&t);
 	assert_int_equal(dma_new(&t.b, &dma, NULL), 0);
-	assert_int_equal(fdc_new(&t.b, (struct irq_line){ line, NULL, 6 }, dma, &fdc, NULL), 0);
+	assert_int_equal(fdc_new(&t.b, (struct irq_line){ .set = line, .pin = 6 }, dma, &fdc, NULL), 0);
 	block[0] = diskette(2880, false);
 	block[1] = diskette(2880, true);
 	assert_int_equal(fdc_insert(fdc, 0, block[0], "a", NULL), 0);

@@ -21,8 +21,8 @@ static int setup(void **state)
 {
 	(void)state;
 	ts_init(&s);
-	assert_int_equal(ide_new(&s.t.b, s.bus, (struct irq_line){ line, NULL, 0 },
-				 (struct irq_line){ line, NULL, 1 }, &ide, NULL),
+	assert_int_equal(ide_new(&s.t.b, s.bus, (struct irq_line){ .set = line, .pin = 0 },
+				 (struct irq_line){ .set = line, .pin = 1 }, &ide, NULL),
 			 0);
 	ide_add_disk(ide, 0, ts_disk(&s, false), "disk0");
 	ide_add_cd(ide, 2, ts_disk(&s, true), "cd0");

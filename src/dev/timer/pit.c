@@ -7,8 +7,14 @@
  * Nothing ticks.  A channel keeps the virtual time at which its count began and
  * everything else follows from how long that is ago.  Only channel 0 has a loop
  * timer, for the next rise of its output, which is IRQ 0.  A rise is given as a
- * low-high pulse: the fall before it interests nobody.  Rises that the host was
- * too late for merge into one, and none come closer than MIN_INTERVAL_NS.
+ * low-high pulse: the fall before it interests nobody.  None come closer than
+ * MIN_INTERVAL_NS.
+ *
+ * Guests count ticks, and a guest or host that is too late for some must not make
+ * their clocks slow.  Of modes 2 and 3, rises that would be lost, because several
+ * are due at once or because the one before has not been taken yet, are owed:
+ * each comes half a period after another, once the guest has finished with that.
+ * At most those of OWED_NS are, and none for a guest that masks the interrupt.
  *
  * A count written while modes 2 and 3 run takes effect when the period ends
  * (mode 3 of the real part: half period).
@@ -24,6 +30,7 @@
 #define REFRESH_NS      15085
 #define MIN_INTERVAL_NS 50000
 #define NS_PER_S        1000000000
+#define OWED_NS         NS_PER_S
 
 /* Control word */
 #define CW_CHANNEL(v) ((v) >> 6 & 3)
@@ -71,6 +78,7 @@ struct pit {
 	struct pit_channel ch[CHANNELS];
 	uint8_t port61;
 	int64_t next_rise; /* virtual ns of channel 0's next rise, INT64_MAX for none */
+	uint32_t owed;     /* rises of it that the guest has yet to see */
 	struct loop_timer timer;
 	struct io_region ports, speaker;
 };
@@ -184,22 +192,65 @@ static int64_t next_rise(struct pit_channel *c, int64_t now)
 	return t < n ? c->start_ns + ns_of(n) : INT64_MAX;
 }
 
+/* Does channel 0 owe what is lost? Not where rises are held down anyway. */
+static bool owes(const struct pit_channel *c)
+{
+	return periodic(c) && c->reload >= ticks_of(MIN_INTERVAL_NS);
+}
+
+static void arm(struct pit *p)
+{
+	int64_t half = ns_of(p->ch[0].reload) / 2, at = p->next_rise;
+
+	if (p->owed && at != INT64_MAX)
+		at = min_i64(at, now_ns(p) + (half > MIN_INTERVAL_NS ? half : MIN_INTERVAL_NS));
+	if (at == INT64_MAX)
+		loop_timer_cancel(&p->timer);
+	else
+		loop_timer_arm(&p->timer, at);
+}
+
 static void schedule(struct pit *p)
 {
 	p->next_rise = next_rise(&p->ch[0], now_ns(p));
-	if (p->next_rise == INT64_MAX)
-		loop_timer_cancel(&p->timer);
-	else
-		loop_timer_arm(&p->timer, p->next_rise);
+	arm(p);
+}
+
+static void rise(struct pit *p)
+{
+	irq_set(&p->irq0, false);
+	irq_set(&p->irq0, true);
+}
+
+/* Rises of channel 0 that are due, which next_rise is the first of. */
+static uint32_t due(struct pit *p, int64_t now)
+{
+	const struct pit_channel *c = &p->ch[0];
+	int64_t period = ns_of(c->reload);
+
+	if (now < p->next_rise)
+		return 0;
+	return owes(c) ? 1 + (uint32_t)min_i64((now - p->next_rise) / period, OWED_NS / period) : 1;
 }
 
 static void pit_tick(void *opaque)
 {
 	struct pit *p = opaque;
+	enum irq_state state = irq_state(&p->irq0);
+	uint32_t n = due(p, now_ns(p)), most = (uint32_t)(OWED_NS / ns_of(p->ch[0].reload));
 
-	irq_set(&p->irq0, false);
-	irq_set(&p->irq0, true);
-	schedule(p);
+	p->owed += n;
+	if (n || (p->owed && state == IRQ_IDLE)) {
+		rise(p);
+		p->owed -= state != IRQ_PENDING;
+	}
+	if (state == IRQ_MASKED || !owes(&p->ch[0]))
+		p->owed = 0;
+	p->owed = p->owed < most ? p->owed : most;
+	if (n)
+		schedule(p);
+	else
+		arm(p);
 }
 
 /* After a change to a channel: for channel 0 the line takes its output's level, and the next rise is found.
@@ -209,6 +260,7 @@ static void channel_changed(struct pit *p, struct pit_channel *c)
 	if (c != &p->ch[0])
 		return;
 	irq_set(&p->irq0, output(c, now_ns(p)));
+	p->owed = 0;
 	schedule(p);
 }
 
@@ -409,6 +461,7 @@ static void pit_reset(struct device *d)
 			.start_ns = now,
 		};
 	p->port61 = 0;
+	p->owed = 0;
 	irq_set(&p->irq0, false);
 	schedule(p);
 }
@@ -431,11 +484,10 @@ static int pit_loaded(void *obj, struct error *err)
 			return error_set(err, EINVAL,
 					 "the saved state of the timer (pit) is impossible; it is damaged");
 	p->port61 &= P61_WRITABLE;
-	/* A rise that was due while saving comes at once. */
-	if (p->next_rise == INT64_MAX)
-		loop_timer_cancel(&p->timer);
-	else
-		loop_timer_arm(&p->timer, p->next_rise);
+	if (p->owed > PIT_HZ)
+		return error_set(err, EINVAL,
+				 "the saved state of the timer (pit) is impossible; it is damaged");
+	arm(p); /* a rise that was due while saving comes at once */
 	return 0;
 }
 
@@ -455,6 +507,7 @@ static const struct state_field pit_fields[] = {
 	CHANNEL_FIELDS(2),
 	F_U8(struct pit, port61),
 	F_U64(struct pit, next_rise),
+	F_U32(struct pit, owed),
 	F_END,
 };
 static const struct state_table pit_state = { "pit", 1, pit_fields, pit_loaded };

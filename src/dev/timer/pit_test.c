@@ -3,15 +3,23 @@
 #include "dev/timer/pit.h"
 
 static struct test_board t;
-static unsigned rises;
+static unsigned rises; /* that the guest will see */
 static bool level;
+static enum irq_state line_state;
 
 static void line(void *opaque, unsigned pin, bool l)
 {
 	(void)opaque;
 	(void)pin;
-	rises += l && !level;
+	rises += l && !level && line_state != IRQ_PENDING;
 	level = l;
+}
+
+static enum irq_state state_of_line(void *opaque, unsigned pin)
+{
+	(void)opaque;
+	(void)pin;
+	return line_state;
 }
 
 static int setup(void **state)
@@ -22,7 +30,9 @@ static int setup(void **state)
 	test_board_init(&t);
 	rises = 0;
 	level = false;
-	assert_int_equal(pit_new(&t.b, (struct irq_line){ .set = line }, &p, NULL), 0);
+	line_state = IRQ_IDLE;
+	assert_int_equal(pit_new(&t.b, (struct irq_line){ .set = line, .state = state_of_line }, &p, NULL),
+			 0);
 	test_out(&t, 0x43, 0x30, 1); /* channel 0 quiet: mode 0 without a count */
 	rises = 0;
 	return 0;
@@ -246,6 +256,54 @@ static void irq0(void **state)
 	assert_int_equal(rises, 1);
 }
 
+static void lost_rises_are_owed(void **state)
+{
+	(void)state;
+	program(0, 2, 11932); /* 10 ms */
+	rises = 0;
+	test_run(&t, 36000000); /* the loop is late for three */
+	assert_int_equal(rises, 1);
+	for (unsigned i = 0; i < 10; i++) /* steps of 3 ms and what the loop takes */
+		test_run(&t, 3000000);
+	unsigned expected = (unsigned)((t.clock.stopped_ns - 1000000000) / 10000000);
+	assert_in_range(rises, expected - 1, expected);
+	/* The guest takes none for a while. */
+	line_state = IRQ_PENDING;
+	test_run(&t, 20000000);
+	test_run(&t, 20000000);
+	line_state = IRQ_IDLE;
+	for (unsigned i = 0; i < 20; i++)
+		test_run(&t, 3000000);
+	expected = (unsigned)((t.clock.stopped_ns - 1000000000) / 10000000);
+	assert_in_range(rises, expected - 1, expected);
+	/* One that is busy with the last gets no more than are due. */
+	line_state = IRQ_PENDING;
+	test_run(&t, 30000000);
+	line_state = IRQ_SERVED;
+	rises = 0;
+	for (unsigned i = 0; i < 4; i++)
+		test_run(&t, 8000000);
+	assert_in_range(rises, 2, 5);
+	/* No more than those of a second, and not one that is masked. */
+	line_state = IRQ_PENDING;
+	for (unsigned i = 0; i < 3; i++)
+		test_run(&t, 1000000000);
+	line_state = IRQ_IDLE;
+	rises = 0;
+	int64_t start = t.clock.stopped_ns;
+	for (unsigned i = 0; i < 400; i++)
+		test_run(&t, 3000000);
+	expected = (unsigned)((t.clock.stopped_ns - start) / 10000000) + 100;
+	assert_in_range(rises, expected - 3, expected + 1);
+	line_state = IRQ_MASKED;
+	test_run(&t, 1000000000);
+	line_state = IRQ_IDLE;
+	rises = 0;
+	test_run(&t, 0);
+	test_run(&t, 6000000);
+	assert_in_range(rises, 0, 1);
+}
+
 static void refresh_toggles(void **state)
 {
 	(void)state;
@@ -289,6 +347,7 @@ int main(void)
 		T(bcd),
 		T(one_byte_access),
 		T(irq0),
+		T(lost_rises_are_owed),
 		T(refresh_toggles),
 		T(hostile_writes_and_round_trip),
 	};
