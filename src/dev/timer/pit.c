@@ -210,9 +210,9 @@ static void arm(struct pit *p)
 		loop_timer_arm(&p->timer, at);
 }
 
-static void schedule(struct pit *p)
+static void schedule(struct pit *p, int64_t now)
 {
-	p->next_rise = next_rise(&p->ch[0], now_ns(p));
+	p->next_rise = next_rise(&p->ch[0], now);
 	arm(p);
 }
 
@@ -237,7 +237,8 @@ static void pit_tick(void *opaque)
 {
 	struct pit *p = opaque;
 	enum irq_state state = irq_state(&p->irq0);
-	uint32_t n = due(p, now_ns(p)), most = (uint32_t)(OWED_NS / ns_of(p->ch[0].reload));
+	int64_t now = now_ns(p);
+	uint32_t n = due(p, now), most = (uint32_t)(OWED_NS / ns_of(p->ch[0].reload));
 
 	p->owed += n;
 	if (n || (p->owed && state == IRQ_IDLE)) {
@@ -248,7 +249,7 @@ static void pit_tick(void *opaque)
 		p->owed = 0;
 	p->owed = p->owed < most ? p->owed : most;
 	if (n)
-		schedule(p);
+		schedule(p, now);
 	else
 		arm(p);
 }
@@ -257,11 +258,13 @@ static void pit_tick(void *opaque)
  */
 static void channel_changed(struct pit *p, struct pit_channel *c)
 {
+	int64_t now = now_ns(p); /* one for both: a rise between two would be lost */
+
 	if (c != &p->ch[0])
 		return;
-	irq_set(&p->irq0, output(c, now_ns(p)));
+	irq_set(&p->irq0, output(c, now));
 	p->owed = 0;
-	schedule(p);
+	schedule(p, now);
 }
 
 /* ---- registers ---- */
@@ -463,7 +466,7 @@ static void pit_reset(struct device *d)
 	p->port61 = 0;
 	p->owed = 0;
 	irq_set(&p->irq0, false);
-	schedule(p);
+	schedule(p, now);
 }
 
 static bool channel_possible(const struct pit_channel *c)

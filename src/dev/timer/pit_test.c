@@ -256,6 +256,22 @@ static void irq0(void **state)
 	assert_int_equal(rises, 1);
 }
 
+/* While time goes on: the rise comes, however soon it is due. */
+static void shortest_count(void **state)
+{
+	(void)state;
+	for (unsigned i = 0; i < 50; i++) {
+		test_out(&t, 0x43, 0x30, 1);
+		rises = 0;
+		clock_start(&t.clock);
+		test_out(&t, 0x40, 1, 1);
+		test_out(&t, 0x40, 0, 1);
+		clock_stop(&t.clock);
+		test_run(&t, 0);
+		assert_int_equal(rises, 1);
+	}
+}
+
 static void lost_rises_are_owed(void **state)
 {
 	(void)state;
@@ -347,6 +363,7 @@ int main(void)
 		T(bcd),
 		T(one_byte_access),
 		T(irq0),
+		T(shortest_count),
 		T(lost_rises_are_owed),
 		T(refresh_toggles),
 		T(hostile_writes_and_round_trip),
