@@ -155,6 +155,13 @@ static unsigned char_width(const struct vga *v)
 	return v->sr[1] & 1 ? 8 : 9;
 }
 
+/* How many of the picture's pixels a dot has: two where the sequencer halves the dot clock. In 256 colours
+ * the dots are counted before they become pixels. */
+static unsigned dot_width(const struct vga *v)
+{
+	return (v->sr[1] & 8) && !(v->gr[5] & 0x40) ? 2 : 1;
+}
+
 /* Where a font begins in plane 2 (sequencer register 3). */
 static uint32_t font_cell(unsigned select)
 {
@@ -197,12 +204,18 @@ static void draw_text_line(struct scan *s)
 			s->line[n++] = s->colour[((line_graphics || whole) && (bits & 1)) ? fg : bg];
 		}
 	}
+	if (dot_width(v) == 2) { /* 40 columns */
+		if (n > MAX_LINE / 2)
+			n = MAX_LINE / 2;
+		while (n-- > 0)
+			s->line[2 * n] = s->line[2 * n + 1] = s->line[n];
+	}
 }
 
 static void draw_planar_line(struct scan *s)
 {
 	const struct vga *v = s->v;
-	unsigned n = 0, dots = v->sr[1] & 8 ? 2 : 1, enable = v->ar[0x12] & 15u;
+	unsigned n = 0, dots = dot_width(v), enable = v->ar[0x12] & 15u;
 
 	for (unsigned i = 0; n < s->width + 16 && n + 16 < MAX_LINE; i++) {
 		const uint8_t *c = cell_at(v, address(s, s->base + i));
@@ -220,7 +233,7 @@ static void draw_planar_line(struct scan *s)
 static void draw_cga_line(struct scan *s)
 {
 	const struct vga *v = s->v;
-	unsigned n = 0, dots = v->sr[1] & 8 ? 2 : 1, enable = v->ar[0x12] & 15u;
+	unsigned n = 0, dots = dot_width(v), enable = v->ar[0x12] & 15u;
 
 	for (unsigned i = 0; n < s->width + 16 && n + 32 < MAX_LINE; i++) {
 		const uint8_t *c = cell_at(v, address(s, s->base + i));
@@ -290,6 +303,7 @@ static void draw_vga_line(struct scan *s)
 		draw_planar_line(s);
 		pan &= 7;
 	}
+	pan *= dot_width(v);
 	/* A split screen's lower part may stand still (attribute register 10h, pixel panning compatibility).
 	 */
 	if (pan && !(s->split && (v->ar[0x10] & 0x20)))
@@ -390,8 +404,7 @@ static void geometry(struct scan *s)
 		s->height = v->vbe[VBE_YRES];
 		return;
 	}
-	s->width =
-	    (v->cr[1] + 1u) * (is_text(v) ? char_width(v) : 8) * (v->sr[1] & 8 && !(v->gr[5] & 0x40) ? 2 : 1);
+	s->width = (v->cr[1] + 1u) * (is_text(v) ? char_width(v) : 8) * dot_width(v);
 	s->height = (v->cr[0x12] | (v->cr[7] & 2u) << 7 | (v->cr[7] & 0x40u) << 3) + 1;
 	if (is_blank(v) || s->width < 64 || s->height < 64) { /* not set up yet */
 		s->width = v->width;

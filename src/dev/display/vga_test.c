@@ -159,6 +159,33 @@ static void text(void **state)
 	assert_int_equal(pixel(7, 13), 0x0000ff);
 }
 
+/* 40 columns: each dot is two pixels wide, to panning too. */
+static void wide_text(void **state)
+{
+	(void)state;
+	text_mode();
+	indexed(0x3c4, 1, 0x09);
+	indexed(0x3d4, 1, 39);
+	indexed(0x3d4, 0x13, 20);
+	for (unsigned i = 0; i < 16; i++)
+		v->vram[('A' * 32 + i) * 4 + 2] = 0xf0;
+	mem_mmio_write(t.b.mem, GPA(0xb8000), 'A' | 0x14 << 8, 2);
+	mem_mmio_write(t.b.mem, GPA(0xb8000 + 78), 'A' | 0x14 << 8, 2);
+	display_refresh(&d, false);
+	assert_int_equal(d.width, 640);
+	for (unsigned i = 0; i < 640; i += 624) {
+		assert_int_equal(pixel(i, 0), 0xff0000);
+		assert_int_equal(pixel(i + 7, 0), 0xff0000);
+		assert_int_equal(pixel(i + 8, 0), 0x0000ff);
+		assert_int_equal(pixel(i + 15, 0), 0x0000ff);
+	}
+	assert_int_equal(pixel(16, 0), 0);
+	attribute(0x33, 1);
+	display_refresh(&d, false);
+	assert_int_equal(pixel(5, 0), 0xff0000);
+	assert_int_equal(pixel(6, 0), 0x0000ff);
+}
+
 /* As a BIOS leaves it: what is written to b8000 is on the screen. */
 static void begins_with_text(void **state)
 {
@@ -374,6 +401,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(text, setup, teardown),
 		cmocka_unit_test_setup_teardown(begins_with_text, setup, teardown),
+		cmocka_unit_test_setup_teardown(wide_text, setup, teardown),
 		cmocka_unit_test_setup_teardown(planar, setup, teardown),
 		cmocka_unit_test_setup_teardown(mode_13h, setup, teardown),
 		cmocka_unit_test_setup_teardown(bochs_vbe, setup, teardown),
