@@ -9,8 +9,10 @@
  * FIFO has room, so it overruns in loopback alone.  The character timeout is
  * four characters' time at the programmed speed.
  *
- * OUT2 gates the interrupt pin, as on the PC.  With a device connected CTS, DSR
- * and DCD are on.
+ * The interrupt goes out whatever OUT2 is.  That gates it on the first PCs' boards,
+ * but not on all, nor in other virtual machines, and there are systems that leave
+ * it 0 and wait for interrupts.  Looping back, the part is silent.  With a device
+ * connected CTS, DSR and DCD are on.
  *
  * Not modelled: parity and framing errors, breaks, DMA mode, RTS (input is not
  * held back by it).
@@ -125,7 +127,7 @@ static uint8_t interrupt_id(const struct serial *s)
 
 static void update_irq(struct serial *s)
 {
-	irq_set(&s->irq, interrupt_id(s) != IIR_NONE && (s->mcr & MCR_OUT2) && !(s->mcr & MCR_LOOP));
+	irq_set(&s->irq, interrupt_id(s) != IIR_NONE && !(s->mcr & MCR_LOOP));
 }
 
 /* The time of four characters: 1 start, 5..8 data, parity, stop bits at 16 clocks each. */
