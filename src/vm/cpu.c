@@ -367,6 +367,7 @@ static int cpu_new(struct vm *vm, struct vm_cpu *c, struct error *err)
 			.cr8_read = board_cr8_read,
 			.cr8_write = board_cr8_write,
 			.hypercall = board_hypercall,
+			.peek = vm_cpu_peek,
 		},
 		.apic_id = c->index,
 	};

@@ -140,6 +140,8 @@ bool vm_stat(struct vm *vm, unsigned cpu, unsigned counter, const char **name, u
 /* cpu.c */
 int vm_cpus_new(struct vm *vm, struct error *err);
 void vm_cpus_free(struct vm *vm);
+/* As in struct vcpu_board; opaque is the struct vm_cpu (cpu_gpr.c). */
+bool vm_cpu_peek(void *opaque, uint64_t pa, uint32_t *value);
 int vm_cpus_start(struct vm *vm, struct error *err);
 /* To RESET, application processors waiting for their start-up IPI. While parked or before the start. */
 void vm_cpus_reset(struct vm *vm);

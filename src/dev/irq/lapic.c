@@ -507,11 +507,6 @@ bool lapic_reg_write_locked(struct lapic *l, unsigned reg, uint32_t v)
 
 /* ---- the xAPIC page ---- */
 
-uint64_t lapic_page(const struct lapic *l)
-{
-	return l->apic_base & ~0xfffull;
-}
-
 uint64_t lapic_mmio_read(struct lapic *l, uint64_t offset, unsigned size)
 {
 	unsigned reg = offset >> 4 & 0xff;

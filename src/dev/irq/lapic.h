@@ -95,6 +95,9 @@ uint64_t lapic_page(const struct lapic *l);
  * thread. */
 uint64_t lapic_mmio_read(struct lapic *l, uint64_t offset, unsigned size);
 void lapic_mmio_write(struct lapic *l, uint64_t offset, uint64_t value, unsigned size);
+/* A register at a guest-physical address, if all of it is to be read and that is nothing but a load. vCPU's
+ * thread, general-regs-only. */
+bool lapic_peek(const struct lapic *l, uint64_t pa, uint32_t *value);
 /* MSRs 0x1b, 0x6e0 and 0x800..0x8ff: 0, or -1 for #GP (any other index too). vCPU's thread. */
 int lapic_msr_read(struct lapic *l, uint32_t index, uint64_t *value);
 int lapic_msr_write(struct lapic *l, uint32_t index, uint64_t value);

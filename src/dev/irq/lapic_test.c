@@ -521,6 +521,30 @@ static void odd_accesses(void **state)
 	test_round_trip(&t);
 }
 
+/* What is peeked at is what is read; the rest, and pages that are not there, are refused. */
+static void peeks(void **state)
+{
+	uint64_t page = lapic_page(cpu(0));
+	unsigned seen = 0;
+
+	(void)state;
+	wr(0x80, 0x21);
+	wr(0x310, 0x02000000);
+	for (unsigned reg = 0; reg < 0x400; reg += 16) {
+		uint32_t v = ~rd(reg);
+
+		if (!lapic_peek(cpu(0), page + reg, &v))
+			continue;
+		assert_int_equal(v, rd(reg));
+		assert_false(lapic_peek(cpu(0), page + reg + 4, &v));
+		assert_false(lapic_peek(cpu(0), page + reg + PAGE_SIZE, &v));
+		seen++;
+	}
+	assert_true(seen >= 5);
+	assert_int_equal(wrmsr(0, 0x1b, page | BASE_X2 | 0x100), 0);
+	assert_false(lapic_peek(cpu(0), page + 0x20, &(uint32_t){ 0 }));
+}
+
 static void refuses_impossible_state(void **state)
 {
 	struct device *d = (struct device *)cpu(0);
@@ -575,25 +599,11 @@ static void threads(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		T(reset_values),
-		T(priorities),
-		T(task_priority),
-		T(ipis),
-		T(cluster_model),
-		T(start_up),
-		T(pv_ipi),
-		T(errors),
-		T(software_disable),
-		T(timer_one_shot),
-		T(timer_periodic),
-		T(timer_tsc_deadline),
-		T(base_msr),
-		T(x2apic),
-		T(virtual_wire),
-		T(lint0_fixed),
-		T(nmi_line),
-		T(odd_accesses),
-		T(refuses_impossible_state),
+		T(reset_values),     T(priorities),     T(task_priority),  T(ipis),
+		T(cluster_model),    T(start_up),       T(pv_ipi),         T(errors),
+		T(software_disable), T(timer_one_shot), T(timer_periodic), T(timer_tsc_deadline),
+		T(base_msr),         T(x2apic),         T(virtual_wire),   T(lint0_fixed),
+		T(nmi_line),         T(odd_accesses),   T(peeks),          T(refuses_impossible_state),
 		T(threads),
 	};
 

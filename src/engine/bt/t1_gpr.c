@@ -231,6 +231,7 @@ static uint64_t slow_group(struct vcpu *v, uint64_t va, unsigned size, unsigned 
 uint64_t t1_slow_mem(struct vcpu *v, uint64_t va, uint32_t info)
 {
 	unsigned size = info & 0xff, acc = mmu_acc(v) | ((info & MISS_WRITE) ? ACC_W : ACC_R);
+	uint32_t value;
 	uint64_t pa;
 	void *host;
 	bool code;
@@ -251,6 +252,14 @@ uint64_t t1_slow_mem(struct vcpu *v, uint64_t va, uint32_t info)
 	}
 	if (host && code && cache_may_write(v, host, size))
 		return go_direct(v, va, host);
+	if (!host && size == 4 && !(info & (MISS_WRITE | MISS_LOCKED)) && v->board.peek &&
+	    v->board.peek(v->board.opaque, pa, &value)) {
+		uint32_t *copy = (uint32_t *)(void *)(v->crossing + (va & 60));
+
+		*copy = value;
+		v->stats.mmio_exits++;
+		return go_direct(v, va, (uint8_t *)copy);
+	}
 	return !host || code;
 }
 
