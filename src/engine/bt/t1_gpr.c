@@ -252,7 +252,8 @@ uint64_t t1_slow_mem(struct vcpu *v, uint64_t va, uint32_t info)
 	}
 	if (host && code && cache_may_write(v, host, size))
 		return go_direct(v, va, host);
-	if (!host && size == 4 && !(info & (MISS_WRITE | MISS_LOCKED)) && v->board.peek &&
+	/* Lockstep's reference stops before devices. */
+	if (!host && size == 4 && !(info & (MISS_WRITE | MISS_LOCKED)) && !v->lockstep && v->board.peek &&
 	    v->board.peek(v->board.opaque, pa, &value)) {
 		uint32_t *copy = (uint32_t *)(void *)(v->crossing + (va & 60));
 
