@@ -30,17 +30,6 @@ static struct {
 	bool refuse, big;
 } nat;
 
-static void put32(uint8_t *p, uint32_t v)
-{
-	packet_put16(p, (uint16_t)(v >> 16));
-	packet_put16(p + 2, (uint16_t)v);
-}
-
-static uint32_t get32(const uint8_t *p)
-{
-	return (uint32_t)packet_get16(p) << 16 | packet_get16(p + 2);
-}
-
 static bool deliver(void *opaque, const uint8_t *h, size_t head_len, const uint8_t *body, size_t body_len,
 		    uint16_t gso_size)
 {
@@ -52,8 +41,8 @@ static bool deliver(void *opaque, const uint8_t *h, size_t head_len, const uint8
 		abort();
 	if (nat.refuse)
 		return false;
-	nat.seq = get32(h + 38) + (uint32_t)data + !!(h[47] & 3);
-	nat.ack = get32(h + 42);
+	nat.seq = packet_get32(h + 38) + (uint32_t)data + !!(h[47] & 3);
+	nat.ack = packet_get32(h + 42);
 	return true;
 }
 
@@ -89,13 +78,13 @@ static void segment(struct tcp *t, struct fuzz_input *in, uint16_t port)
 	packet_put16(f + 16, (uint16_t)(20 + 20 + opt + n));
 	f[22] = 64;
 	f[23] = 6;
-	put32(f + 26, NET_USER_GUEST);
-	put32(f + 30, NET_USER_GATEWAY);
+	packet_put32(f + 26, NET_USER_GUEST);
+	packet_put32(f + 30, NET_USER_GATEWAY);
 	packet_put16(f + 24, (uint16_t)~packet_sum(f + 14, 20, 0));
 	packet_put16(f + 34, (uint16_t)(1000 + (how >> 3 & 1)));
 	packet_put16(f + 36, port);
-	put32(f + 38, seq);
-	put32(f + 42, ack);
+	packet_put32(f + 38, seq);
+	packet_put32(f + 42, ack);
 	f[46] = (uint8_t)((20 + opt) / 4 << 4);
 	f[47] = fuzz_u8(in);
 	packet_put16(f + 48, (uint16_t)fuzz_u16(in));

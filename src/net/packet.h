@@ -19,6 +19,17 @@ static inline void packet_put16(uint8_t *p, uint16_t v)
 	p[1] = (uint8_t)v;
 }
 
+static inline uint32_t packet_get32(const uint8_t *p)
+{
+	return (uint32_t)packet_get16(p) << 16 | packet_get16(p + 2);
+}
+
+static inline void packet_put32(uint8_t *p, uint32_t v)
+{
+	packet_put16(p, (uint16_t)(v >> 16));
+	packet_put16(p + 2, (uint16_t)v);
+}
+
 /* One's complement sum of len bytes, added to `sum` (a folded or earlier sum). Folded to 16 bits, host order.
  */
 uint16_t packet_sum(const uint8_t *p, size_t len, uint32_t sum);

@@ -154,17 +154,6 @@ static bool before(uint32_t a, uint32_t b)
 	return (int32_t)(a - b) < 0;
 }
 
-static uint32_t get32(const uint8_t *p)
-{
-	return (uint32_t)packet_get16(p) << 16 | packet_get16(p + 2);
-}
-
-static void put32(uint8_t *p, uint32_t v)
-{
-	packet_put16(p, (uint16_t)(v >> 16));
-	packet_put16(p + 2, (uint16_t)v);
-}
-
 /* ---- rings ---- */
 
 static bool ring_ready(struct ring *r)
@@ -347,9 +336,9 @@ static bool emit(struct tcp *t, struct flow *f, unsigned flags, uint32_t seq, co
 	bool done;
 
 	make_head(f, h, tcp_len);
-	put32(h + 38, seq);
+	packet_put32(h + 38, seq);
 	if (flags & ACK)
-		put32(h + 42, f->rcv_nxt);
+		packet_put32(h + 42, f->rcv_nxt);
 	h[46] = (uint8_t)((20 + opt) / 4 << 4);
 	h[47] = (uint8_t)flags;
 	packet_put16(h + 48, flags & RST ? 0 : window_field(f, flags & SYN));
@@ -835,8 +824,8 @@ bool tcp_input(struct tcp *t, const uint8_t *head, size_t len, struct iovec *iov
 	if (!ours(k.host))
 		return false;
 	s.tcp = head + p.tcp;
-	s.seq = get32(s.tcp + 4);
-	s.ack = get32(s.tcp + 8);
+	s.seq = packet_get32(s.tcp + 4);
+	s.ack = packet_get32(s.tcp + 8);
 	s.flags = s.tcp[13];
 	s.len = (uint32_t)(p.end - p.data);
 	f = find(t, &k);

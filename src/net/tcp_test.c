@@ -55,17 +55,6 @@ struct guest {
 	bool scaled, fin_got;
 };
 
-static uint32_t get32(const uint8_t *p)
-{
-	return (uint32_t)packet_get16(p) << 16 | packet_get16(p + 2);
-}
-
-static void put32(uint8_t *p, uint32_t v)
-{
-	packet_put16(p, (uint16_t)(v >> 16));
-	packet_put16(p + 2, (uint16_t)v);
-}
-
 static uint8_t pattern(uint64_t i)
 {
 	return (uint8_t)(i ^ i >> 8 ^ i >> 16);
@@ -76,7 +65,7 @@ static bool deliver(void *opaque, const uint8_t *h, size_t head_len, const uint8
 {
 	struct guest *g = opaque;
 	size_t n = head_len + body_len - 54, opt = (h[46] >> 4) * 4u - 20;
-	uint32_t seq = get32(h + 38);
+	uint32_t seq = packet_get32(h + 38);
 
 	n -= opt;
 	assert_true(mutex_held(&g->lock));
@@ -84,7 +73,7 @@ static bool deliver(void *opaque, const uint8_t *h, size_t head_len, const uint8
 	assert_int_equal(packet_get16(h + 16), head_len + body_len - 14);
 	assert_memory_equal(h, guest_mac, 6);
 	assert_memory_equal(h + 6, our_mac, 6);
-	assert_int_equal(get32(h + 26), g->host);
+	assert_int_equal(packet_get32(h + 26), g->host);
 	assert_int_equal(packet_get16(h + 34), g->port);
 	if (packet_get16(h + 36) != g->source)
 		return true;
@@ -110,7 +99,7 @@ static bool deliver(void *opaque, const uint8_t *h, size_t head_len, const uint8
 		return true;
 	}
 	assert_true(h[47] & ACK);
-	g->ack = get32(h + 42);
+	g->ack = packet_get32(h + 42);
 	if (h[47] & SYN) {
 		g->syn_acks++;
 		memcpy(g->options, h + 54, opt < 8 ? opt : 8);
@@ -180,13 +169,13 @@ static bool segment(struct guest *g, unsigned flags, uint32_t seq, const uint8_t
 	packet_put16(f + 16, (uint16_t)(20 + tcp));
 	f[22] = 64;
 	f[23] = 6;
-	put32(f + 26, NET_USER_GUEST);
-	put32(f + 30, g->host);
+	packet_put32(f + 26, NET_USER_GUEST);
+	packet_put32(f + 30, g->host);
 	packet_put16(f + 24, (uint16_t)~packet_sum(f + 14, 20, 0));
 	packet_put16(f + 34, g->source);
 	packet_put16(f + 36, g->port);
-	put32(f + 38, seq);
-	put32(f + 42, g->rcv_nxt);
+	packet_put32(f + 38, seq);
+	packet_put32(f + 42, g->rcv_nxt);
 	f[46] = (uint8_t)((20 + opt) / 4 << 4);
 	f[47] = (uint8_t)flags;
 	packet_put16(f + 48, g->window);
@@ -399,12 +388,12 @@ static void test_upload(void **state)
 		f[14] = 0x45;
 		packet_put16(f + 16, 60);
 		f[23] = 6;
-		put32(f + 26, NET_USER_GUEST);
-		put32(f + 30, g->host);
+		packet_put32(f + 26, NET_USER_GUEST);
+		packet_put32(f + 30, g->host);
 		packet_put16(f + 24, (uint16_t)~packet_sum(f + 14, 20, 0));
 		packet_put16(f + 34, g->source);
 		packet_put16(f + 36, g->port);
-		put32(f + 38, g->snd_nxt);
+		packet_put32(f + 38, g->snd_nxt);
 		f[46] = 0x50;
 		f[47] = ACK;
 		assert_true(tcp_input(g->tcp, f, sizeof(f), &iov, 1, true));
@@ -667,8 +656,8 @@ static void test_rubbish(void **state)
 		f[14] = 0x45;
 		packet_put16(f + 16, (uint16_t)(len - 14));
 		f[23] = 6;
-		put32(f + 26, NET_USER_GUEST);
-		put32(f + 30, g->host);
+		packet_put32(f + 26, NET_USER_GUEST);
+		packet_put32(f + 30, g->host);
 		packet_put16(f + 34, g->source);
 		packet_put16(f + 36, g->port);
 		for (unsigned k = 0; k < 4; k++) {
@@ -677,11 +666,11 @@ static void test_rubbish(void **state)
 			x ^= x << 17;
 			f[14 + (x >> 8) % 60] = (uint8_t)x;
 		}
-		put32(f + 38, g->snd_nxt + (uint32_t)(x >> 40) % 2000 - 1000);
-		put32(f + 42, g->irs + (uint32_t)(x >> 20) % 2000 - 1000);
+		packet_put32(f + 38, g->snd_nxt + (uint32_t)(x >> 40) % 2000 - 1000);
+		packet_put32(f + 42, g->irs + (uint32_t)(x >> 20) % 2000 - 1000);
 		f[47] &= (uint8_t) ~(i % 8 ? RST : 0);
-		put32(f + 26, NET_USER_GUEST);
-		put32(f + 30, g->host);
+		packet_put32(f + 26, NET_USER_GUEST);
+		packet_put32(f + 30, g->host);
 		packet_put16(f + 34, g->source);
 		packet_put16(f + 36, g->port);
 		f[24] = f[25] = 0;

@@ -124,17 +124,6 @@ struct guest {
 	bool pending_syn_ack, pending_ack; /* a card must not send from within receive */
 };
 
-static uint32_t get32(const uint8_t *p)
-{
-	return (uint32_t)packet_get16(p) << 16 | packet_get16(p + 2);
-}
-
-static void put32(uint8_t *p, uint32_t v)
-{
-	packet_put16(p, (uint16_t)(v >> 16));
-	packet_put16(p + 2, (uint16_t)v);
-}
-
 static size_t ip_frame(struct guest *g, uint8_t *f, uint8_t proto, uint32_t src, uint32_t dst, size_t payload)
 {
 	memset(f, 0, 34);
@@ -147,8 +136,8 @@ static size_t ip_frame(struct guest *g, uint8_t *f, uint8_t proto, uint32_t src,
 	packet_put16(f + 16, (uint16_t)(20 + payload));
 	f[22] = 64;
 	f[23] = proto;
-	put32(f + 26, src);
-	put32(f + 30, dst);
+	packet_put32(f + 26, src);
+	packet_put32(f + 30, dst);
 	packet_put16(f + 24, (uint16_t)~packet_sum(f + 14, 20, 0));
 	return 34 + payload;
 }
@@ -162,8 +151,8 @@ static void send_tcp(struct guest *g, uint8_t flags, const void *data, size_t n)
 	memset(f + 34, 0, 24);
 	packet_put16(f + 34, 7);
 	packet_put16(f + 36, g->peer_port);
-	put32(f + 38, g->my_seq);
-	put32(f + 42, g->next_seq);
+	packet_put32(f + 38, g->my_seq);
+	packet_put32(f + 42, g->next_seq);
 	f[46] = (uint8_t)((20 + opt) / 4 << 4);
 	f[47] = flags;
 	packet_put16(f + 48, 65535);
@@ -183,7 +172,7 @@ static uint8_t pattern(uint64_t i)
 
 static void receive_tcp(struct guest *g, const uint8_t *f, const struct packet_tcp *t)
 {
-	uint32_t seq = get32(f + t->tcp + 4);
+	uint32_t seq = packet_get32(f + t->tcp + 4);
 	size_t n = t->end - t->data;
 
 	if (packet_get16(f + t->tcp + 2) != 7)
@@ -301,8 +290,8 @@ static void send_arp(struct guest *g, uint32_t target)
 	packet_put16(f + 12, 0x0806);
 	memcpy(f + 14, "\x00\x01\x08\x00\x06\x04\x00\x01", 8);
 	memcpy(f + 22, guest_mac, 6);
-	put32(f + 28, NET_USER_GUEST);
-	put32(f + 38, target);
+	packet_put32(f + 28, NET_USER_GUEST);
+	packet_put32(f + 38, target);
 	net_send(g->net, f, sizeof(f));
 	net_flush(g->net);
 }
@@ -331,7 +320,7 @@ static void test_arp_dhcp(void **state)
 	packet_put16(f + 38, 308);
 	len = ip_frame(g, f, 17, 0, 0xffffffff, 308);
 	net_send(g->net, f, len);
-	assert_int_equal(get32(g->offered), NET_USER_GUEST);
+	assert_int_equal(packet_get32(g->offered), NET_USER_GUEST);
 }
 
 /* A card without room gets the frame later. */

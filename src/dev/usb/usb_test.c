@@ -455,12 +455,6 @@ int main(void)
 		T(storage_errors),
 		T(hostile),
 		T(boot_protocol_comes_second),
-		T(descriptors),
-		T(keys),
-		T(pointer),
-		T(storage),
-		T(storage_errors),
-		T(hostile),
 		T(round_trip),
 	};
 

@@ -10,6 +10,8 @@
 #ifndef SILL_ENGINE_BT_ORACLE_H
 #define SILL_ENGINE_BT_ORACLE_H
 
+#include <time.h>
+
 #include "engine/bt/decode.h"
 #include "engine/bt/vcpu.h"
 
@@ -72,6 +74,15 @@ static inline uint64_t oracle_random(uint64_t *x)
 	z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9ull;
 	z = (z ^ z >> 27) * 0x94d049bb133111ebull;
 	return z ^ z >> 31;
+}
+
+/* Seconds on a clock that only runs forwards. */
+static inline double oracle_now(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
 }
 
 /* Makes the job that `seed` stands for, its code at a place derived from index. */

@@ -574,18 +574,10 @@ static bool differs(uint64_t seed, unsigned i)
 	return false;
 }
 
-static double now(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
-}
-
 int main(void)
 {
 	const char *seed_text = getenv("SILL_SEED"), *s = getenv("SILL_ORACLE_SECONDS");
-	double seconds = s ? strtod(s, NULL) : seed_text ? 0 : 10, t0 = now();
+	double seconds = s ? strtod(s, NULL) : seed_text ? 0 : 10, t0 = oracle_now();
 	uint64_t seed = seed_text ? strtoull(seed_text, NULL, 0) : 1, cases = 0, endless = 0, halts = 0;
 	struct engine_stats stats = { 0 };
 	unsigned failures = 0;
@@ -614,7 +606,7 @@ int main(void)
 			failures += differs(seed + i, i);
 		}
 		seed += batch;
-	} while (failures < 30 && now() - t0 < seconds);
+	} while (failures < 30 && oracle_now() - t0 < seconds);
 	quit = true;
 	pthread_barrier_wait(&start);
 	engine_bt.vcpu_stats(guests[1].v, &stats);

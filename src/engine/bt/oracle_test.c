@@ -535,18 +535,10 @@ static void report(unsigned index)
 	fflush(stdout);
 }
 
-static double now(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
-}
-
 int main(void)
 {
 	const char *s = getenv("SILL_ORACLE_SECONDS"), *seed_text = getenv("SILL_SEED");
-	double seconds = s ? atof(s) : seed_text ? 0 : 15, t0 = now();
+	double seconds = s ? atof(s) : seed_text ? 0 : 15, t0 = oracle_now();
 	bool keep = getenv("SILL_ORACLE_KEEP");
 	uint64_t seed = seed_text ? strtoull(seed_text, NULL, 0) : 1, index = 0, insns = 0, sequences = 0,
 		 faults = 0;
@@ -625,7 +617,7 @@ int main(void)
 				run_batch();
 			}
 		}
-	} while ((keep || !failures) && now() - t0 < seconds);
+	} while ((keep || !failures) && oracle_now() - t0 < seconds);
 	all.quit = true;
 	pthread_barrier_wait(&all.start);
 	for (unsigned k = 0; k < 2; k++) {

@@ -12,6 +12,12 @@
 
 /* ---- the stack ---- */
 
+/* What the instruction moves, or loads into the instruction pointer: in segmented code its operand size. */
+static unsigned operand_size(const struct tr *t, const struct insn *in)
+{
+	return t->seg ? in->opsize : t->mode;
+}
+
 struct ea tr_stack_ea(const struct tr *t, unsigned base, int32_t disp)
 {
 	return (struct ea){ .base = base,
@@ -86,7 +92,7 @@ static void push_host(struct tr *t, unsigned size, enum push_what what, int64_t 
 
 bool tr_push(struct tr *t, const struct insn *in)
 {
-	unsigned size = t->seg ? in->opsize : t->mode;
+	unsigned size = operand_size(t, in);
 	struct emit *e = &t->e;
 
 	if (in->opsize != size)
@@ -122,7 +128,7 @@ bool tr_pop(struct tr *t, const struct insn *in)
 	struct emit *e = &t->e;
 	struct ea a = tr_stack_ea(t, RSP, 0);
 	struct host_mem m;
-	unsigned r, dst, size = t->seg ? in->opsize : t->mode;
+	unsigned r, dst, size = operand_size(t, in);
 
 	if (in->opsize != size || in->ops[0].type != ZYDIS_OPERAND_TYPE_REGISTER)
 		return false;
@@ -158,7 +164,7 @@ bool tr_leave(struct tr *t, const struct insn *in)
 {
 	struct ea a = tr_stack_ea(t, RBP, 0);
 	struct host_mem m;
-	unsigned r, size = t->seg ? in->opsize : t->mode;
+	unsigned r, size = operand_size(t, in);
 
 	if (in->opsize != size)
 		return false;
@@ -202,7 +208,7 @@ static unsigned branch_size(const struct tr *t, const struct insn *in)
 {
 	if (in->far || (!t->seg && in->opsize == 2))
 		return 0;
-	return t->seg ? in->opsize : t->mode;
+	return operand_size(t, in);
 }
 
 /* Where a branch goes that has a displacement; false: out of the segment, which is its fault. */
@@ -215,7 +221,7 @@ static bool near_target(const struct tr *t, const struct insn *in, uint64_t *ret
 /* The target of an indirect JMP or CALL into T0. */
 static bool load_target(struct tr *t, const struct insn *in)
 {
-	unsigned r, size = t->seg ? in->opsize : t->mode;
+	unsigned r, size = operand_size(t, in);
 
 	if (in->opsize != size && t->mode == 4)
 		return false;
@@ -261,7 +267,7 @@ bool tr_jump(struct tr *t, const struct insn *in)
 bool tr_call(struct tr *t, const struct insn *in)
 {
 	uint64_t next = tr_pc_mask(t, t->va + in->len), to;
-	unsigned size = t->seg ? in->opsize : t->mode;
+	unsigned size = operand_size(t, in);
 
 	if (in->far || (in->imm_relative && !branch_size(t, in)))
 		return false;
