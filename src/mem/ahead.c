@@ -4,10 +4,6 @@
  * (look_ahead in ram_gpr.c says what).  A fresh page costs the host 1 to 8 us, mostly
  * for finding and clearing it, which otherwise the vCPU waits for.
  */
-#include <linux/futex.h>
-#include <sys/syscall.h>
-#include <unistd.h>
-
 #include "base/thread.h"
 #include "base/util.h"
 #include "mem/mem_internal.h"
@@ -22,13 +18,13 @@ static void *ahead_thread(void *opaque)
 	while (!atomic_load(&m->ahead.quit)) {
 		uint64_t want, end;
 
-		syscall(SYS_futex, &m->ahead.posted, FUTEX_WAIT_PRIVATE, seen, NULL, NULL, 0);
+		mem_wait_on(&m->ahead.posted, seen, 0);
 		seen = atomic_load(&m->ahead.posted);
 		want = atomic_load(&m->ahead.want);
 		end = (want >> 16) + (want & 0xffff);
 		for (uint64_t i = want >> 16; i < end && !atomic_load(&m->ahead.quit);
 		     i += PIECE_SIZE / PAGE_SIZE)
-			if (!(__atomic_load_n(&m->flags[i], __ATOMIC_RELAXED) & MEM_PAGE_READY))
+			if (!mem_ready(m, i))
 				mem_provide_piece(m, i);
 	}
 	return NULL;
@@ -45,7 +41,7 @@ void mem_ahead_stop(struct mem *m)
 		return;
 	atomic_store(&m->ahead.quit, true);
 	atomic_fetch_add(&m->ahead.posted, 1);
-	syscall(SYS_futex, &m->ahead.posted, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
+	mem_wake(&m->ahead.posted);
 	pthread_join(m->ahead.thread, NULL);
 	m->ahead.started = false;
 }

@@ -46,15 +46,14 @@
 
 enum { CHUNK_DONE = 0xff }; /* in tries[] */
 
-/* Until the word is not `seen` any more, or for so long (0: for ever). */
-static void wait_on(_Atomic uint32_t *word, uint32_t seen, int64_t ns)
+void mem_wait_on(_Atomic uint32_t *word, uint32_t seen, int64_t ns)
 {
 	struct timespec t = { ns / 1000000000, ns % 1000000000 };
 
 	syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, seen, ns ? &t : NULL, NULL, 0);
 }
 
-static void wake(_Atomic uint32_t *word)
+void mem_wake(_Atomic uint32_t *word)
 {
 	syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
 }
@@ -73,7 +72,7 @@ static int collapse(struct mem *m, uint64_t chunk)
 	int64_t start = now_ns();
 	int r = madvise(m->ram + chunk * HUGE_SIZE, HUGE_SIZE, MADV_COLLAPSE) ? -errno : 0;
 
-	wait_on(&m->huge.quit, 0, (now_ns() - start) * REST);
+	mem_wait_on(&m->huge.quit, 0, (now_ns() - start) * REST);
 	return r;
 }
 
@@ -119,9 +118,9 @@ static void *huge_thread(void *opaque)
 		bool again = collapse_ripe(m, tries);
 
 		if (again)
-			wait_on(&h->quit, 0, RETRY_NS);
+			mem_wait_on(&h->quit, 0, RETRY_NS);
 		else
-			wait_on(&h->ripe, seen, 0);
+			mem_wait_on(&h->ripe, seen, 0);
 	}
 	free(tries);
 	return NULL;
@@ -144,8 +143,8 @@ void mem_huge_stop(struct mem *m)
 	if (h->started) {
 		atomic_store(&h->quit, 1);
 		atomic_fetch_add(&h->ripe, 1);
-		wake(&h->quit);
-		wake(&h->ripe);
+		mem_wake(&h->quit);
+		mem_wake(&h->ripe);
 		pthread_join(h->thread, NULL);
 	}
 	free(h->pieces);

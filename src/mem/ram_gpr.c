@@ -192,20 +192,15 @@ void mem_provide_piece(struct mem *m, uint64_t first)
 		count_piece(&m->huge, first);
 }
 
-static bool ready(const struct mem *m, uint64_t page)
-{
-	return __atomic_load_n(&m->flags[page], __ATOMIC_RELAXED) & MEM_PAGE_READY;
-}
-
 /* A guest that fills fresh memory goes upwards: has the other thread do what comes after this piece. */
 static void look_ahead(struct mem *m, uint64_t first)
 {
 	uint64_t per = PIECE_SIZE / PAGE_SIZE, from = first + per, end = (first | (AHEAD_BLOCK - 1)) + 1;
 
-	if (!m->ahead.started || end > m->ram_size / PAGE_SIZE || from >= end || ready(m, from))
+	if (!m->ahead.started || end > m->ram_size / PAGE_SIZE || from >= end || mem_ready(m, from))
 		return;
 	for (unsigned i = 1; i <= AHEAD_AFTER; i++)
-		if (first < i * per || !ready(m, first - i * per))
+		if (first < i * per || !mem_ready(m, first - i * per))
 			return;
 	if (end > from + AHEAD_PAGES)
 		end = from + AHEAD_PAGES;
@@ -219,7 +214,7 @@ void mem_provide(struct mem *m, const void *p, uint64_t len)
 	uint64_t per = PIECE_SIZE / PAGE_SIZE, last = mem_page_number(m, (const uint8_t *)p + len - 1);
 
 	for (uint64_t i = mem_page_number(m, p); i <= last; i = (i / per + 1) * per) {
-		if (ready(m, i))
+		if (mem_ready(m, i))
 			continue;
 		look_ahead(m, i / per * per);
 		mem_provide_piece(m, i / per * per);
