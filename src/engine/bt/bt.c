@@ -114,14 +114,19 @@ static void install_signals(void)
 
 /* ---- creation ---- */
 
+static void post_code(struct engine_vm *vm, const void *host, uint64_t len, uint32_t mask)
+{
+	for (unsigned i = 0; i < vm->nr_vcpus; i++)
+		if ((mask >> i & 1) && vm->vcpus[i])
+			bt_post(vm->vcpus[i], host, len);
+}
+
 static void code_written(void *opaque, void *host, uint64_t len)
 {
 	struct engine_vm *vm = opaque;
 
-	/* A device wrote: every vCPU forgets what it translated from there. */
-	for (unsigned i = 0; i < vm->nr_vcpus; i++)
-		if (vm->vcpus[i])
-			bt_post(vm->vcpus[i], host, len);
+	/* A device wrote, in one page: who has translated from there forgets it. */
+	post_code(vm, host, len, atomic_load(&vm->page_vcpus[mem_page_number(vm->mem, host)].code));
 }
 
 static void layout_changed(void *opaque)
@@ -162,10 +167,10 @@ static int bt_vm_new(struct mem *m, unsigned nr_vcpus, const struct engine_optio
 	vm->lockstep = o && o->tier && !strcmp(o->tier, "lockstep");
 	vm->code_cache_size = o && o->code_cache_size ? o->code_cache_size : MIB(64);
 	n.opaque = vm;
-	vm->code_mask_size = mem_nr_pages(m) * sizeof *vm->code_mask;
-	vm->code_mask = mmap(NULL, vm->code_mask_size, PROT_READ | PROT_WRITE,
-			     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	if (vm->code_mask == MAP_FAILED) {
+	vm->page_vcpus_size = mem_nr_pages(m) * sizeof *vm->page_vcpus;
+	vm->page_vcpus = mmap(NULL, vm->page_vcpus_size, PROT_READ | PROT_WRITE,
+			      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (vm->page_vcpus == MAP_FAILED) {
 		mutex_destroy(&vm->lock);
 		free(vm);
 		return error_set(err, ENOMEM, "out of memory for the engine");
@@ -183,7 +188,7 @@ static void bt_vm_free(struct engine_vm *vm)
 	if (!vm)
 		return;
 	mem_set_notifier(vm->mem, &none);
-	munmap(vm->code_mask, vm->code_mask_size);
+	munmap(vm->page_vcpus, vm->page_vcpus_size);
 	mutex_destroy(&vm->lock);
 	free(vm);
 }
@@ -358,6 +363,12 @@ static void bt_wait(struct vcpu *v)
 {
 	uint64_t us = v->model->tsc_khz / 1000, begin, slept;
 
+	if (v->st.wait_sipi) {
+		/* It does not come by the run loop, which takes kicks back. */
+		while (!atomic_exchange(&v->kick, 0))
+			syscall(SYS_futex, &v->kick, FUTEX_WAIT_PRIVATE, 0, NULL, NULL, 0);
+		return;
+	}
 	if (atomic_load(&v->kick) || poll_kick(v))
 		return;
 	begin = __builtin_ia32_rdtsc();
@@ -425,6 +436,8 @@ static void serve_posted(struct vcpu *v)
 		} else {
 			mmu_protect_page(v, list[i].host);
 			t2_protect_page(v, list[i].host);
+			atomic_fetch_and(&bt_page_vcpus(v, list[i].host)->writers,
+					 (uint16_t) ~(1u << v->index));
 		}
 	}
 	/* Only now may those go on who wait. What was posted meanwhile keeps the flag up. */
@@ -476,24 +489,45 @@ static void ask(struct vcpu *to, uint32_t what)
 		bt_kick(to);
 }
 
+/* Does a post say what another says already, or can be made to say? Stores to one page follow each other. */
+static bool merge(struct posted *p, const void *host, uint64_t len)
+{
+	uint64_t page = (uint64_t)host & PAGE_MASK, first = (uint64_t)p->host, start = (uint64_t)host, end;
+
+	if (p->host == host && p->len == len)
+		return true;
+	if (!p->len || !len || (first & PAGE_MASK) != page || first + p->len > page + PAGE_SIZE ||
+	    start + len > page + PAGE_SIZE)
+		return false;
+	end = max_u64(first + p->len, start + len);
+	p->host = first < start ? p->host : host;
+	p->len = end - (uint64_t)p->host;
+	return true;
+}
+
 void bt_post(struct vcpu *to, const void *host, uint64_t len)
 {
+	bool added = false;
 	uint32_t n;
 
 	/* A short list under a spin flag; when it is full, all that could be of the kind goes. */
 	lock_posts(to);
 	for (n = 0; n < to->n_posted; n++)
-		if (to->posted[n].host == host && to->posted[n].len == len)
+		if (merge(&to->posted[n], host, len))
 			break;
 	if (n == ARRAY_SIZE(to->posted)) {
 		to->overflow |= !host ? BT_POST_LAYOUT : len ? BT_POST_CODE : BT_POST_TAGS;
 	} else if (n == to->n_posted) {
 		to->posted[n] = (struct posted){ host, len };
 		to->n_posted = n + 1;
+		added = true;
 	}
 	atomic_fetch_or(&to->request, BT_REQ_POSTED);
 	unlock_posts(to);
 	ask(to, BT_REQ_POSTED);
+	/* Even one that is halted: stores to the page are slow until it has dropped its blocks. */
+	if (added && len && !atomic_load(&to->running))
+		bt_kick(to);
 }
 
 void bt_sync(struct vcpu *v, uint32_t mask)
@@ -642,15 +676,15 @@ void bt_code_written(struct vcpu *v, const void *host, uint64_t len)
 	if (!vm->use_t1)
 		return;
 	t1_invalidate(v, host, len);
+	/* What was written is visible before the look at who translates: they enter themselves, then read. */
+	atomic_thread_fence(memory_order_seq_cst);
 	/* Others must have forgotten the old code before this vCPU goes on and tells them of the new. */
 	first = mem_page_number(v->mem, host);
 	last = first + ((((uint64_t)host & 0xfff) + len - 1) / PAGE_SIZE);
 	for (uint64_t p = first; p <= last; p++)
-		mask |= atomic_load(&vm->code_mask[p]);
+		mask |= atomic_load(&vm->page_vcpus[p].code);
 	mask &= ~(1u << v->index);
-	for (unsigned i = 0; i < vm->nr_vcpus; i++)
-		if ((mask >> i & 1) && vm->vcpus[i])
-			bt_post(vm->vcpus[i], host, len);
+	post_code(vm, host, len, mask);
 	bt_sync(v, mask);
 }
 

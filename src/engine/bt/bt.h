@@ -3,8 +3,13 @@
  * What the vCPUs of a VM share.
  *
  * Code in a page is watched for all vCPUs together: MEM_PAGE_CODE of the page
- * is set while any of them has blocks from it (code_mask says which), and no
+ * is set while any of them has blocks from it (page_vcpus says which), and no
  * vCPU's TLB has a write tag for it.  Both change under `lock`.
+ *
+ * Most code is written by devices or before anybody runs it, so only those who
+ * may have write tags are asked to take them back.  A vCPU enters itself as a
+ * writer before it looks at MEM_PAGE_CODE; who watches the page sets that before
+ * it looks who writes: one of them sees the other.
  *
  * One vCPU makes another do something (drop blocks, drop write tags) by posting
  * it and kicking.  Requests are served at safe points: at the top of the run
@@ -27,11 +32,17 @@
 
 #define BT_MAX_VCPUS 16
 
+/* Sets of vCPUs, bits by index. Each bit is changed by its vCPU's thread alone. */
+struct page_vcpus {
+	_Atomic uint16_t code;    /* have blocks from the page, or are making one; [lock] */
+	_Atomic uint16_t writers; /* may write to the page without looking at MEM_PAGE_CODE again */
+};
+
 struct engine_vm {
 	struct mem *mem;
 	struct mutex lock;
-	_Atomic uint16_t *code_mask; /* by RAM page: vCPUs with blocks from it; [lock] */
-	size_t code_mask_size;
+	struct page_vcpus *page_vcpus; /* by number of the RAM page */
+	size_t page_vcpus_size;
 	unsigned nr_vcpus;
 	unsigned host_cpus; /* that this process may use */
 	_Atomic uint16_t
@@ -51,5 +62,20 @@ void bt_resume_others(struct vcpu *v);
 /* Posts: drop blocks from [host, host+len); len 0: drop write tags of host's page; host NULL: the memory
  * layout changed. Kicks. Any thread. */
 void bt_post(struct vcpu *to, const void *host, uint64_t len);
+
+static inline struct page_vcpus *bt_page_vcpus(const struct vcpu *v, const void *host)
+{
+	return &v->vm->page_vcpus[mem_page_number(v->mem, host)];
+}
+
+/* v is going to write to host's page, or to get a write tag for it: before MEM_PAGE_CODE is looked at. */
+static inline void bt_enter_writer(struct vcpu *v, const void *host)
+{
+	_Atomic uint16_t *writers = &bt_page_vcpus(v, host)->writers;
+	uint16_t mine = (uint16_t)(1u << v->index);
+
+	if (!(atomic_load_explicit(writers, memory_order_relaxed) & mine))
+		atomic_fetch_or(writers, mine);
+}
 
 #endif

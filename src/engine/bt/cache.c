@@ -124,25 +124,24 @@ void cache_make_room(struct vcpu *v)
 	populate(c->meta, c->meta_used + META_RESERVE, c->meta_size, &c->ready_meta, MADV_POPULATE_WRITE);
 }
 
-static _Atomic uint16_t *code_mask(struct vcpu *v, const uint8_t *host_page)
-{
-	return &v->vm->code_mask[mem_page_number(v->mem, host_page)];
-}
-
 bool cache_watch(struct vcpu *v, const uint8_t *host_page)
 {
 	struct engine_vm *vm = v->vm;
-	_Atomic uint16_t *mask = code_mask(v, host_page);
+	struct bt_cache *c = v->cache;
+	struct page_vcpus *page = bt_page_vcpus(v, host_page);
 	uint8_t *flags = mem_page_flags(v->mem, host_page);
-	uint32_t others = 0;
+	uint16_t mine = (uint16_t)(1u << v->index), writers;
 	uint8_t was;
 	bool fresh;
 
 	/* Only this thread takes the bit away, and the page's flag stays as long as one is set. */
-	if (atomic_load_explicit(mask, memory_order_relaxed) >> v->index & 1)
+	if (atomic_load_explicit(&page->code, memory_order_relaxed) & mine)
 		return false;
+	if (c->n_candidates == ARRAY_SIZE(c->candidates))
+		cache_settle(v);
+	c->candidates[c->n_candidates++] = host_page;
 	mutex_lock(&vm->lock);
-	atomic_fetch_or(mask, (uint16_t)(1u << v->index));
+	atomic_fetch_or(&page->code, mine);
 	was = __atomic_fetch_or(flags, MEM_PAGE_CODE, __ATOMIC_SEQ_CST);
 	/* Where another vCPU writes beside its code (cache_may_write), it has to look anew. */
 	fresh = !(was & MEM_PAGE_CODE) || (was & MEM_PAGE_MIXED);
@@ -151,20 +150,19 @@ bool cache_watch(struct vcpu *v, const uint8_t *host_page)
 	 * for that already, all must have answered it, too. */
 	mmu_protect_page(v, host_page);
 	t2_protect_page(v, host_page);
-	for (unsigned i = 0; i < vm->nr_vcpus; i++)
-		if (i != v->index && vm->vcpus[i]) {
-			if (fresh)
-				bt_post(vm->vcpus[i], host_page, 0);
-			others |= 1u << i;
-		}
-	bt_sync(v, others);
-	return true;
+	writers = (uint16_t)(atomic_load(&page->writers) & ~mine);
+	for (unsigned i = 0; fresh && i < vm->nr_vcpus; i++)
+		if ((writers >> i & 1) && vm->vcpus[i])
+			bt_post(vm->vcpus[i], host_page, 0);
+	if (writers)
+		bt_sync(v, writers);
+	return writers;
 }
 
 /* The vCPU has no blocks from the page any more. */
 static void unwatch(struct vcpu *v, const uint8_t *host_page)
 {
-	_Atomic uint16_t *mask = code_mask(v, host_page);
+	_Atomic uint16_t *mask = &bt_page_vcpus(v, host_page)->code;
 	uint16_t mine = (uint16_t)(1u << v->index);
 
 	mutex_lock(&v->vm->lock);
@@ -172,6 +170,19 @@ static void unwatch(struct vcpu *v, const uint8_t *host_page)
 		__atomic_and_fetch(mem_page_flags(v->mem, host_page),
 				   (uint8_t) ~(MEM_PAGE_CODE | MEM_PAGE_MIXED), __ATOMIC_SEQ_CST);
 	mutex_unlock(&v->vm->lock);
+}
+
+void cache_settle(struct vcpu *v)
+{
+	struct bt_cache *c = v->cache;
+
+	while (c->n_candidates) {
+		const uint8_t *page = c->candidates[--c->n_candidates];
+		const struct code_page *p = *cache_page_slot(c, page);
+
+		if (!p || (!p->first && !p->first2))
+			unwatch(v, page);
+	}
 }
 
 static struct code_page *page_record(struct bt_cache *c, const uint8_t *host_page)

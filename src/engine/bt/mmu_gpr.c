@@ -527,7 +527,9 @@ int mmu_host(struct vcpu *v, uint64_t va, unsigned acc, void **ret, uint64_t *pa
 	}
 	w.dirty &= !readonly;
 	mem_provide(v->mem, host, PAGE_SIZE);
-	flags = __atomic_load_n(mem_page_flags(v->mem, host), __ATOMIC_RELAXED);
+	if (!(acc & ACC_X) && (w.dirty || (acc & ACC_W)))
+		bt_enter_writer(v, host);
+	flags = __atomic_load_n(mem_page_flags(v->mem, host), __ATOMIC_SEQ_CST);
 	if (!(acc & ACC_PROBE))
 		fill(v, va, acc, &w, host, flags);
 	*ret = host + (va & 0xfff);

@@ -76,20 +76,23 @@ static struct block *find_block(struct vcpu *v, uint32_t flags)
 	v->exc.present = false;
 	if (x86_code64(&v->st) && !canonical(va))
 		return NULL;
-	if (mmu_host(v, pc_linear(flags, va), acc, &host, &pa, &dummy)) {
-		v->exc.present = false; /* the interpreter raises it */
-		return NULL;
-	}
-	if (!host)
-		return NULL;
-	pa = mem_ptr_to_gpa(v->mem, host).v;
-	b = cache_find(v, pa, va, flags);
-	if (!b && !cache_stormy(v, host)) {
-		int64_t start = ticks();
+	do {
+		v->cache->again = false;
+		if (mmu_host(v, pc_linear(flags, va), acc, &host, &pa, &dummy)) {
+			v->exc.present = false; /* the interpreter raises it */
+			return NULL;
+		}
+		if (!host)
+			return NULL;
+		pa = mem_ptr_to_gpa(v->mem, host).v;
+		b = cache_find(v, pa, va, flags);
+		if (!b && !cache_stormy(v, host)) {
+			int64_t start = ticks();
 
-		b = translate(v, va, pa, host, flags);
-		v->stats.translate_ns += ticks() - start;
-	}
+			b = translate(v, va, pa, host, flags);
+			v->stats.translate_ns += ticks() - start;
+		}
+	} while (v->cache->again);
 	return b && b->n_insns ? b : NULL;
 }
 

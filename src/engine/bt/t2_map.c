@@ -24,6 +24,7 @@
 #include <sys/mman.h>
 
 #include "base/util.h"
+#include "engine/bt/bt.h"
 #include "engine/bt/interp_internal.h"
 #include "engine/bt/mmu.h"
 
@@ -465,6 +466,8 @@ static bool map_page(struct vcpu *v, struct t2_map *m, struct t2_region *r, unsi
 		else
 			prot |= PROT_EXEC;
 	}
+	if ((entry & PTE_W) && (entry & PTE_D))
+		bt_enter_writer(v, host);
 	if ((entry & PTE_W) && (entry & PTE_D) &&
 	    !(__atomic_load_n(mem_page_flags(v->mem, host), __ATOMIC_SEQ_CST) & MEM_PAGE_CODE)) {
 		prot |= PROT_WRITE;

@@ -545,7 +545,7 @@ static void keep_records(struct tr *t)
 	c->used = align_up((uint64_t)(t->e.p - c->rw), 16);
 }
 
-struct block *translate(struct vcpu *v, uint64_t va, uint64_t pa, const uint8_t *p, uint32_t flags)
+static struct block *make_block(struct vcpu *v, uint64_t va, uint64_t pa, const uint8_t *p, uint32_t flags)
 {
 	struct bt_cache *c = v->cache;
 	struct tr *t = c->tr;
@@ -581,8 +581,7 @@ struct block *translate(struct vcpu *v, uint64_t va, uint64_t pa, const uint8_t 
 	generation = c->generation;
 	collect(t);
 	if (t->waited) {
-		/* What was decoded before the wait may be stale, b's place another's: the next try need not
-		 * wait. */
+		/* What was decoded before the wait may be stale, b's place another's. */
 		if (generation == c->generation)
 			c->meta_used = meta_used;
 		return NULL;
@@ -600,6 +599,16 @@ struct block *translate(struct vcpu *v, uint64_t va, uint64_t pa, const uint8_t 
 	keep_records(t);
 	cache_add(v, t->b, (void *)t->page);
 	return t->b;
+}
+
+struct block *translate(struct vcpu *v, uint64_t va, uint64_t pa, const uint8_t *p, uint32_t flags)
+{
+	struct block *b = make_block(v, va, pa, p, flags);
+
+	v->cache->again = v->cache->tr->waited;
+	if (!v->cache->again)
+		cache_settle(v);
+	return b;
 }
 
 struct tr *translate_new(void)
