@@ -50,8 +50,9 @@ static void kick_handler(int sig, siginfo_t *si, void *ctx)
 	struct vcpu *v = current_vcpu;
 
 	(void)sig;
-	(void)si;
 	if (!v)
+		return;
+	if (si->si_code == SI_TIMER && v->t2 && si->si_value.sival_ptr == v->t2 && !t2_hold_over(v))
 		return;
 	atomic_store_explicit(&v->kick, 1, memory_order_relaxed);
 	t1_kick_signal(v, ctx);
@@ -291,9 +292,17 @@ static int bt_vcpu_new(struct engine_vm *vm, const struct vcpu_config *c, struct
 	return 0;
 }
 
-static int bt_thread_init(struct vcpu *v, struct error *err)
+int bt_new_timer(struct vcpu *v, void *tag, timer_t *ret)
 {
 	struct sigevent ev = { .sigev_notify = SIGEV_THREAD_ID, .sigev_signo = KICK_SIGNAL };
+
+	ev.sigev_value.sival_ptr = tag;
+	ev._sigev_un._tid = v->tid;
+	return timer_create(CLOCK_MONOTONIC, &ev, ret);
+}
+
+static int bt_thread_init(struct vcpu *v, struct error *err)
+{
 	stack_t ss = { .ss_size = KIB(64) };
 	sigset_t set;
 
@@ -303,8 +312,7 @@ static int bt_thread_init(struct vcpu *v, struct error *err)
 	current_vcpu = v;
 	v->thread = pthread_self();
 	v->tid = (int)syscall(SYS_gettid);
-	ev._sigev_un._tid = v->tid;
-	if (timer_create(CLOCK_MONOTONIC, &ev, &v->timer))
+	if (bt_new_timer(v, NULL, &v->timer))
 		return error_set(err, errno, "cannot create the vCPU's timer: %s", strerror(errno));
 	v->has_timer = true;
 	if (v->vm->stress.kick_us) {
@@ -312,7 +320,7 @@ static int bt_thread_init(struct vcpu *v, struct error *err)
 					  .tv_nsec = v->vm->stress.kick_us % 1000000 * 1000 };
 		struct itimerspec it = { .it_interval = every, .it_value = every };
 
-		if (timer_create(CLOCK_MONOTONIC, &ev, &v->stress_timer))
+		if (bt_new_timer(v, NULL, &v->stress_timer))
 			return error_set(err, errno, "cannot create the vCPU's timer: %s", strerror(errno));
 		v->has_stress_timer = true;
 		timer_settime(v->stress_timer, 0, &it, NULL);

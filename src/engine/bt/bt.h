@@ -63,6 +63,10 @@ void bt_resume_others(struct vcpu *v);
  * layout changed. Kicks. Any thread. */
 void bt_post(struct vcpu *to, const void *host, uint64_t len);
 
+/* A timer that kicks v, of the calling thread. tag: a new address, or NULL; bt.c knows whose is which. 0 or
+ * -1 with errno. */
+int bt_new_timer(struct vcpu *v, void *tag, timer_t *ret);
+
 static inline struct page_vcpus *bt_page_vcpus(const struct vcpu *v, const void *host)
 {
 	return &v->vm->page_vcpus[mem_page_number(v->mem, host)];

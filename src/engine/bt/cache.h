@@ -201,7 +201,7 @@ struct bt_cache {
 	const uint8_t *candidates[4];
 	unsigned n_candidates;
 	bool again; /* translate() made no block because it had to wait: the next try need not */
-	bool rorx;           /* the host has BMI2 */
+	bool rorx;  /* the host has BMI2 */
 };
 
 #define CACHE_PAGES 16384

@@ -288,7 +288,7 @@ int event_software(struct vcpu *v, uint8_t vector, uint64_t next, bool int1)
 {
 	/* INT n in virtual-8086 mode needs IOPL 3 (without VME); INT3 and INTO do not. */
 	v->st.rflags &= ~(uint64_t)FLAG_RF;
-	v->t2_cause = t2_syscall_cause(v->st.gpr[RAX]);
+	v->t2_cause = t2_syscall_cause(&v->st);
 	if (int1)
 		v->st.dr7 &= ~(1ull << 13);
 	return deliver(v, vector, !int1, false, 0, next, int1 ? 1 : 0);

@@ -256,7 +256,7 @@ static int do_syscall(struct vcpu *v)
 	if (s->efer & EFER_LMA) {
 		bool c64 = is_code64(v);
 
-		v->t2_cause = t2_syscall_cause(s->gpr[RAX]);
+		v->t2_cause = t2_syscall_cause(s);
 		s->gpr[RCX] = s->rip;
 		s->gpr[R11] = s->rflags & ~(uint64_t)FLAG_RF;
 		s->rip = c64 ? s->lstar : s->cstar;

@@ -113,6 +113,13 @@ static bool start(struct vcpu *v)
 	 */
 	stub_round_trip(&t->host, &cost, &t->stop_ns, &t->fault_ns);
 	t2_cpuid_init(v);
+	if (bt_new_timer(v, t, &t->timer)) {
+		log_warn("no direct execution, programs run slower: cannot create a timer: %s",
+			 strerror(errno));
+		stub_host_free(&t->host);
+		t->failed = true;
+		return false;
+	}
 	t->long_ticks = cost * 3 / 2;
 	t->demote_ticks = DEMOTE_STOPS * t->long_ticks;
 	t->started = true;
@@ -127,8 +134,10 @@ void t2_free(struct vcpu *v)
 		return;
 	for (int i = 0; i < T2_SETS * T2_WAYS; i++)
 		t2_map_free(v, &t->spaces[i]);
-	if (t->started)
+	if (t->started) {
+		timer_delete(t->timer);
 		stub_host_free(&t->host);
+	}
 	free(t->written);
 	free(t->image);
 	free(t->scanned);

@@ -16,9 +16,10 @@
  * expected to be cheaper: how long the stretches after each system call, after
  * faults, and after interrupts have been is remembered, as a branch predictor
  * remembers branches.  A stretch that was expected to be short and proves long is
- * in T1 until the guest's next timer interrupt and corrects the expectation.  A
- * root whose stops come too close together nevertheless is demoted, for twice as
- * long each time.
+ * in T1 until the guest's next timer interrupt and corrects the expectation.  Where
+ * that has happened lately (threads that hand work to each other: most waits are
+ * short, some long) a timer ends it sooner.  A root whose stops come too close
+ * together nevertheless is demoted, for twice as long each time.
  *
  * Coherence (t2_map.c).  Pages are mapped when code in the stub first faults on
  * them, with neighbours that the guest has used.  Guest page tables are not
@@ -47,10 +48,14 @@
 struct t2_map;
 
 /* What a stretch of user code followed. */
-enum t2_cause { T2_CAUSE_IRQ, T2_CAUSE_FAULT, T2_CAUSE_SYSCALL, T2_CAUSES = T2_CAUSE_SYSCALL + 64 };
-static inline uint8_t t2_syscall_cause(uint64_t rax)
+enum t2_cause { T2_CAUSE_IRQ, T2_CAUSE_FAULT, T2_CAUSE_SYSCALL, T2_CAUSES = T2_CAUSE_SYSCALL + 128 };
+/* A system call, told by its number and the thread (FS base) that makes it: a futex that a helper waits at is
+ * another matter than that of the thread that it helps. */
+static inline uint8_t t2_syscall_cause(const struct x86_state *s)
 {
-	return T2_CAUSE_SYSCALL + (rax & 63);
+	uint32_t thread = (uint32_t)(s->seg[SEG_FS].base >> 6) * 0x9e3779b9u;
+
+	return T2_CAUSE_SYSCALL + ((s->gpr[RAX] ^ thread >> 25) & 127);
 }
 
 /* What is known of one page-table root. */
@@ -65,9 +70,10 @@ struct t2_space {
 	bool on;         /* user code of this root runs in a stub */
 	bool stale;      /* the guest flushed: compare all entries */
 	uint8_t n_invals;
-	uint64_t invals[T2_INVALS]; /* addresses that the guest invalidated */
-	uint32_t expect[T2_CAUSES]; /* ticks that the stretch after each would take at full speed */
-	struct t2_map *map;         /* stub and mappings, kept over a demotion */
+	uint64_t invals[T2_INVALS];  /* addresses that the guest invalidated */
+	uint32_t expect[T2_CAUSES];  /* ticks that the stretch after each would take at full speed */
+	uint8_t surprise[T2_CAUSES]; /* so many more stretches in T1 are watched by the timer */
+	struct t2_map *map;          /* stub and mappings, kept over a demotion */
 };
 
 struct t2 {
@@ -82,6 +88,8 @@ struct t2 {
 	uint64_t direct_ticks; /* ... for so much processor time */
 	uint8_t cause;         /* of it */
 	bool hold;             /* until the kernel is entered user code stays in T1 */
+	timer_t timer;         /* ends a hold that takes too long (t2_hold_over); made with `started` */
+	bool armed, watched;   /* it runs; it does for the current stretch */
 	bool always, flip;     /* --stress: every stretch, or every other, in a stub */
 	bool globals;          /* a stub has, or had, a page from a global entry */
 	bool started, failed;
@@ -118,6 +126,8 @@ static inline bool t2_wants(const struct vcpu *v)
 	return v->t2 && v->t2->space && (v->t2->space->on || v->t2->space->look) && !v->t2->hold;
 }
 
+/* The timer's signal: is there anything to do? Async-signal-safe. */
+bool t2_hold_over(struct vcpu *v);
 /* A fault in the vCPU's thread: was it CPUID, and has it been done? Async-signal-safe. */
 bool t2_cpuid_signal(struct vcpu *v, ucontext_t *uc);
 /* The thread is about to sleep, or to be descheduled for other work. */

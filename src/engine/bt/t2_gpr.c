@@ -4,13 +4,19 @@
  * guest invalidates.  Nothing here touches a stub; notes are taken, which t2_run
  * reads before the stub runs again.
  */
-#include "engine/bt/mmu.h"
 #include "engine/bt/t2.h"
+
+#include <sys/syscall.h>
+
+#include "engine/bt/mmu.h"
 
 /* How much longer user code takes in T1, about. */
 #define T1_SLOWER 3
 /* One of so many short stretches is measured. */
 #define T2_SAMPLE 8
+/* Stretches in T1 that the timer watches after one that was too long; what is too long, in long_ticks. */
+#define T2_SURPRISES 32
+#define T2_PATIENCE  8
 
 static uint64_t root_of(const struct vcpu *v)
 {
@@ -83,6 +89,59 @@ static void account(struct t2 *t, struct t2_space *s)
 	*e = (uint32_t)((int64_t)*e + ((int64_t)length - (int64_t)*e) / 4);
 }
 
+/* timer_settime(2), from where vector registers are the guest's. */
+static long set_timer(timer_t timer, const struct itimerspec *when)
+{
+	register long r10 __asm__("r10") = 0;
+	long r;
+
+	__asm__ volatile("syscall"
+			 : "=a"(r)
+			 : "0"(SYS_timer_settime), "D"(timer), "S"(0), "d"(when), "r"(r10)
+			 : "rcx", "r11", "memory");
+	return r;
+}
+
+/* The stretch that begins stays in T1: has the timer look after it, if such a one was long lately. */
+static void watch_hold(struct vcpu *v)
+{
+	struct t2 *t = v->t2;
+	struct itimerspec when = { 0 };
+
+	t->watched = false;
+	if (!t->hold || !t->space->surprise[t->cause] || t->armed)
+		return;
+	when.it_value.tv_nsec = (long)(t->long_ticks * T2_PATIENCE * 1000000 / v->model->tsc_khz);
+	if (!when.it_value.tv_nsec || when.it_value.tv_nsec > 999999999 || set_timer(t->timer, &when))
+		return;
+	if (!t->since)
+		t->since = __builtin_ia32_rdtsc();
+	t->armed = t->watched = true;
+}
+
+bool t2_hold_over(struct vcpu *v)
+{
+	struct t2 *t = v->t2;
+
+	t->armed = false;
+	if (!t->user || !t->watched || !t->hold)
+		return false;
+	t->hold = false;
+	t->space->surprise[t->cause] = T2_SURPRISES;
+	return true;
+}
+
+/* A stretch that stayed in T1 ends: may there be long ones among those after the same cause? */
+static void learn(struct t2 *t, struct t2_space *s, bool by_irq)
+{
+	uint8_t *n = &s->surprise[t->cause];
+
+	if (t->watched && *n)
+		--*n;
+	else if (by_irq && !*n)
+		*n = 1;
+}
+
 void t2_mode(struct vcpu *v, bool user)
 {
 	struct t2 *t = v->t2;
@@ -103,10 +162,13 @@ void t2_mode(struct vcpu *v, bool user)
 		/* After a fault there is also a page to map. */
 		t->hold = t->space && t->space->on &&
 			  t->space->expect[t->cause] < t->long_ticks << (t->cause == T2_CAUSE_FAULT);
+		watch_hold(v);
 		return;
 	}
 	if (t->space)
 		account(t, t->space);
+	if (t->space && t->hold)
+		learn(t, t->space, v->t2_cause == T2_CAUSE_IRQ);
 	/* One that an interrupt ended may have been long: the next will be measured. */
 	if (v->t2_cause == T2_CAUSE_IRQ)
 		t->sample = T2_SAMPLE - 1;
