@@ -333,23 +333,24 @@ static void emit_cold(struct tr *t)
 		case COLD_GROUP: {
 			struct block_exit *out = &t->exits[x->exit];
 
-			emit_op_mem(e, 8, OP_XOR_LOAD, T0, T1, x->tag);
-			emit_redo(t, x);
-			emit_mov_imm(e, T1, x->info);
-			emit_call_mem(e, VCPU, OFF(slow_mem));
-			emit_jmp(e, x->retry);
 			/*
-			 * Here if the group is to be left. Once that is linked, each miss goes to the block
-			 * without groups at once, if the flags are where that expects them.
+			 * Once the way to the block without groups is linked, each miss takes it at once, or
+			 * when the flags are where that expects them.
 			 */
 			out->patch = x->patch;
 			out->cold = here;
+			emit_op_mem(e, 8, OP_XOR_LOAD, T0, T1, x->tag);
 			if (x->redo_flags) {
+				emit_redo(t, x);
 				emit1(e, 0xe9);
 				out->patch = e->p;
 				emit4(e, 0);
 				out->cold = emit_here(e);
 			}
+			emit_mov_imm(e, T1, x->info);
+			emit_call_mem(e, VCPU, OFF(slow_mem));
+			emit_jmp(e, x->retry);
+			/* Here if the group is to be left. */
 			emit_link(t, x);
 			break;
 		}
