@@ -124,7 +124,7 @@ bool t2_hold_over(struct vcpu *v)
 	struct t2 *t = v->t2;
 
 	t->armed = false;
-	if (!t->user || !t->watched || !t->hold)
+	if (!t->user || !t->watched || !t->hold || !t->space)
 		return false;
 	t->hold = false;
 	t->space->surprise[t->cause] = T2_SURPRISES;
