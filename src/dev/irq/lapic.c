@@ -422,7 +422,7 @@ bool lapic_reg_read_locked(struct lapic *l, unsigned reg, uint32_t *v)
 {
 	switch (reg) {
 	case REG_ID:
-		*v = lapic_x2apic(l) ? l->id : l->id << 24;
+		*v = l->id;
 		return true;
 	case REG_VERSION:
 		*v = VERSION;
@@ -434,7 +434,7 @@ bool lapic_reg_read_locked(struct lapic *l, unsigned reg, uint32_t *v)
 		*v = lapic_ppr_locked(l);
 		return true;
 	case REG_LDR:
-		*v = lapic_x2apic(l) ? x2apic_ldr(l) : l->ldr;
+		*v = x2apic_ldr(l);
 		return true;
 	case REG_SVR:
 		*v = l->svr;
@@ -518,13 +518,10 @@ uint64_t lapic_mmio_read(struct lapic *l, uint64_t offset, unsigned size)
 	if (offset & 0xc)
 		return 0; /* registers are the first dword of 16 bytes */
 	mutex_lock(&l->router->lock);
-	if (reg == REG_DFR)
-		v = l->dfr;
-	else if (reg == REG_ICR_HIGH)
-		v = l->icr_high;
-	else if (reg == REG_APR)
+	if (reg == REG_APR)
 		v = lapic_ppr_locked(l);
-	else if (reg != REG_RRD && reg != REG_EOI && !lapic_reg_read_locked(l, reg, &v))
+	else if (reg != REG_RRD && reg != REG_EOI && !lapic_plain_register(l, reg, &v) &&
+		 !lapic_reg_read_locked(l, reg, &v))
 		lapic_esr_error_locked(l, ESR_REGISTER);
 	mutex_unlock(&l->router->lock);
 	return v >> 8 * (offset & 3);

@@ -12,12 +12,8 @@ uint64_t lapic_page(const struct lapic *l)
 	return l->apic_base & ~0xfffull;
 }
 
-bool lapic_peek(const struct lapic *l, uint64_t pa, uint32_t *v)
+bool lapic_plain_register(const struct lapic *l, unsigned reg, uint32_t *v)
 {
-	unsigned reg = pa >> 4 & 0xff;
-
-	if (!lapic_page_decoded(l) || (pa & ~0xfffull) != lapic_page(l) || (pa & 15))
-		return false;
 	switch (reg) {
 	case REG_ID:
 		*v = l->id << 24;
@@ -43,4 +39,10 @@ bool lapic_peek(const struct lapic *l, uint64_t pa, uint32_t *v)
 	default:
 		return false;
 	}
+}
+
+bool lapic_peek(const struct lapic *l, uint64_t pa, uint32_t *v)
+{
+	return lapic_page_decoded(l) && (pa & ~0xfffull) == lapic_page(l) && !(pa & 15) &&
+	       lapic_plain_register(l, pa >> 4 & 0xff, v);
 }

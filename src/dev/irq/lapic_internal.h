@@ -131,7 +131,10 @@ void lapic_lvt_fire_locked(struct lapic *l, unsigned n);
 void lapic_esr_error_locked(struct lapic *l, uint32_t bit);
 /* True if the LAPIC took the vector. */
 bool lapic_accept_fixed_locked(struct lapic *l, uint8_t vector, bool level);
-/* Registers that both modes have. vCPU's thread. False: there is none to read, or to write. */
+/* A register of the page that is nothing but what was written (lapic_gpr.c); false: none of these. */
+bool lapic_plain_register(const struct lapic *l, unsigned reg, uint32_t *v);
+/* Registers that both modes have, as the MSRs of x2APIC mode show them. vCPU's thread. False: there is none
+ * to read, or to write. */
 bool lapic_reg_read_locked(struct lapic *l, unsigned reg, uint32_t *v);
 bool lapic_reg_write_locked(struct lapic *l, unsigned reg, uint32_t v);
 /* To what they are after INIT. */

@@ -124,6 +124,16 @@ void cache_make_room(struct vcpu *v)
 	populate(c->meta, c->meta_used + META_RESERVE, c->meta_size, &c->ready_meta, MADV_POPULATE_WRITE);
 }
 
+static void note_candidate(struct bt_cache *c, const uint8_t *page)
+{
+	for (unsigned i = 0; i < c->n_candidates; i++)
+		if (c->candidates[i] == page)
+			return;
+	/* A page too many stays watched, which only costs time. */
+	if (c->n_candidates < ARRAY_SIZE(c->candidates))
+		c->candidates[c->n_candidates++] = page;
+}
+
 bool cache_watch(struct vcpu *v, const uint8_t *host_page)
 {
 	struct engine_vm *vm = v->vm;
@@ -131,27 +141,22 @@ bool cache_watch(struct vcpu *v, const uint8_t *host_page)
 	struct page_vcpus *page = bt_page_vcpus(v, host_page);
 	uint8_t *flags = mem_page_flags(v->mem, host_page);
 	uint16_t mine = (uint16_t)(1u << v->index), writers;
-	uint8_t was;
-	bool fresh;
 
 	/* Only this thread takes the bit away, and the page's flag stays as long as one is set. */
 	if (atomic_load_explicit(&page->code, memory_order_relaxed) & mine)
 		return false;
-	if (c->n_candidates == ARRAY_SIZE(c->candidates))
-		cache_settle(v);
-	c->candidates[c->n_candidates++] = host_page;
+	note_candidate(c, host_page);
 	mutex_lock(&vm->lock);
 	atomic_fetch_or(&page->code, mine);
-	was = __atomic_fetch_or(flags, MEM_PAGE_CODE, __ATOMIC_SEQ_CST);
-	/* Where another vCPU writes beside its code (cache_may_write), it has to look anew. */
-	fresh = !(was & MEM_PAGE_CODE) || (was & MEM_PAGE_MIXED);
+	__atomic_fetch_or(flags, MEM_PAGE_CODE, __ATOMIC_SEQ_CST);
 	mutex_unlock(&vm->lock);
-	/* Write tags of before go, here and elsewhere, before the page is read. Where another vCPU has asked
-	 * for that already, all must have answered it, too. */
+	/* Write tags of before go, here and elsewhere, before the page is read. Those who write beside
+	 * another vCPU's code (cache_may_write) look anew, too; who has been asked already may not have
+	 * answered yet. */
 	mmu_protect_page(v, host_page);
 	t2_protect_page(v, host_page);
 	writers = (uint16_t)(atomic_load(&page->writers) & ~mine);
-	for (unsigned i = 0; fresh && i < vm->nr_vcpus; i++)
+	for (unsigned i = 0; i < vm->nr_vcpus; i++)
 		if ((writers >> i & 1) && vm->vcpus[i])
 			bt_post(vm->vcpus[i], host_page, 0);
 	if (writers)
@@ -204,6 +209,7 @@ void cache_add(struct vcpu *v, struct block *b, void *host_page)
 
 	b->hash_next = c->hash[h];
 	c->hash[h] = b;
+	b->page = host_page;
 	b->page_next = p->first;
 	p->first = b;
 	p->granules |= b->granules;
@@ -242,7 +248,7 @@ void cache_unlink_all(struct bt_cache *c, struct block *b)
 		cache_unlink_exit(c, &b->exits[i]);
 }
 
-/* Takes a block out of everything but its page's list. */
+/* Takes a block out of everything but the lists of its pages. */
 static void kill_block(struct vcpu *v, struct block *b)
 {
 	struct bt_cache *c = v->cache;
@@ -251,8 +257,6 @@ static void kill_block(struct vcpu *v, struct block *b)
 	uint8_t *entry;
 	int32_t rel;
 
-	if (b->dead) /* through its other page */
-		return;
 	while (*p && *p != b)
 		p = &(*p)->hash_next;
 	if (*p)
@@ -269,6 +273,27 @@ static void kill_block(struct vcpu *v, struct block *b)
 	entry[0] = 0xe9;
 	memcpy(entry + 1, &rel, 4);
 	v->stats.invalidations++;
+}
+
+/* Takes a block that is dropped through one of its pages off the list of the other: page2, or that it begins
+ * in. */
+static void leave_page(struct vcpu *v, struct block *b, bool second)
+{
+	const uint8_t *page = second ? b->page2 : b->page;
+	struct code_page *cp = page ? *cache_page_slot(v->cache, page) : NULL;
+	struct block **p;
+
+	if (!cp)
+		return;
+	p = second ? &cp->first2 : &cp->first;
+	while (*p && *p != b)
+		p = second ? &(*p)->page2_next : &(*p)->page_next;
+	if (*p)
+		*p = second ? b->page2_next : b->page_next;
+	if (!cp->first && !cp->first2) {
+		cp->granules = 0;
+		unwatch(v, page);
+	}
 }
 
 /* Translations that depend on these granules are dropped. */
@@ -307,6 +332,7 @@ static void invalidate_page(struct vcpu *v, const uint8_t *page, unsigned off, u
 
 		if (b->granules & mask) {
 			*p = b->page_next;
+			leave_page(v, b, true);
 			kill_block(v, b);
 		} else {
 			left |= b->granules;
@@ -318,6 +344,7 @@ static void invalidate_page(struct vcpu *v, const uint8_t *page, unsigned off, u
 
 		if (b->granules2 & mask) {
 			*p = b->page2_next;
+			leave_page(v, b, false);
 			kill_block(v, b);
 		} else {
 			left |= b->granules2;

@@ -151,6 +151,7 @@ struct block {
 	struct block_exit *exits, *in;
 	struct insn_map *map;
 	uint64_t granules, granules2; /* pieces of the page, of page2, that it depends on */
+	const uint8_t *page;          /* that it begins in */
 	struct block *page_next, *page2_next;
 };
 
@@ -198,7 +199,7 @@ struct bt_cache {
 	uint8_t *stub_lookup, *stub_lookup_end, *stub_find, *stub_link, *stub_interp, *stub_sti;
 	uint32_t generation; /* counts whole flushes */
 	/* Pages that were watched lately: are there blocks from them? (cache_settle) */
-	const uint8_t *candidates[4];
+	const uint8_t *candidates[8];
 	unsigned n_candidates;
 	bool again; /* translate() made no block because it had to wait: the next try need not */
 	bool rorx;  /* the host has BMI2 */
@@ -229,7 +230,7 @@ void *cache_alloc(struct bt_cache *c, size_t n);
 /* Makes all vCPUs' writes to a RAM page known to this cache. Before the page is read for translation. True:
  * it has waited for other vCPUs and served their requests, and the cache may be another (even flushed). */
 bool cache_watch(struct vcpu *v, const uint8_t *host_page);
-/* After each translation: pages that were watched in vain are not any more, or stores to them would be slow
+/* After a block was sought: pages that were watched in vain are not any more, or stores to them would be slow
  * for ever. */
 void cache_settle(struct vcpu *v);
 /* Enters a finished block, or one without instructions; host_page is the RAM page that its code comes from.

@@ -64,35 +64,46 @@ static int64_t ticks(void)
 	return (int64_t)__builtin_ia32_rdtsc();
 }
 
-/* The block at RIP. NULL with v->exc.present: fetch fault; NULL without: interpret one instruction. */
-static struct block *find_block(struct vcpu *v, uint32_t flags)
+/* The block at va, found or made; or NULL. */
+static struct block *block_at(struct vcpu *v, uint64_t va, uint32_t flags)
 {
-	uint64_t va = pc_of(v, flags), pa;
-	unsigned acc = ACC_X | mmu_acc(v);
 	struct block *b;
+	uint64_t pa;
 	void *host;
 	bool dummy;
+
+	if (mmu_host(v, pc_linear(flags, va), ACC_X | mmu_acc(v), &host, &pa, &dummy)) {
+		v->exc.present = false; /* the interpreter raises it */
+		return NULL;
+	}
+	if (!host)
+		return NULL;
+	pa = mem_ptr_to_gpa(v->mem, host).v;
+	b = cache_find(v, pa, va, flags);
+	if (!b && !cache_stormy(v, host)) {
+		int64_t start = ticks();
+
+		b = translate(v, va, pa, host, flags);
+		v->stats.translate_ns += ticks() - start;
+	}
+	return b;
+}
+
+/* The block at RIP, or NULL: interpret one instruction. */
+static struct block *find_block(struct vcpu *v, uint32_t flags)
+{
+	uint64_t va = pc_of(v, flags);
+	struct block *b;
 
 	v->exc.present = false;
 	if (x86_code64(&v->st) && !canonical(va))
 		return NULL;
 	do {
 		v->cache->again = false;
-		if (mmu_host(v, pc_linear(flags, va), acc, &host, &pa, &dummy)) {
-			v->exc.present = false; /* the interpreter raises it */
-			return NULL;
-		}
-		if (!host)
-			return NULL;
-		pa = mem_ptr_to_gpa(v->mem, host).v;
-		b = cache_find(v, pa, va, flags);
-		if (!b && !cache_stormy(v, host)) {
-			int64_t start = ticks();
-
-			b = translate(v, va, pa, host, flags);
-			v->stats.translate_ns += ticks() - start;
-		}
+		b = block_at(v, va, flags);
 	} while (v->cache->again);
+	if (v->cache->n_candidates)
+		cache_settle(v);
 	return b && b->n_insns ? b : NULL;
 }
 

@@ -112,22 +112,27 @@ static void watch_hold(struct vcpu *v)
 	if (!t->hold || !t->space->surprise[t->cause] || t->armed)
 		return;
 	when.it_value.tv_nsec = (long)(t->long_ticks * T2_PATIENCE * 1000000 / v->model->tsc_khz);
-	if (!when.it_value.tv_nsec || when.it_value.tv_nsec > 999999999 || set_timer(t->timer, &when))
+	if (!when.it_value.tv_nsec || when.it_value.tv_nsec > 999999999)
 		return;
 	if (!t->since)
 		t->since = __builtin_ia32_rdtsc();
+	/* First: on a busy host its signal may be here before the call has returned. */
 	t->armed = t->watched = true;
+	if (set_timer(t->timer, &when))
+		t->armed = t->watched = false;
 }
 
 bool t2_hold_over(struct vcpu *v)
 {
 	struct t2 *t = v->t2;
+	/* While the vCPU is parked another thread may change it. */
+	struct t2_space *s = __atomic_load_n(&t->space, __ATOMIC_RELAXED);
 
 	t->armed = false;
-	if (!t->user || !t->watched || !t->hold || !t->space)
+	if (!t->user || !t->watched || !t->hold || !s)
 		return false;
 	t->hold = false;
-	t->space->surprise[t->cause] = T2_SURPRISES;
+	s->surprise[t->cause] = T2_SURPRISES;
 	return true;
 }
 

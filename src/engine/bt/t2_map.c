@@ -532,6 +532,9 @@ static bool map_window(struct vcpu *v, struct t2_map *m, struct t2_region *r, un
 		if (!map_page(v, m, r, i, e & PA_MASK & v->phys_mask, all, &run))
 			return false;
 	}
+	/* The caller has forgotten the page; if it is not there any more, the stub may still have it. */
+	if (!bit_test(r->mapped, at) && !unmap(v->t2, m, r->va + (uint64_t)at * PAGE_SIZE, PAGE_SIZE))
+		return false;
 	return run_flush(v->t2, m, &run);
 }
 

@@ -546,12 +546,12 @@ static void keep_records(struct tr *t)
 	c->used = align_up((uint64_t)(t->e.p - c->rw), 16);
 }
 
-static struct block *make_block(struct vcpu *v, uint64_t va, uint64_t pa, const uint8_t *p, uint32_t flags)
+struct block *translate(struct vcpu *v, uint64_t va, uint64_t pa, const uint8_t *p, uint32_t flags)
 {
 	struct bt_cache *c = v->cache;
 	struct tr *t = c->tr;
 	uint32_t generation;
-	size_t meta_used;
+	size_t before, after;
 
 	memset(t, 0, offsetof(struct tr, in));
 	t->v = v;
@@ -572,19 +572,23 @@ static struct block *make_block(struct vcpu *v, uint64_t va, uint64_t pa, const 
 	t->va = va;
 	/* In this order: making room may forget all pages that are watched. */
 	cache_make_room(v);
-	cache_watch(v, t->page);
-	meta_used = c->meta_used;
+	/* While it waits, what is posted to it may take the watch away. */
+	while (cache_watch(v, t->page))
+		;
+	before = c->meta_used;
 	t->b = cache_alloc(c, sizeof *t->b);
+	after = c->meta_used;
 	t->b->pa = pa;
 	t->b->va = va;
 	t->b->flags = flags;
 	t->b->exits = (struct block_exit *)(c->meta + c->meta_used);
 	generation = c->generation;
 	collect(t);
+	c->again = t->waited;
 	if (t->waited) {
 		/* What was decoded before the wait may be stale, b's place another's. */
-		if (generation == c->generation)
-			c->meta_used = meta_used;
+		if (generation == c->generation && c->meta_used == after)
+			c->meta_used = before;
 		return NULL;
 	}
 	t->e = (struct emit){ .p = c->rw + c->used, .end = c->rw + c->size, .exec_delta = c->rx - c->rw };
@@ -593,23 +597,13 @@ static struct block *make_block(struct vcpu *v, uint64_t va, uint64_t pa, const 
 		if (t->n)
 			cache_add(v, t->b, (void *)t->page);
 		else
-			c->meta_used = meta_used;
+			c->meta_used = before;
 		return NULL;
 	}
 	emit_cold(t);
 	keep_records(t);
 	cache_add(v, t->b, (void *)t->page);
 	return t->b;
-}
-
-struct block *translate(struct vcpu *v, uint64_t va, uint64_t pa, const uint8_t *p, uint32_t flags)
-{
-	struct block *b = make_block(v, va, pa, p, flags);
-
-	v->cache->again = v->cache->tr->waited;
-	if (!v->cache->again)
-		cache_settle(v);
-	return b;
 }
 
 struct tr *translate_new(void)

@@ -175,8 +175,6 @@ static void store_part(struct vcpu *v, const struct part *p, const uint8_t *b)
 	} else {
 		memcpy(p->host, b, p->len);
 	}
-	if (p->code)
-		bt_code_written(v, p->host, p->len);
 }
 
 int lin_write(struct vcpu *v, uint64_t lin, const void *buf, unsigned size, unsigned acc)
@@ -189,6 +187,10 @@ int lin_write(struct vcpu *v, uint64_t lin, const void *buf, unsigned size, unsi
 		return -1;
 	for (int i = 0; i < 2 && p[i].len; i++)
 		store_part(v, &p[i], (const uint8_t *)buf + (i ? p[0].len : 0));
+	/* Only now: what is served while this waits may take the other page's permission back. */
+	for (int i = 0; i < 2 && p[i].len; i++)
+		if (p[i].code)
+			bt_code_written(v, p[i].host, p[i].len);
 	return 0;
 }
 
