@@ -11,6 +11,7 @@
 #include <sys/mman.h>
 #include <sys/syscall.h>
 
+#include "base/raw_syscall.h"
 #include "mem/mem_internal.h"
 
 /* look_ahead: after so many pieces in a row, so many pages more, inside a block as guests' allocators know
@@ -156,12 +157,6 @@ gpa_t mem_ptr_to_gpa(struct mem *m, const void *p)
 	return GPA(off < m->low_size ? off : off - m->low_size + HIGH_BASE);
 }
 
-static long syscall3(long r, const volatile void *p, unsigned long b, long c)
-{
-	__asm__ volatile("syscall" : "+a"(r) : "D"(p), "S"(b), "d"(c) : "rcx", "r11", "memory");
-	return r;
-}
-
 /* One more piece of the chunk of 2 MiB is there: the thread that makes huge pages may want to know. */
 static void count_piece(struct mem_huge *h, uint64_t page)
 {
@@ -171,7 +166,7 @@ static void count_piece(struct mem_huge *h, uint64_t page)
 		return;
 	if (atomic_fetch_add_explicit(&h->pieces[chunk], 1, memory_order_relaxed) == HUGE_RIPE - 1) {
 		atomic_fetch_add(&h->ripe, 1);
-		syscall3(SYS_futex, &h->ripe, FUTEX_WAKE_PRIVATE, 1);
+		raw_syscall4(SYS_futex, (unsigned long)&h->ripe, FUTEX_WAKE_PRIVATE, 1, 0);
 	}
 }
 
@@ -184,7 +179,8 @@ void mem_provide_piece(struct mem *m, uint64_t first)
 	if (end > all)
 		end = all;
 	/* If the host cannot (before Linux 5.14), faults do it page by page. */
-	syscall3(SYS_madvise, m->ram + first * PAGE_SIZE, (end - first) * PAGE_SIZE, MADV_POPULATE_WRITE);
+	raw_syscall4(SYS_madvise, (unsigned long)(m->ram + first * PAGE_SIZE), (end - first) * PAGE_SIZE,
+		     MADV_POPULATE_WRITE, 0);
 	before = __atomic_fetch_or(&m->flags[first], MEM_PAGE_READY, __ATOMIC_RELAXED);
 	for (uint64_t i = first + 1; i < end; i++)
 		__atomic_or_fetch(&m->flags[i], MEM_PAGE_READY, __ATOMIC_RELAXED);
@@ -206,7 +202,7 @@ static void look_ahead(struct mem *m, uint64_t first)
 		end = from + AHEAD_PAGES;
 	atomic_store(&m->ahead.want, from << 16 | (end - from));
 	atomic_fetch_add(&m->ahead.posted, 1);
-	syscall3(SYS_futex, &m->ahead.posted, FUTEX_WAKE_PRIVATE, 1);
+	raw_syscall4(SYS_futex, (unsigned long)&m->ahead.posted, FUTEX_WAKE_PRIVATE, 1, 0);
 }
 
 void mem_provide(struct mem *m, const void *p, uint64_t len)

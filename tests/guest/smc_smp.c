@@ -171,23 +171,15 @@ static void run_to_the_end(unsigned cpu)
 	meet(&gate, cpus_up);
 }
 
-static uint64_t now(void)
-{
-	uint32_t lo, hi;
-
-	__asm__ volatile("rdtsc" : "=a"(lo), "=d"(hi)::"memory");
-	return (uint64_t)hi << 32 | lo;
-}
-
 static uint64_t store_time(volatile uint8_t *p)
 {
 	uint64_t best = ~0ull, t;
 
 	for (unsigned i = 0; i < 10; i++) {
-		t = now();
+		t = __builtin_ia32_rdtsc();
 		for (unsigned k = 0; k < 10000; k++)
 			p[k & 0xff] = (uint8_t)k;
-		t = now() - t;
+		t = __builtin_ia32_rdtsc() - t;
 		best = t < best ? t : best;
 	}
 	return best;

@@ -115,19 +115,12 @@ static void install_signals(void)
 
 /* ---- creation ---- */
 
-static void post_code(struct engine_vm *vm, const void *host, uint64_t len, uint32_t mask)
-{
-	for (unsigned i = 0; i < vm->nr_vcpus; i++)
-		if ((mask >> i & 1) && vm->vcpus[i])
-			bt_post(vm->vcpus[i], host, len);
-}
-
 static void code_written(void *opaque, void *host, uint64_t len)
 {
 	struct engine_vm *vm = opaque;
 
 	/* A device wrote, in one page: who has translated from there forgets it. */
-	post_code(vm, host, len, atomic_load(&vm->page_vcpus[mem_page_number(vm->mem, host)].code));
+	bt_post_each(vm, atomic_load(&vm->page_vcpus[mem_page_number(vm->mem, host)].code), host, len);
 }
 
 static void layout_changed(void *opaque)
@@ -135,9 +128,7 @@ static void layout_changed(void *opaque)
 	struct engine_vm *vm = opaque;
 
 	/* Code is kept by what memory it lies in, so that stays; where memory is seen does not. */
-	for (unsigned i = 0; i < vm->nr_vcpus; i++)
-		if (vm->vcpus[i])
-			bt_post(vm->vcpus[i], NULL, 0);
+	bt_post_each(vm, ~0u, NULL, 0);
 }
 
 static int bt_vm_new(struct mem *m, unsigned nr_vcpus, const struct engine_option *o, struct engine_vm **ret,
@@ -367,21 +358,26 @@ static bool poll_kick(struct vcpu *v)
 	return atomic_load(&v->kick);
 }
 
+static void sleep_until_kicked(struct vcpu *v)
+{
+	while (!atomic_load(&v->kick))
+		syscall(SYS_futex, &v->kick, FUTEX_WAIT_PRIVATE, 0, NULL, NULL, 0);
+}
+
 static void bt_wait(struct vcpu *v)
 {
 	uint64_t us = v->model->tsc_khz / 1000, begin, slept;
 
 	if (v->st.wait_sipi) {
+		sleep_until_kicked(v);
 		/* It does not come by the run loop, which takes kicks back. */
-		while (!atomic_exchange(&v->kick, 0))
-			syscall(SYS_futex, &v->kick, FUTEX_WAIT_PRIVATE, 0, NULL, NULL, 0);
+		atomic_store(&v->kick, 0);
 		return;
 	}
 	if (atomic_load(&v->kick) || poll_kick(v))
 		return;
 	begin = __builtin_ia32_rdtsc();
-	while (!atomic_load(&v->kick))
-		syscall(SYS_futex, &v->kick, FUTEX_WAIT_PRIVATE, 0, NULL, NULL, 0);
+	sleep_until_kicked(v);
 	slept = __builtin_ia32_rdtsc() - begin;
 	if (slept > 2 * POLL_MOST_US * us || v->vm->nr_vcpus >= v->vm->host_cpus)
 		v->poll_ticks = 0;
@@ -444,8 +440,7 @@ static void serve_posted(struct vcpu *v)
 		} else {
 			mmu_protect_page(v, list[i].host);
 			t2_protect_page(v, list[i].host);
-			atomic_fetch_and(&bt_page_vcpus(v, list[i].host)->writers,
-					 (uint16_t) ~(1u << v->index));
+			atomic_fetch_and(&bt_page_vcpus(v, list[i].host)->writers, (uint16_t)~bt_self(v));
 		}
 	}
 	/* Only now may those go on who wait. What was posted meanwhile keeps the flag up. */
@@ -489,14 +484,6 @@ static void serve_requests(struct vcpu *v)
 		stand_still(v);
 }
 
-/* Who is not running looks at its requests before it does. */
-static void ask(struct vcpu *to, uint32_t what)
-{
-	atomic_fetch_or(&to->request, what);
-	if (atomic_load(&to->running))
-		bt_kick(to);
-}
-
 /* Does a post say what another says already, or can be made to say? Stores to one page follow each other. */
 static bool merge(struct posted *p, const void *host, uint64_t len)
 {
@@ -532,10 +519,16 @@ void bt_post(struct vcpu *to, const void *host, uint64_t len)
 	}
 	atomic_fetch_or(&to->request, BT_REQ_POSTED);
 	unlock_posts(to);
-	ask(to, BT_REQ_POSTED);
-	/* Even one that is halted: stores to the page are slow until it has dropped its blocks. */
-	if (added && len && !atomic_load(&to->running))
+	/* Who is to drop blocks even if it is halted: stores to the page are slow until it has. */
+	if ((added && len) || atomic_load(&to->running))
 		bt_kick(to);
+}
+
+void bt_post_each(struct engine_vm *vm, uint32_t mask, const void *host, uint64_t len)
+{
+	for (unsigned i = 0; i < vm->nr_vcpus; i++)
+		if ((mask >> i & 1) && vm->vcpus[i])
+			bt_post(vm->vcpus[i], host, len);
 }
 
 void bt_sync(struct vcpu *v, uint32_t mask)
@@ -564,9 +557,16 @@ void bt_stop_others(struct vcpu *v)
 		none = 0;
 		stand_still(v);
 	}
-	for (unsigned i = 0; i < vm->nr_vcpus; i++)
-		if (vm->vcpus[i] && vm->vcpus[i] != v)
-			ask(vm->vcpus[i], BT_REQ_STOP);
+	for (unsigned i = 0; i < vm->nr_vcpus; i++) {
+		struct vcpu *o = vm->vcpus[i];
+
+		if (!o || o == v)
+			continue;
+		atomic_fetch_or(&o->request, BT_REQ_STOP);
+		/* Who is not running looks at its requests before it does. */
+		if (atomic_load(&o->running))
+			bt_kick(o);
+	}
 	for (unsigned i = 0; i < vm->nr_vcpus; i++) {
 		struct vcpu *o = vm->vcpus[i];
 
@@ -691,8 +691,8 @@ void bt_code_written(struct vcpu *v, const void *host, uint64_t len)
 	last = first + ((((uint64_t)host & 0xfff) + len - 1) / PAGE_SIZE);
 	for (uint64_t p = first; p <= last; p++)
 		mask |= atomic_load(&vm->page_vcpus[p].code);
-	mask &= ~(1u << v->index);
-	post_code(vm, host, len, mask);
+	mask &= ~(uint32_t)bt_self(v);
+	bt_post_each(vm, mask, host, len);
 	bt_sync(v, mask);
 }
 

@@ -62,10 +62,18 @@ void bt_resume_others(struct vcpu *v);
 /* Posts: drop blocks from [host, host+len); len 0: drop write tags of host's page; host NULL: the memory
  * layout changed. Kicks. Any thread. */
 void bt_post(struct vcpu *to, const void *host, uint64_t len);
+/* To each vCPU in mask (bits by index). */
+void bt_post_each(struct engine_vm *vm, uint32_t mask, const void *host, uint64_t len);
 
 /* A timer that kicks v, of the calling thread. tag: a new address, or NULL; bt.c knows whose is which. 0 or
  * -1 with errno. */
 int bt_new_timer(struct vcpu *v, void *tag, timer_t *ret);
+
+/* v's bit in such sets. */
+static inline uint16_t bt_self(const struct vcpu *v)
+{
+	return (uint16_t)(1u << v->index);
+}
 
 static inline struct page_vcpus *bt_page_vcpus(const struct vcpu *v, const void *host)
 {
@@ -76,10 +84,9 @@ static inline struct page_vcpus *bt_page_vcpus(const struct vcpu *v, const void 
 static inline void bt_enter_writer(struct vcpu *v, const void *host)
 {
 	_Atomic uint16_t *writers = &bt_page_vcpus(v, host)->writers;
-	uint16_t mine = (uint16_t)(1u << v->index);
 
-	if (!(atomic_load_explicit(writers, memory_order_relaxed) & mine))
-		atomic_fetch_or(writers, mine);
+	if (!(atomic_load_explicit(writers, memory_order_relaxed) & bt_self(v)))
+		atomic_fetch_or(writers, bt_self(v));
 }
 
 #endif

@@ -140,7 +140,7 @@ bool cache_watch(struct vcpu *v, const uint8_t *host_page)
 	struct bt_cache *c = v->cache;
 	struct page_vcpus *page = bt_page_vcpus(v, host_page);
 	uint8_t *flags = mem_page_flags(v->mem, host_page);
-	uint16_t mine = (uint16_t)(1u << v->index), writers;
+	uint16_t mine = bt_self(v), writers;
 
 	/* Only this thread takes the bit away, and the page's flag stays as long as one is set. */
 	if (atomic_load_explicit(&page->code, memory_order_relaxed) & mine)
@@ -156,11 +156,8 @@ bool cache_watch(struct vcpu *v, const uint8_t *host_page)
 	mmu_protect_page(v, host_page);
 	t2_protect_page(v, host_page);
 	writers = (uint16_t)(atomic_load(&page->writers) & ~mine);
-	for (unsigned i = 0; i < vm->nr_vcpus; i++)
-		if ((writers >> i & 1) && vm->vcpus[i])
-			bt_post(vm->vcpus[i], host_page, 0);
-	if (writers)
-		bt_sync(v, writers);
+	bt_post_each(vm, writers, host_page, 0);
+	bt_sync(v, writers);
 	return writers;
 }
 
@@ -168,7 +165,7 @@ bool cache_watch(struct vcpu *v, const uint8_t *host_page)
 static void unwatch(struct vcpu *v, const uint8_t *host_page)
 {
 	_Atomic uint16_t *mask = &bt_page_vcpus(v, host_page)->code;
-	uint16_t mine = (uint16_t)(1u << v->index);
+	uint16_t mine = bt_self(v);
 
 	mutex_lock(&v->vm->lock);
 	if ((atomic_fetch_and(mask, (uint16_t)~mine) & ~mine) == 0)

@@ -73,7 +73,7 @@ bool cache_may_write(struct vcpu *v, const uint8_t *host, unsigned len)
 	unsigned off = (uint64_t)host & 0xfff;
 	const uint8_t *page = host - off;
 	_Atomic uint16_t *mask = &bt_page_vcpus(v, page)->code;
-	uint16_t others = (uint16_t) ~(1u << v->index);
+	uint16_t others = (uint16_t)~bt_self(v);
 	uint8_t *flags = mem_page_flags(v->mem, page);
 	const struct code_page *p;
 

@@ -102,8 +102,7 @@ static struct block *find_block(struct vcpu *v, uint32_t flags)
 		v->cache->again = false;
 		b = block_at(v, va, flags);
 	} while (v->cache->again);
-	if (v->cache->n_candidates)
-		cache_settle(v);
+	cache_settle(v);
 	return b && b->n_insns ? b : NULL;
 }
 

@@ -8,6 +8,7 @@
 
 #include <sys/syscall.h>
 
+#include "base/raw_syscall.h"
 #include "engine/bt/mmu.h"
 
 /* How much longer user code takes in T1, about. */
@@ -89,19 +90,6 @@ static void account(struct t2 *t, struct t2_space *s)
 	*e = (uint32_t)((int64_t)*e + ((int64_t)length - (int64_t)*e) / 4);
 }
 
-/* timer_settime(2), from where vector registers are the guest's. */
-static long set_timer(timer_t timer, const struct itimerspec *when)
-{
-	register long r10 __asm__("r10") = 0;
-	long r;
-
-	__asm__ volatile("syscall"
-			 : "=a"(r)
-			 : "0"(SYS_timer_settime), "D"(timer), "S"(0), "d"(when), "r"(r10)
-			 : "rcx", "r11", "memory");
-	return r;
-}
-
 /* The stretch that begins stays in T1: has the timer look after it, if such a one was long lately. */
 static void watch_hold(struct vcpu *v)
 {
@@ -118,7 +106,7 @@ static void watch_hold(struct vcpu *v)
 		t->since = __builtin_ia32_rdtsc();
 	/* First: on a busy host its signal may be here before the call has returned. */
 	t->armed = t->watched = true;
-	if (set_timer(t->timer, &when))
+	if (raw_syscall4(SYS_timer_settime, (unsigned long)t->timer, 0, (unsigned long)&when, 0))
 		t->armed = t->watched = false;
 }
 

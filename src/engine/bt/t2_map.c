@@ -466,13 +466,13 @@ static bool map_page(struct vcpu *v, struct t2_map *m, struct t2_region *r, unsi
 		else
 			prot |= PROT_EXEC;
 	}
-	if ((entry & PTE_W) && (entry & PTE_D))
+	if ((entry & PTE_W) && (entry & PTE_D)) {
 		bt_enter_writer(v, host);
-	if ((entry & PTE_W) && (entry & PTE_D) &&
-	    !(__atomic_load_n(mem_page_flags(v->mem, host), __ATOMIC_SEQ_CST) & MEM_PAGE_CODE)) {
-		prot |= PROT_WRITE;
-		bit_set(t->written, offset / PAGE_SIZE);
-		bit_set(r->writable, i);
+		if (!(__atomic_load_n(mem_page_flags(v->mem, host), __ATOMIC_SEQ_CST) & MEM_PAGE_CODE)) {
+			prot |= PROT_WRITE;
+			bit_set(t->written, offset / PAGE_SIZE);
+			bit_set(r->writable, i);
+		}
 	}
 	bit_set(r->mapped, i);
 	if (prot & PROT_EXEC)
