@@ -112,6 +112,7 @@ struct block_exit {
 	bool in_host, in_mem; /* where the flags are, at least one: which entry of the target it takes */
 	bool same_page;       /* may be linked for good: the target lies in the same page */
 	bool no_group;        /* leads to the block at its target that has BLOCK_NOGROUP */
+	bool carry_put;       /* with the flags in RFLAGS, CF is in v->no_carry as well */
 	bool in_global;       /* on the list of links that live as long as a global TLB entry */
 };
 
@@ -144,6 +145,7 @@ struct block {
 	bool wants_mem; /* entry_m is the shorter way in */
 	uint16_t guest_len;
 	uint8_t *entry_h, *entry_m; /* entries with the flags in host RFLAGS, in t1_flags */
+	uint8_t *entry_loop;        /* from its own end, with the flags in RFLAGS and CF in v->no_carry; or NULL */
 
 	uint8_t *code; /* executable start */
 	uint32_t code_size;

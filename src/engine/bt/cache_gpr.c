@@ -99,6 +99,13 @@ void cache_patch(struct bt_cache *c, struct block_exit *e, const uint8_t *target
 	*(unaligned_i32 *)e->patch = rel;
 }
 
+static const uint8_t *entry_for(const struct block_exit *e, const struct block *to)
+{
+	if (to == e->from && e->carry_put && to->entry_loop)
+		return to->entry_loop;
+	return e->in_mem && (!e->in_host || to->wants_mem) ? to->entry_m : to->entry_h;
+}
+
 void cache_link(struct vcpu *v, struct block_exit *e, struct block *to)
 {
 	if (e->to || e->from->dead || to->dead)
@@ -106,7 +113,7 @@ void cache_link(struct vcpu *v, struct block_exit *e, struct block *to)
 	e->to = to;
 	e->next_in = to->in;
 	to->in = e;
-	cache_patch(v->cache, e, e->in_mem && (!e->in_host || to->wants_mem) ? to->entry_m : to->entry_h);
+	cache_patch(v->cache, e, entry_for(e, to));
 }
 
 /* True if both addresses lie in one large global page, whose translation outlives CR3 loads (SDM

@@ -511,6 +511,10 @@ static void emit_entries(struct tr *t)
 		tr_load_flags(t, true);
 	b->entry_h = emit_here(e);
 	t->where = IN_HOST;
+	if (tr_loop_keeps_carry(t)) {
+		tr_put_carry(t);
+		b->entry_loop = emit_here(e);
+	}
 }
 
 /* Copies what belongs to the finished block to where it stays. */

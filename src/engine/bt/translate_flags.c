@@ -16,8 +16,9 @@
  * CMP and TEST can simply be done again.  The result of AND, OR and XOR tells their
  * flags (TEST it with itself).  From the sum that ADD left, and its other operand, the
  * first is had back, and then added again; SUB likewise.  INC and DEC leave CF alone, which
- * is therefore put aside (v->no_carry).  What has an operand in memory cannot be done again,
- * that may change.
+ * is therefore put aside (v->no_carry); in a loop that never changes CF, only before it
+ * (tr_loop_keeps_carry), or each turn would wait for the CF of the one before to come back from memory.
+ * What has an operand in memory cannot be done again, that may change.
  *
  * While they can be made again nothing is saved before a check.  The cold part makes and
  * saves them before it calls C; for faults that the host's processor raises in a
@@ -107,6 +108,11 @@ static bool operands(const struct insn *in, struct redo *r)
 	       r->imm != INT32_MIN;
 }
 
+static bool is_step(const struct insn *in)
+{
+	return in->cls == INSN_NATIVE && (in->mnemonic == ZYDIS_MNEMONIC_INC || in->mnemonic == ZYDIS_MNEMONIC_DEC);
+}
+
 /* How the flags that `in` has just set can be made again. */
 static bool describe(const struct insn *in, struct redo *r)
 {
@@ -115,7 +121,7 @@ static bool describe(const struct insn *in, struct redo *r)
 	if (in->cls != INSN_NATIVE || in->unit != UNIT_INT || in->mem_write)
 		return false;
 	*r = (struct redo){ 0 };
-	if (in->mnemonic == ZYDIS_MNEMONIC_INC || in->mnemonic == ZYDIS_MNEMONIC_DEC) {
+	if (is_step(in)) {
 		r->op = in->mnemonic == ZYDIS_MNEMONIC_INC ? REDO_INC : REDO_DEC;
 		return target(in, r);
 	}
@@ -253,7 +259,8 @@ static void redo_here(struct tr *t, bool operands)
 
 /*
  * Should they be made again if anything wants them, rather than saved now? Not if from some point on they
- * cannot be while they are still wanted, or if they have to be in memory at the block's end.
+ * cannot be while they are still wanted, or if they have to be in memory at the block's end. But who reads
+ * them first wants them in RFLAGS, and the way there through memory takes long.
  */
 static bool rather_redo(const struct tr *t)
 {
@@ -263,6 +270,8 @@ static bool rather_redo(const struct tr *t)
 		const struct insn *in = &t->in[i];
 
 		if (!t->live[i + 1] || ((in->flags_written | in->flags_undefined) && in->cls == INSN_NATIVE))
+			return true;
+		if ((in->cls == INSN_NATIVE || in->imm_relative) && in->flags_read)
 			return true;
 		if (in->regs_written & t->redo.inputs)
 			return false;
@@ -301,27 +310,42 @@ void tr_after_insn(struct tr *t, const struct insn *in)
 
 	if (writes || (in->regs_written & t->redo.inputs))
 		t->where &= ~(unsigned)CAN_REDO;
+	if ((in->flags_written | in->flags_undefined) & FLAG_CF)
+		t->carry_put = false;
 	if (writes && (t->where & IN_HOST) && describe(in, &t->redo)) {
 		t->where |= CAN_REDO;
 		t->redo_cold = 0;
 	}
 }
 
-static bool needs_carry(const struct redo *r)
+static bool needs_carry(const struct tr *t)
 {
-	return (r->op == REDO_INC || r->op == REDO_DEC) && !r->cf_saved;
+	return (t->redo.op == REDO_INC || t->redo.op == REDO_DEC) && !t->carry_put;
 }
 
-/* What INC and DEC leave alone, if RFLAGS is to be given up. */
-static void put_carry(struct tr *t)
+void tr_put_carry(struct tr *t)
 {
-	struct redo *r = &t->redo;
-
-	if (!needs_carry(r))
-		return;
 	emit_bytes(&t->e, "\x0f\x93", 2); /* setnc */
 	emit_mem(&t->e, 0, VCPU, EMIT_NO_REG, 1, OFF(no_carry));
-	r->cf_saved = true;
+	t->carry_put = true;
+}
+
+bool tr_loop_keeps_carry(const struct tr *t)
+{
+	uint64_t va = t->b->va;
+	bool steps = false;
+
+	for (unsigned i = 0; i < t->n; i++) {
+		const struct insn *in = &t->in[i];
+
+		va += in->len;
+		if (in->cls == INSN_SPECIAL && in->imm_relative && in->flags_read && tr_target(t, in, va) == t->b->va)
+			return steps;
+		if (((in->flags_written | in->flags_undefined) & FLAG_CF) || (in->cls == INSN_SPECIAL && !in->imm_relative && in->mnemonic != ZYDIS_MNEMONIC_LEA))
+			return false;
+		steps |= is_step(in);
+	}
+	return false;
 }
 
 /* ---- what the block's code needs ---- */
@@ -329,10 +353,10 @@ static void put_carry(struct tr *t)
 void tr_spare_flags(struct tr *t, uint32_t needed)
 {
 	if (needed && !(t->where & IN_MEM)) {
-		if (rather_redo(t))
-			put_carry(t);
-		else
+		if (!rather_redo(t))
 			tr_flags_to_mem(t, false);
+		else if (needs_carry(t))
+			tr_put_carry(t);
 	}
 	t->where &= ~(unsigned)IN_HOST;
 }
@@ -357,7 +381,7 @@ void tr_want_flags(struct tr *t, bool operands)
 {
 	if (t->where & IN_HOST)
 		return;
-	if ((t->where & CAN_REDO) && !needs_carry(&t->redo)) {
+	if ((t->where & CAN_REDO) && !needs_carry(t)) {
 		redo_here(t, operands);
 	} else {
 		tr_load_flags(t, !operands && t1_free(t));

@@ -34,7 +34,6 @@ struct redo {
 	uint8_t size; /* of the operands, in bytes */
 	uint8_t dst,
 	    src;         /* guest registers; src REG_NONE: imm. dst holds the result, but for CMP and TEST. */
-	bool cf_saved;   /* INC, DEC: the CF that they leave alone is in v->no_carry */
 	uint16_t inputs; /* a bit for each register */
 	int32_t imm;
 };
@@ -70,6 +69,7 @@ struct tr {
 	bool pic;            /* position-independent: see the essay */
 	unsigned where;      /* enum where bits: where valid flags are */
 	struct redo redo;    /* where & CAN_REDO: how to make them */
+	bool carry_put;      /* CF is in v->no_carry */
 	unsigned redo_cold;  /* and the COLD_REDO that does so: its index + 1, 0: none */
 	uint32_t flags;      /* BLOCK_* */
 	unsigned n, i;
@@ -115,6 +115,10 @@ struct ea {
 void tr_save_flags(struct tr *t, bool t1_free);
 /* From t1_flags to RFLAGS. */
 void tr_load_flags(struct tr *t, bool t1_free);
+/* CF, which is in RFLAGS, to v->no_carry. */
+void tr_put_carry(struct tr *t);
+/* Is the block a loop that jumps back to its beginning with CF unchanged, but other flags changed by INC or DEC? */
+bool tr_loop_keeps_carry(const struct tr *t);
 /* Makes flags in RFLAGS. tmp: a host register that may be destroyed, or EMIT_NO_REG. */
 void tr_redo_flags(struct tr *t, const struct redo *r, unsigned tmp);
 /* They are nowhere, but can be made. */

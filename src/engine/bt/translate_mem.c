@@ -61,6 +61,7 @@ void tr_exit_jump(struct tr *t, uint64_t va)
 		.in_host = t->where & IN_HOST,
 		.in_mem = t->where & IN_MEM,
 		.same_page = ((va ^ t->b->va) & PAGE_MASK) == 0,
+		.carry_put = t->carry_put && (t->where & IN_HOST),
 	};
 	c->rip = va;
 	c->exit = t->n_exits++;

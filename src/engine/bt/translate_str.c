@@ -7,22 +7,76 @@
  * the TLB entries' addends added meanwhile.  All else goes to C (interp_str_gpr.c):
  * more than a page, or across one, backwards, a TLB miss, which C fills, so the
  * next time finds it.
+ *
+ * Compilers clear small structures so, too, with a count that is a constant.  A few
+ * plain moves are cheaper then: the processor takes some 30 cycles to begin a REP.
  */
 #include "engine/bt/translate_internal.h"
 
-/* The elements from the address in `reg` on lie in one page with a tag; T1 is what to add to the address. */
-static void check_run(struct tr *t, unsigned reg, unsigned size, bool write, const uint8_t *slow)
+#define MAX_UNROLLED 16 /* moves in place of a REP */
+
+/* The elements from the address in `reg` on lie in one page with a tag; T1 is what to add to the address.
+ * count: 0: RCX's. */
+static void check_run(struct tr *t, unsigned reg, unsigned size, unsigned count, bool write, const uint8_t *slow)
 {
 	struct emit *e = &t->e;
 
 	emit_op_reg(e, t->mode, OP_MOV_STORE, reg, T0);
-	tr_tag_check(t, 1, write);
+	tr_tag_check(t, count ? count * size : 1, write);
 	emit4(e, (uint32_t)(slow - ((uint8_t *)emit_here(e) + 4)));
-	emit_lea(e, 8, T0, T0, RCX, size, 0);
-	emit_bytes(e, "\x49\x81\xfd", 3); /* cmp r13, imm32 */
-	emit4(e, PAGE_SIZE);
-	emit_jcc(e, 7, slow); /* ja */
+	if (!count) {
+		emit_lea(e, 8, T0, T0, RCX, size, 0);
+		emit_bytes(e, "\x49\x81\xfd", 3); /* cmp r13, imm32 */
+		emit4(e, PAGE_SIZE);
+		emit_jcc(e, 7, slow); /* ja */
+	}
 	emit_load(e, T1, T1, offsetof(struct tlb_entry, addend));
+}
+
+/* The count, if it is a small constant; 0: it is not. */
+static unsigned known_count(const struct tr *t)
+{
+	for (unsigned i = t->i; i-- > 0;) {
+		const struct insn *in = &t->in[i];
+
+		if (!(in->regs_written >> RCX & 1))
+			continue;
+		if (in->cls != INSN_NATIVE || in->mnemonic != ZYDIS_MNEMONIC_MOV || in->opsize < 4 ||
+		    in->ops[1].type != ZYDIS_OPERAND_TYPE_IMMEDIATE || (uint64_t)in->imm[0] > MAX_UNROLLED)
+			return 0;
+		return (unsigned)in->imm[0];
+	}
+	return 0;
+}
+
+/* [reg+disp] with a host address in index added: moves one element to or from RAX or RCX. */
+static void move(struct tr *t, unsigned size, bool store, unsigned data, unsigned reg, unsigned index, unsigned disp)
+{
+	struct host_mem m = { .base = (uint8_t)reg, .index = (uint8_t)index, .scale = 1, .disp = (int32_t)disp };
+
+	if (size == 1) {
+		emit_rex(&t->e, false, data, index, reg, false);
+		emit1(&t->e, store ? 0x88 : 0x8a);
+		emit_mem(&t->e, data, reg, index, 1, (int32_t)disp);
+	} else {
+		tr_mem_op(t, size, store ? OP_MOV_STORE : OP_MOV_LOAD, data, &m);
+	}
+}
+
+/* The elements one by one; the addends are in T0 (of RDI) and T1. RCX is the data's way. */
+static void unrolled(struct tr *t, unsigned size, unsigned count, bool movs)
+{
+	struct emit *e = &t->e;
+
+	for (unsigned k = 0; k < count; k++) {
+		if (movs)
+			move(t, size, false, RCX, RSI, T1, k * size);
+		move(t, size, true, movs ? RCX : RAX, RDI, T0, k * size);
+	}
+	emit_mov_imm(e, RCX, 0);
+	emit_lea(e, 8, RDI, RDI, EMIT_NO_REG, 1, (int32_t)(count * size));
+	if (movs)
+		emit_lea(e, 8, RSI, RSI, EMIT_NO_REG, 1, (int32_t)(count * size));
 }
 
 static bool wanted(const struct tr *t, const struct insn *in, bool *movs)
@@ -64,7 +118,8 @@ bool tr_string(struct tr *t, const struct insn *in)
 {
 	unsigned size = (in->opcode & 1) ? in->opsize : 1;
 	struct emit *e = &t->e;
-	uint8_t *slow, *none;
+	uint8_t *slow, *none = NULL;
+	unsigned count;
 	bool movs;
 
 	if (!wanted(t, in, &movs))
@@ -73,27 +128,34 @@ bool tr_string(struct tr *t, const struct insn *in)
 	if (!slow)
 		return false;
 	tr_fault_flags(t);
-	emit_op_reg(e, t->mode, 0x85, RCX, RCX); /* test rcx, rcx */
-	emit1(e, 0x0f);                          /* je none */
-	emit1(e, 0x84);
-	none = e->p;
-	emit4(e, 0);
-	emit_rex(e, t->mode == 8, 0, EMIT_NO_REG, RCX, false);
-	emit_bytes(e, "\x81\xf9", 2); /* cmp rcx, imm32 */
-	emit4(e, PAGE_SIZE / size);
-	emit_jcc(e, 7, slow);
+	count = t->mode == 8 ? known_count(t) : 0;
+	if (!count) {
+		emit_op_reg(e, t->mode, 0x85, RCX, RCX); /* test rcx, rcx */
+		emit1(e, 0x0f);                          /* je none */
+		emit1(e, 0x84);
+		none = e->p;
+		emit4(e, 0);
+		emit_rex(e, t->mode == 8, 0, EMIT_NO_REG, RCX, false);
+		emit_bytes(e, "\x81\xf9", 2); /* cmp rcx, imm32 */
+		emit4(e, PAGE_SIZE / size);
+		emit_jcc(e, 7, slow);
+	}
 	emit1(e, 0x80); /* cmp byte [dflag], 0 */
 	emit_mem(e, 7, VCPU, EMIT_NO_REG, 1, OFF(dflag));
 	emit1(e, 0);
 	emit_jcc(e, 5, slow);
-	check_run(t, RDI, size, true, slow);
+	check_run(t, RDI, size, count, true, slow);
 	if (movs) {
 		emit_store(e, T1, VCPU, OFF(scratch[0]));
-		check_run(t, RSI, size, false, slow);
+		check_run(t, RSI, size, count, false, slow);
 		emit_load(e, T0, VCPU, OFF(scratch[0]));
 	} else {
 		emit_mov(e, T0, T1);
 		emit_op_reg(e, 4, 0x31, T1, T1); /* xor r14d, r14d */
+	}
+	if (count) {
+		unrolled(t, size, count, movs);
+		return true;
 	}
 	/* From here T0 is in RDI and T1 in RSI (t1_fault_signal). */
 	if (t->mode == 4)
