@@ -539,11 +539,19 @@ int mmu_host(struct vcpu *v, uint64_t va, unsigned acc, void **ret, uint64_t *pa
 
 /* ---- invalidation ---- */
 
+/* With every other invalidation: what is known of the stack is taken from the TLB. */
+static void forget_stack(struct vcpu *v)
+{
+	for (int user = 0; user < 2; user++)
+		v->stack_page[user] = (struct stack_page){ .tag = NO_STACK };
+}
+
 void mmu_init(struct vcpu *v)
 {
 	v->asids[ASID_SHARED].valid = true;
 	v->asids[ASID_SHARED].pcid = 0xffff; /* nobody's */
 	v->asid = &v->asids[0];
+	forget_stack(v);
 }
 
 static void clear_jc(struct asid *a)
@@ -597,6 +605,7 @@ void mmu_stress_flush(struct vcpu *v)
 {
 	asid_clear(v->asid);
 	asid_clear(&v->asids[ASID_SHARED]);
+	forget_stack(v);
 }
 
 static void drop_all(struct vcpu *v)
@@ -611,6 +620,7 @@ static void drop_all(struct vcpu *v)
 	}
 	asid_clear(&v->asids[ASID_SHARED]);
 	drop_local(v);
+	forget_stack(v);
 	for (unsigned i = 0; i < 64; i++)
 		v->large_filter[i] = 0;
 	v->global_gen++;
@@ -626,6 +636,7 @@ void mmu_flush_all(struct vcpu *v)
 static void drop_pcid(struct vcpu *v, uint16_t pcid)
 {
 	drop_local(v);
+	forget_stack(v);
 	for (int i = 0; i < PCID_SLOTS; i++)
 		if (v->asids[i].valid && v->asids[i].pcid == pcid) {
 			asid_clear(&v->asids[i]);
@@ -685,6 +696,7 @@ void mmu_invlpg(struct vcpu *v, uint64_t va)
 		drop_all(v);
 		return;
 	}
+	forget_stack(v);
 	for (int i = 0; i < ASID_SLOTS; i++)
 		if (v->asids[i].valid)
 			invlpg_slot(&v->asids[i], va);
@@ -697,6 +709,7 @@ void mmu_invlpg_pcid(struct vcpu *v, uint16_t pcid, uint64_t va)
 		drop_pcid(v, pcid);
 		return;
 	}
+	forget_stack(v);
 	for (int i = 0; i < ASID_SLOTS; i++)
 		if (v->asids[i].valid && (v->asids[i].pcid == pcid || i == ASID_SHARED))
 			invlpg_slot(&v->asids[i], va);
@@ -728,6 +741,7 @@ found:
 	for (int m = 0; m < TLB_MODES; m++)
 		v->tlb_ptr[m] = (uint64_t)tlb_holder(v, m)->tlb[m];
 	drop_local(v);
+	forget_stack(v);
 	if (flush)
 		v->stats.flushes++;
 	t2_root_loaded(v, flush);
@@ -739,6 +753,9 @@ void mmu_set_mode(struct vcpu *v)
 	unsigned acc = mmu_acc(v);
 
 	t2_mode(v, acc & ACC_USER);
+	/* What EFLAGS.AC allowed it does not any more. */
+	if ((v->st.cr4 & CR4_SMAP) && v->tlb_base == v->tlb_ptr[TLB_KAC])
+		forget_stack(v);
 	v->tlb_base = v->tlb_ptr[mode_of(v, acc)];
 	v->jc_base = (uint64_t)code_holder(v, acc & ACC_USER)->jc[!!(acc & ACC_USER)];
 	/* User code that belongs into a stub comes out at its next lookup. */
@@ -766,6 +783,7 @@ static void protect_in_table(struct asid *a, enum tlb_mode m, uint64_t host_page
 
 void mmu_protect_page(struct vcpu *v, const void *host)
 {
+	forget_stack(v);
 	for (int s = 0; s < ASID_SLOTS; s++)
 		for (int m = 0; m < TLB_MODES; m++)
 			if (v->asids[s].valid && written_maybe(&v->asids[s], m, (uint64_t)host))

@@ -304,6 +304,14 @@ static void emit_redo(struct tr *t, const struct cold *x)
 	tr_save_flags(t, true);
 }
 
+/* The jump whose rel32 lies there leads here. */
+static void patch_rel32(struct tr *t, uint8_t *at)
+{
+	int32_t rel = (int32_t)(t->e.p - (at + 4));
+
+	memcpy(at, &rel, 4);
+}
+
 static void emit_cold(struct tr *t)
 {
 	struct emit *e = &t->e;
@@ -313,11 +321,13 @@ static void emit_cold(struct tr *t)
 		struct cold *x = &t->cold[k];
 		uint8_t *here = emit_here(e);
 
-		if (x->patch) {
-			int32_t rel = (int32_t)(here - (x->patch + e->exec_delta + 4));
-
-			memcpy(x->patch, &rel, 4);
+		if (x->stack) {
+			patch_rel32(t, x->patch);
+			tr_stack_missed(t, x);
+			here = emit_here(e);
 		}
+		if (x->patch)
+			patch_rel32(t, x->patch);
 		switch (x->kind) {
 		case COLD_MISS:
 			emit_op_mem(e, 8, OP_XOR_LOAD, T0, T1, x->tag);
@@ -326,8 +336,12 @@ static void emit_cold(struct tr *t)
 			emit_call_mem(e, VCPU, OFF(slow_mem));
 			emit_jmp(e, x->retry);
 			/* t1_slow_thunk returns here if the access has a place that the TLB must not keep. */
-			emit_load(e, T0, VCPU, OFF(direct_offset));
-			emit_lea(e, 8, T1, VCPU, EMIT_NO_REG, 1, OFF(direct));
+			if (x->stack) {
+				emit_load(e, T1, VCPU, OFF(direct.addend));
+			} else {
+				emit_load(e, T0, VCPU, OFF(direct_offset));
+				emit_lea(e, 8, T1, VCPU, EMIT_NO_REG, 1, OFF(direct));
+			}
 			emit_jmp(e, x->after);
 			break;
 		case COLD_GROUP: {

@@ -226,8 +226,7 @@ static void begin(struct tr *t, const struct ea *a, const struct access *whole, 
 	start = emit_here(&t->e);
 	range.disp = whole->lo;
 	tr_emit_ea(t, &range);
-	tr_check_range(t, start, whole->size, write, whole->write);
-	emit_load(&t->e, T1, T1, offsetof(struct tlb_entry, addend));
+	tr_check_range(t, start, &range, whole->size, write, whole->write);
 	if (g->slot)
 		emit_store(&t->e, T1, VCPU, slot_of(t, g));
 }

@@ -47,6 +47,9 @@ struct cold {
 	uint8_t *after;  /* COLD_MISS: executable address behind the check */
 	uint32_t info;   /* COLD_MISS, COLD_GROUP: for t1_slow_mem */
 	int32_t tag;     /* COLD_MISS, COLD_GROUP: offset of the tag in the entry, to undo the XOR */
+	bool stack;      /* COLD_MISS, COLD_GROUP: it was compared with the stack's page */
+	bool write;      /* stack: and is written */
+	uint16_t size;   /* stack: bytes of the access or range */
 	uint64_t rip;    /* COLD_GROUP, COLD_EXIT, COLD_INTERP */
 	unsigned exit;   /* COLD_GROUP, COLD_EXIT: index; COLD_SPECIAL: of the special */
 	bool save_flags; /* COLD_INTERP, COLD_EXIT: flags are in RFLAGS only */
@@ -175,9 +178,12 @@ void tr_tag_check(struct tr *t, unsigned size, bool write);
 /* The TLB check of the address in T0; afterwards T1 is its entry, T0 the offset in the page. A miss goes back
  * to `start`. how: MISS_WRITE, MISS_LOCKED, MISS_MASKED. */
 void tr_check_address(struct tr *t, uint8_t *start, unsigned size, uint32_t how);
-/* The same for a group's range, which a miss leaves for a block without groups if it must. write: the first
- * member writes; any: some member does. */
-void tr_check_range(struct tr *t, uint8_t *start, unsigned size, bool write, bool any);
+/* The same for a group's range, of operand a, which a miss leaves for a block without groups if it must. write:
+ * the first member writes; any: some member does. Afterwards T1 is the addend. */
+void tr_check_range(struct tr *t, uint8_t *start, const struct ea *a, unsigned size, bool write, bool any);
+/* A cold part's beginning (x->stack): the TLB after all, for the address in T0. Where that has the page it becomes
+ * the stack's and the hot part goes on; else what follows does, as after any miss, by way of x->patch. */
+void tr_stack_missed(struct tr *t, struct cold *x);
 /*
  * Makes [a, a+size) accessible, by the TLB check or because the access is in a group: *m is the host operand,
  * the value the scratch register that is free, EMIT_NO_REG: none.  May destroy host flags, but saves those in

@@ -293,7 +293,42 @@ static int32_t tag_offset(bool write)
 	return write ? offsetof(struct tlb_entry, tag_w) : offsetof(struct tlb_entry, tag_r);
 }
 
-void tr_tag_check(struct tr *t, unsigned size, bool write)
+/*
+ * Accesses relative to RSP mostly hit the page of the last one. Its address and addend are kept apart
+ * (v->stack_page), so that this is found out in four instructions, and the access itself does not wait for any but the
+ * last of them.
+ */
+static bool is_stack(const struct tr *t, const struct ea *a)
+{
+	return a->base == RSP && a->index == EMIT_NO_REG && a->seg == SEG_DS && a->addrsize == 8 && t->mode == 8;
+}
+
+static int32_t stack_field(const struct tr *t, size_t field)
+{
+	return OFF(stack_page[0]) + (int32_t)field +
+	       (t->flags & BLOCK_USER ? (int32_t)sizeof(struct stack_page) : 0);
+}
+
+static int32_t stack_tag(const struct tr *t)
+{
+	return stack_field(t, offsetof(struct stack_page, tag));
+}
+
+static int32_t stack_addend(const struct tr *t)
+{
+	return stack_field(t, offsetof(struct stack_page, addend));
+}
+
+/* The comparison of the offset in a page that T0 is if its tag matched, and the opcode of the jump if not. */
+static void compare_offset(struct emit *e, unsigned size)
+{
+	emit_bytes(e, "\x49\x81\xfd", 3); /* cmp r13, imm32 */
+	emit4(e, PAGE_SIZE - size);
+	emit1(e, 0x0f); /* ja */
+	emit1(e, 0x87);
+}
+
+static void look_up(struct tr *t)
 {
 	struct emit *e = &t->e;
 
@@ -307,37 +342,89 @@ void tr_tag_check(struct tr *t, unsigned size, bool write)
 	emit_bytes(e, "\x41\x81\xe6", 3); /* and r14d, imm32 */
 	emit4(e, (TLB_SIZE - 1) << 5);
 	emit_op_mem(e, 8, OP_ADD_LOAD, T1, VCPU, OFF(tlb_base));
-	emit_op_mem(e, 8, OP_XOR_LOAD, T0, T1, tag_offset(write));
-	emit_bytes(e, "\x49\x81\xfd", 3); /* cmp r13, imm32 */
-	emit4(e, PAGE_SIZE - size);
-	emit1(e, 0x0f); /* ja */
-	emit1(e, 0x87);
+}
+
+void tr_tag_check(struct tr *t, unsigned size, bool write)
+{
+	look_up(t);
+	emit_op_mem(&t->e, 8, OP_XOR_LOAD, T0, T1, tag_offset(write));
+	compare_offset(&t->e, size);
+}
+
+/* Goes on behind the hot part's check, with the addend in T1. */
+static void stack_found(struct tr *t, const struct cold *x)
+{
+	emit_load(&t->e, T1, T1, offsetof(struct tlb_entry, addend));
+	emit_jmp(&t->e, x->after);
+}
+
+void tr_stack_missed(struct tr *t, struct cold *x)
+{
+	struct emit *e = &t->e;
+	uint8_t *readonly;
+
+	emit_op_mem(e, 8, OP_XOR_LOAD, T0, VCPU, stack_tag(t));
+	look_up(t);
+	emit_op_mem(e, 8, OP_XOR_LOAD, T0, T1, tag_offset(true));
+	compare_offset(e, x->size);
+	readonly = emit_rel32(t);
+	emit_load(e, T0, T1, tag_offset(true));
+	emit_store(e, T0, VCPU, stack_tag(t));
+	emit_load(e, T0, T1, offsetof(struct tlb_entry, addend));
+	emit_store(e, T0, VCPU, stack_addend(t));
+	stack_found(t, x);
+	x->patch = readonly;
+	if (x->write)
+		return;
+	/* One that can only be read does not become the stack's. */
+	memcpy(readonly, &(int32_t){ (int32_t)(e->p - readonly - 4) }, 4);
+	emit_op_mem(e, 8, OP_XOR_LOAD, T0, T1, tag_offset(true));
+	emit_op_mem(e, 8, OP_XOR_LOAD, T0, T1, tag_offset(false));
+	compare_offset(e, x->size);
+	x->patch = emit_rel32(t);
+	stack_found(t, x);
+}
+
+/* The check of the address in T0 and its cold part, which the caller completes. Afterwards T1 is the TLB's entry,
+ * or if `stack` the addend. */
+static struct cold *check(struct tr *t, enum cold_kind kind, uint8_t *start, bool stack, unsigned size, bool write)
+{
+	struct emit *e = &t->e;
+	struct cold *c;
+
+	if (stack) {
+		emit_op_mem(e, 8, OP_XOR_LOAD, T0, VCPU, stack_tag(t));
+		compare_offset(e, size);
+	} else {
+		tr_tag_check(t, size, write);
+	}
+	c = add_cold(t, kind);
+	c->patch = emit_rel32(t);
+	c->retry = start;
+	c->tag = tag_offset(write);
+	c->stack = stack;
+	c->write = write;
+	c->size = (uint16_t)size;
+	if (stack)
+		emit_load(e, T1, VCPU, stack_addend(t));
+	c->after = emit_here(e);
+	return c;
 }
 
 void tr_check_address(struct tr *t, uint8_t *start, unsigned size, uint32_t how)
 {
-	struct cold *c;
-
-	tr_tag_check(t, size, how & MISS_WRITE);
-	c = add_cold(t, COLD_MISS);
-	c->patch = emit_rel32(t);
-	c->retry = start;
-	c->after = emit_here(&t->e);
-	c->info = miss_info(t, size, how);
-	c->tag = tag_offset(how & MISS_WRITE);
+	check(t, COLD_MISS, start, false, size, how & MISS_WRITE)->info = miss_info(t, size, how);
 }
 
-void tr_check_range(struct tr *t, uint8_t *start, unsigned size, bool write, bool any)
+void tr_check_range(struct tr *t, uint8_t *start, const struct ea *a, unsigned size, bool write, bool any)
 {
-	struct cold *c;
+	bool stack = is_stack(t, a);
+	struct cold *c = check(t, COLD_GROUP, start, stack, size, any);
 
-	tr_tag_check(t, size, any);
-	c = add_cold(t, COLD_GROUP);
-	c->patch = emit_rel32(t);
-	c->retry = start;
+	if (!stack)
+		emit_load(&t->e, T1, T1, offsetof(struct tlb_entry, addend));
 	c->info = miss_info(t, (size + 15) / 16,
 			    MISS_GROUP | (write ? MISS_WRITE : 0) | (any ? MISS_GROUP_ANY : 0));
-	c->tag = tag_offset(any);
 	c->rip = t->va;
 	c->exit = t->n_exits;
 	t->exits[t->n_exits++] = (struct block_exit){
@@ -349,8 +436,9 @@ unsigned tr_check(struct tr *t, const struct ea *a, unsigned size, uint32_t how,
 		  struct host_mem *m)
 {
 	struct emit *e = &t->e;
-	uint8_t *start;
 	unsigned base, free_reg;
+	bool stack = is_stack(t, a);
+	uint8_t *start;
 
 	if (tr_group(t, a, how & MISS_WRITE, live, m, &free_reg)) {
 		tr_fault_flags(t);
@@ -364,11 +452,12 @@ unsigned tr_check(struct tr *t, const struct ea *a, unsigned size, uint32_t how,
 		tr_seg_address(t, a, size, how & MISS_WRITE);
 	else
 		tr_emit_ea(t, a);
-	tr_check_address(t, start, size, how);
+	check(t, COLD_MISS, start, stack, size, how & MISS_WRITE)->info = miss_info(t, size, how);
 	base = a->base == EMIT_NO_REG ? EMIT_NO_REG : tr_host_reg(a->base);
 	if (base != EMIT_NO_REG && a->index == EMIT_NO_REG && a->seg == SEG_DS && a->addrsize == 8 &&
 	    t->mode == 8) {
-		emit_load(e, T1, T1, offsetof(struct tlb_entry, addend));
+		if (!stack)
+			emit_load(e, T1, T1, offsetof(struct tlb_entry, addend));
 		*m = (struct host_mem){
 			.base = (uint8_t)base, .index = T1, .scale = 1, .disp = (int32_t)a->disp
 		};

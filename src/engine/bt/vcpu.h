@@ -49,6 +49,9 @@ struct itlb_entry {
 };
 #define ITLB_SIZE 256
 
+/* As the tag of a stack_page: not canonical, and so would its addend of 0 make the host's address. */
+#define NO_STACK 0x8000000000000000ull
+
 enum tlb_mode { TLB_U, TLB_K, TLB_KAC, TLB_MODES };
 
 /* One entry of the jump cache: place of guest code (cache.h) to host code (flags-in-memory entry). An address
@@ -186,7 +189,14 @@ struct vcpu {
 	 */
 	uint64_t direct_skip, direct_offset;
 	struct tlb_entry direct;
-	uint64_t pad[6];
+	/*
+	 * The page that RSP pointed into lately, one for supervisor and one for user code: it may be read and
+	 * written. The tag is its virtual address, to which addend is added; NO_STACK: none.
+	 */
+	struct stack_page {
+		uint64_t tag, addend;
+	} stack_page[2];
+	uint64_t pad[2];
 	struct x86_state st;
 
 	/* --- warm --- */
