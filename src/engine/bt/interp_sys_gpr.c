@@ -246,7 +246,7 @@ static void flat_segments(struct vcpu *v, uint16_t cs, uint16_t ss, unsigned lev
 	};
 }
 
-static int do_syscall(struct vcpu *v)
+int interp_syscall(struct vcpu *v)
 {
 	struct x86_state *s = &v->st;
 	uint16_t cs = (uint16_t)(s->star >> 32) & 0xfffc;
@@ -272,10 +272,9 @@ static int do_syscall(struct vcpu *v)
 	return 0;
 }
 
-static int do_sysret(struct vcpu *v, const struct insn *in)
+int interp_sysret(struct vcpu *v, bool to64)
 {
 	struct x86_state *s = &v->st;
-	bool to64 = in->rex_w;
 	uint16_t base = (uint16_t)(s->star >> 48);
 
 	if (!(s->efer & EFER_SCE) || !is_protected(v) || (!is_code64(v) && v->model->vendor_intel))
@@ -609,9 +608,9 @@ int interp_system(struct vcpu *v, const struct insn *in)
 	case ZYDIS_MNEMONIC_WRGSBASE:
 		return do_fsgsbase(v, in, SEG_GS, true);
 	case ZYDIS_MNEMONIC_SYSCALL:
-		return do_syscall(v);
+		return interp_syscall(v);
 	case ZYDIS_MNEMONIC_SYSRET:
-		return do_sysret(v, in);
+		return interp_sysret(v, in->rex_w);
 	case ZYDIS_MNEMONIC_SYSENTER:
 		return do_sysenter(v);
 	case ZYDIS_MNEMONIC_SYSEXIT:

@@ -305,6 +305,8 @@ void t1_kick_signal(struct vcpu *v, ucontext_t *uc)
 		r[REG_RIP] = (greg_t)t1_enter_check;
 	} else if (within(rip, t1_special_check, t1_special_end)) {
 		r[REG_RIP] = (greg_t)t1_special_check;
+	} else if (within(rip, t1_quick_check, t1_quick_end)) {
+		r[REG_RIP] = (greg_t)t1_quick_check;
 	} else if (within(rip, t1_slow_check, t1_slow_end)) {
 		r[REG_RIP] = (greg_t)t1_slow_check;
 	} else if (within(rip, t1_find_check, t1_find_end)) {

@@ -168,6 +168,39 @@ t1_special_end:
 	mov byte ptr [rsp + V_NEEDS_SYNC], 1
 	jmp t1_exit_live
 
+/* SYSCALL and SYSRET, likewise, where they are plain. */
+	.globl t1_syscall_thunk, t1_sysret_thunk, t1_special_again, t1_quick_check, t1_quick_end
+t1_syscall_thunk:
+	SAVE_CALL 0
+	mov [rsp + V_SCRATCH], r13
+	mov rdi, rsp
+	mov rsi, r13
+	call t1_syscall
+	jmp 6f
+t1_sysret_thunk:
+	SAVE_CALL 0
+	mov [rsp + V_SCRATCH], r13
+	mov rdi, rsp
+	mov rsi, r13
+	call t1_sysret
+6:	mov [rsp + V_T1_CODE], rax
+t1_quick_check:
+	cmp dword ptr [rsp + V_KICK], 0
+	jne 7f
+	LOAD_CALL 0
+	mov r13, [rsp + V_RIP]
+	jmp [rsp + V_T1_CODE]
+t1_quick_end:
+7:	LOAD_CALL 0
+	lea r13, [rip + t1_special_again]
+	cmp r13, [rsp + V_T1_CODE]
+	je t1_special_again
+	mov qword ptr [rsp + V_EXIT_REASON], T1_DISPATCH
+	jmp t1_exit
+t1_special_again:
+	mov r13, [rsp + V_SCRATCH]
+	jmp t1_special_thunk
+
 /*
  * Jumped to from a block: R13 the guest address to go to, R14 the exit that
  * leads there or 0. Finds its code or leaves with T1_EXIT_LINK.

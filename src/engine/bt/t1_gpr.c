@@ -345,6 +345,52 @@ void *t1_special(struct vcpu *v, struct special *sp)
 	return resume(v, real);
 }
 
+/* Behind a change between user and supervisor in 64-bit code whose rflags and rip are whole in st: in which
+ * translated code goes on. */
+static void *go_on(struct vcpu *v, bool user)
+{
+	struct x86_state *s = &v->st;
+	uint32_t flags = v->control.flags[user];
+	struct jc_entry *j;
+	void *code;
+
+	v->exit_reason = T1_EXIT_DISPATCH;
+	t1_sync_in(v);
+	v->cur_flags = flags;
+	if ((v->irq_request && (s->rflags & FLAG_IF)) || (s->nmi_pending && !s->nmi_blocked) ||
+	    flags != v->jc_flags[user] || v->links_gen != v->global_gen || v->alone || (user && t2_wants(v)))
+		return (void *)t1_exit;
+	j = (struct jc_entry *)v->jc_base + jc_index(s->rip);
+	if (j->va == s->rip)
+		return j->code;
+	code = t1_find(v, s->rip, NULL);
+	return code ? code : (void *)t1_exit;
+}
+
+void *t1_syscall(struct vcpu *v, struct special *sp)
+{
+	struct x86_state *s = &v->st;
+
+	if (!(s->efer & EFER_SCE))
+		return (void *)t1_special_again;
+	t1_sync_out(v);
+	s->rip = sp->next + (sp->pic ? v->page_va : 0);
+	(void)interp_syscall(v); /* there is nothing left for it to refuse */
+	return go_on(v, false);
+}
+
+void *t1_sysret(struct vcpu *v, struct special *sp)
+{
+	struct x86_state *s = &v->st;
+
+	(void)sp;
+	if (!(s->efer & EFER_SCE) || !canonical(s->gpr[RCX]) || (s->gpr[R11] & (FLAG_TF | FLAG_AC)))
+		return (void *)t1_special_again;
+	t1_sync_out(v);
+	(void)interp_sysret(v, true);
+	return go_on(v, true);
+}
+
 void *t1_fault(struct vcpu *v, uint64_t host_pc, uint64_t guest_off)
 {
 	struct block *b = cache_find_host(v->cache, host_pc);

@@ -112,13 +112,32 @@ static unsigned add_special(struct tr *t, const struct insn *in)
 	return t->n_specials++;
 }
 
+/* The way to C for the common ones; NULL: the general one. */
+static const char *quick_thunk(const struct tr *t, const struct insn *in)
+{
+	if (t->mode != 8 || t->seg)
+		return NULL;
+	if (in->mnemonic == ZYDIS_MNEMONIC_SYSCALL)
+		return t1_syscall_thunk;
+	if (in->mnemonic == ZYDIS_MNEMONIC_SYSRET && in->rex_w && !(t->flags & BLOCK_USER))
+		return t1_sysret_thunk;
+	return NULL;
+}
+
 void tr_special_here(struct tr *t, unsigned k)
 {
+	const char *quick = quick_thunk(t, &t->specials[k].record.in);
+
 	emit1(&t->e, 0x49); /* mov r13, imm64: filled in when the record has its place */
 	emit1(&t->e, 0xbd);
 	t->specials[k].patch = t->e.p;
 	emit8(&t->e, 0);
-	emit_jmp_mem(&t->e, VCPU, OFF(special_thunk));
+	if (quick) {
+		emit_mov_imm(&t->e, T1, (uint64_t)quick);
+		emit_jmp_reg(&t->e, T1);
+	} else {
+		emit_jmp_mem(&t->e, VCPU, OFF(special_thunk));
+	}
 }
 
 /* Ends the block with the current instruction, which C does (t1_special). */
