@@ -145,7 +145,7 @@ struct block {
 	bool wants_mem; /* entry_m is the shorter way in */
 	uint16_t guest_len;
 	uint8_t *entry_h, *entry_m; /* entries with the flags in host RFLAGS, in t1_flags */
-	uint8_t *entry_loop;        /* from its own end, with the flags in RFLAGS and CF in v->no_carry; or NULL */
+	uint8_t *entry_loop; /* from its own end, with the flags in RFLAGS and CF in v->no_carry; or NULL */
 
 	uint8_t *code; /* executable start */
 	uint32_t code_size;

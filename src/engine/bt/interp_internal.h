@@ -203,7 +203,7 @@ int interp_system(struct vcpu *v, const struct insn *in);  /* interp_sys_gpr.c *
 /* Of these, SYSCALL and SYSRET, st.rip being behind them. 0 or -1. */
 int interp_syscall(struct vcpu *v);
 int interp_sysret(struct vcpu *v, bool to64);
-int interp_string(struct vcpu *v, const struct insn *in);  /* interp_str_gpr.c */
+int interp_string(struct vcpu *v, const struct insn *in); /* interp_str_gpr.c */
 int interp_fpstate(struct vcpu *v,
 		   const struct insn *in); /* interp_fpu.c: FXSAVE, XSAVE, masked stores, gathers */
 

@@ -23,9 +23,9 @@ void *t1_special(struct vcpu *v, struct special *sp);
 void *t1_fault(struct vcpu *v, uint64_t host_pc, uint64_t guest_off);
 
 /*
- * SYSCALL and SYSRET in 64-bit code, likewise, but with only the registers in st that C functions may change: for
- * programs that do little between them. Returns the code to go on with, t1_exit to leave, or t1_special_again
- * if nothing has happened yet and t1_special should do it.
+ * SYSCALL and SYSRET in 64-bit code, likewise, but with only the registers in st that C functions may change:
+ * for programs that do little between them. Returns the code to go on with, t1_exit to leave, or
+ * t1_special_again if nothing has happened yet and t1_special should do it.
  */
 void *t1_syscall(struct vcpu *v, struct special *sp);
 void *t1_sysret(struct vcpu *v, struct special *sp);

@@ -110,7 +110,8 @@ static bool operands(const struct insn *in, struct redo *r)
 
 static bool is_step(const struct insn *in)
 {
-	return in->cls == INSN_NATIVE && (in->mnemonic == ZYDIS_MNEMONIC_INC || in->mnemonic == ZYDIS_MNEMONIC_DEC);
+	return in->cls == INSN_NATIVE &&
+	       (in->mnemonic == ZYDIS_MNEMONIC_INC || in->mnemonic == ZYDIS_MNEMONIC_DEC);
 }
 
 /* How the flags that `in` has just set can be made again. */
@@ -339,9 +340,11 @@ bool tr_loop_keeps_carry(const struct tr *t)
 		const struct insn *in = &t->in[i];
 
 		va += in->len;
-		if (in->cls == INSN_SPECIAL && in->imm_relative && in->flags_read && tr_target(t, in, va) == t->b->va)
+		if (in->cls == INSN_SPECIAL && in->imm_relative && in->flags_read &&
+		    tr_target(t, in, va) == t->b->va)
 			return steps;
-		if (((in->flags_written | in->flags_undefined) & FLAG_CF) || (in->cls == INSN_SPECIAL && !in->imm_relative && in->mnemonic != ZYDIS_MNEMONIC_LEA))
+		if (((in->flags_written | in->flags_undefined) & FLAG_CF) ||
+		    (in->cls == INSN_SPECIAL && !in->imm_relative && in->mnemonic != ZYDIS_MNEMONIC_LEA))
 			return false;
 		steps |= is_step(in);
 	}

@@ -120,7 +120,8 @@ void tr_save_flags(struct tr *t, bool t1_free);
 void tr_load_flags(struct tr *t, bool t1_free);
 /* CF, which is in RFLAGS, to v->no_carry. */
 void tr_put_carry(struct tr *t);
-/* Is the block a loop that jumps back to its beginning with CF unchanged, but other flags changed by INC or DEC? */
+/* Is the block a loop that jumps back to its beginning with CF unchanged, but other flags changed by INC or
+ * DEC? */
 bool tr_loop_keeps_carry(const struct tr *t);
 /* Makes flags in RFLAGS. tmp: a host register that may be destroyed, or EMIT_NO_REG. */
 void tr_redo_flags(struct tr *t, const struct redo *r, unsigned tmp);
@@ -178,11 +179,12 @@ void tr_tag_check(struct tr *t, unsigned size, bool write);
 /* The TLB check of the address in T0; afterwards T1 is its entry, T0 the offset in the page. A miss goes back
  * to `start`. how: MISS_WRITE, MISS_LOCKED, MISS_MASKED. */
 void tr_check_address(struct tr *t, uint8_t *start, unsigned size, uint32_t how);
-/* The same for a group's range, of operand a, which a miss leaves for a block without groups if it must. write:
- * the first member writes; any: some member does. Afterwards T1 is the addend. */
+/* The same for a group's range, of operand a, which a miss leaves for a block without groups if it must.
+ * write: the first member writes; any: some member does. Afterwards T1 is the addend. */
 void tr_check_range(struct tr *t, uint8_t *start, const struct ea *a, unsigned size, bool write, bool any);
-/* A cold part's beginning (x->stack): the TLB after all, for the address in T0. Where that has the page it becomes
- * the stack's and the hot part goes on; else what follows does, as after any miss, by way of x->patch. */
+/* A cold part's beginning (x->stack): the TLB after all, for the address in T0. Where that has the page it
+ * becomes the stack's and the hot part goes on; else what follows does, as after any miss, by way of
+ * x->patch. */
 void tr_stack_missed(struct tr *t, struct cold *x);
 /*
  * Makes [a, a+size) accessible, by the TLB check or because the access is in a group: *m is the host operand,

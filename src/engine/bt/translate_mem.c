@@ -314,12 +314,13 @@ static int32_t tag_offset(bool write)
 
 /*
  * Accesses relative to RSP mostly hit the page of the last one. Its address and addend are kept apart
- * (v->stack_page), so that this is found out in four instructions, and the access itself does not wait for any but the
- * last of them.
+ * (v->stack_page), so that this is found out in four instructions, and the access itself does not wait for
+ * any but the last of them.
  */
 static bool is_stack(const struct tr *t, const struct ea *a)
 {
-	return a->base == RSP && a->index == EMIT_NO_REG && a->seg == SEG_DS && a->addrsize == 8 && t->mode == 8;
+	return a->base == RSP && a->index == EMIT_NO_REG && a->seg == SEG_DS && a->addrsize == 8 &&
+	       t->mode == 8;
 }
 
 static int32_t stack_field(const struct tr *t, size_t field)
@@ -404,9 +405,10 @@ void tr_stack_missed(struct tr *t, struct cold *x)
 	stack_found(t, x);
 }
 
-/* The check of the address in T0 and its cold part, which the caller completes. Afterwards T1 is the TLB's entry,
- * or if `stack` the addend. */
-static struct cold *check(struct tr *t, enum cold_kind kind, uint8_t *start, bool stack, unsigned size, bool write)
+/* The check of the address in T0 and its cold part, which the caller completes. Afterwards T1 is the TLB's
+ * entry, or if `stack` the addend. */
+static struct cold *check(struct tr *t, enum cold_kind kind, uint8_t *start, bool stack, unsigned size,
+			  bool write)
 {
 	struct emit *e = &t->e;
 	struct cold *c;

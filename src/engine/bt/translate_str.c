@@ -17,7 +17,8 @@
 
 /* The elements from the address in `reg` on lie in one page with a tag; T1 is what to add to the address.
  * count: 0: RCX's. */
-static void check_run(struct tr *t, unsigned reg, unsigned size, unsigned count, bool write, const uint8_t *slow)
+static void check_run(struct tr *t, unsigned reg, unsigned size, unsigned count, bool write,
+		      const uint8_t *slow)
 {
 	struct emit *e = &t->e;
 
@@ -50,9 +51,12 @@ static unsigned known_count(const struct tr *t)
 }
 
 /* [reg+disp] with a host address in index added: moves one element to or from RAX or RCX. */
-static void move(struct tr *t, unsigned size, bool store, unsigned data, unsigned reg, unsigned index, unsigned disp)
+static void move(struct tr *t, unsigned size, bool store, unsigned data, unsigned reg, unsigned index,
+		 unsigned disp)
 {
-	struct host_mem m = { .base = (uint8_t)reg, .index = (uint8_t)index, .scale = 1, .disp = (int32_t)disp };
+	struct host_mem m = {
+		.base = (uint8_t)reg, .index = (uint8_t)index, .scale = 1, .disp = (int32_t)disp
+	};
 
 	if (size == 1) {
 		emit_rex(&t->e, false, data, index, reg, false);
