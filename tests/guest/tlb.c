@@ -174,6 +174,27 @@ static void do_write(uint64_t va)
 	*(volatile uint64_t *)(va + 64) = seed;
 }
 
+/* The same relative to RSP (#PF has a stack of its own). */
+static void do_read_stack(uint64_t va)
+{
+	uint64_t sp;
+
+	__asm__ volatile("mov %%rsp, %1; mov %2, %%rsp; pop %0; mov %1, %%rsp"
+			 : "=&r"(got), "=&r"(sp)
+			 : "r"(va)
+			 : "memory");
+}
+
+static void do_write_stack(uint64_t va)
+{
+	uint64_t sp;
+
+	__asm__ volatile("mov %%rsp, %0; lea 72(%1), %%rsp; push %2; mov %0, %%rsp"
+			 : "=&r"(sp)
+			 : "r"(va), "r"(seed)
+			 : "memory");
+}
+
 static void do_exec(uint64_t va)
 {
 	got = ((uint64_t(*)(void))(va + 16))();
@@ -183,6 +204,13 @@ static void do_read_ac(uint64_t va)
 {
 	__asm__ volatile("stac");
 	got = *(volatile uint64_t *)va;
+	__asm__ volatile("clac");
+}
+
+static void do_read_ac_stack(uint64_t va)
+{
+	__asm__ volatile("stac");
+	do_read_stack(va);
 	__asm__ volatile("clac");
 }
 
@@ -235,11 +263,14 @@ static void complain(const char *what, unsigned page, uint64_t x, uint64_t y)
 static void access(unsigned page)
 {
 	int kind = (int)below(KINDS), r;
-	bool user = below(4) == 0, ac = !user && kind == READ && below(3) == 0, right = false;
+	bool stack = below(2), user = below(4) == 0, ac = !user && kind == READ && below(3) == 0,
+	     right = false;
 	struct cached *c = &model[pcid][page];
 	uint64_t before = *entry(page), after, where;
-	void (*fn)(uint64_t) = kind == READ    ? (ac ? do_read_ac : do_read)
-			       : kind == WRITE ? do_write
+	static void (*const reads[2][2])(uint64_t) = { { do_read, do_read_stack },
+						       { do_read_ac, do_read_ac_stack } };
+	void (*fn)(uint64_t) = kind == READ    ? reads[ac][stack]
+			       : kind == WRITE ? (stack ? do_write_stack : do_write)
 					       : do_exec;
 
 	if (user) { /* runs there: INT3, which says by its frame where it was */
@@ -290,6 +321,7 @@ void guest_main(void)
 	uint32_t a = 1, b, cx = 0, dx;
 	static const uint8_t code[] = { 0xb8, 0, 0, 0, 0, 0xc3 };
 
+	set_gate(14, stubs[14], 1, 0);
 	make_window();
 	for (unsigned i = 0; i < FRAMES + 2; i++) {
 		uint8_t *f = i < FRAMES ? frame[i] : big[i - FRAMES];
