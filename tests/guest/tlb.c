@@ -316,6 +316,75 @@ static void access(unsigned page)
 		complain("D without a write", page, before, after);
 }
 
+/*
+ * A page that RSP points into, before and after what must make the processor forget it, with no other stack
+ * in between. `first` and `second` are what is popped; va the page, to the value that the change writes.
+ */
+static uint64_t first, second, to, plain_flags = 2;
+
+#define AROUND(before, between, access)                                                                      \
+	__asm__ volatile("mov %%rsp, %%r8; " before "mov %2, %%rsp; pop %0; " between                        \
+			 "mov %2, %%rsp; " access "; mov %%r8, %%rsp"                                        \
+			 : "=&r"(first), "=&r"(second)                                                       \
+			 : "r"(va), "r"(to), "r"(&window_pt[0]), "r"(READ_CR(3)), "r"(&plain_flags)          \
+			 : "r8", "memory", "cc")
+
+static void around_invlpg(uint64_t va)
+{
+	AROUND("", "mov %3, (%4); invlpg (%2); ", "pop %1");
+}
+static void around_cr3(uint64_t va)
+{
+	AROUND("", "mov %3, (%4); mov %5, %%cr3; ", "pop %1");
+}
+static void around_push(uint64_t va)
+{
+	AROUND("", "mov %3, (%4); invlpg (%2); ", "pop %1; push %0");
+}
+static void around_clac(uint64_t va)
+{
+	AROUND("stac; ", "clac; ", "pop %1");
+}
+static void around_popf(uint64_t va)
+{
+	AROUND("stac; ", "mov %6, %%rsp; popf; ", "pop %1");
+}
+
+/* r: the exception that try_call must see. */
+static void check_stack(const char *name, void (*fn)(uint64_t), uint64_t old, uint64_t new, int r,
+			uint64_t error)
+{
+	int seen;
+
+	map(0, 0, old);
+	first = second = 0;
+	to = new;
+	seen = try_call(fn, WINDOW);
+	__asm__ volatile("clac");
+	expect(name, (uint64_t)(int64_t)seen, (uint64_t)(int64_t)r);
+	if (r == 14) {
+		expect("error code", last.error, error);
+		return;
+	}
+	expect("before", first, old & ADDR);
+	expect("after", second, new &ADDR);
+}
+
+static void stacks(void)
+{
+	/* Dirty: what can be written without more ado. */
+	uint64_t one = (uint64_t)frame[0] | P | W | A | D, other = (uint64_t)frame[1] | P | W;
+
+	for (int i = 0; i < 3; i++) {
+		check_stack("RSP and INVLPG", around_invlpg, one, other, -1, 0);
+		check_stack("RSP and a missing page", around_invlpg, one, 0, 14, 0);
+		check_stack("RSP and CR3", around_cr3, one, other, -1, 0);
+		check_stack("RSP and a read-only page", around_push, one, other & ~W, 14, 3);
+		check_stack("RSP and CLAC", around_clac, one | U, 0, 14, 1);
+		check_stack("RSP and POPF", around_popf, one | U, 0, 14, 1);
+	}
+}
+
 void guest_main(void)
 {
 	uint32_t a = 1, b, cx = 0, dx;
@@ -338,6 +407,8 @@ void guest_main(void)
 	__asm__ volatile("cpuid" : "+a"(a), "=b"(b), "+c"(cx), "=d"(dx));
 	have_pcid = cx >> 17 & 1;
 	WRITE_CR(4, READ_CR(4) | 3u << 20 | (have_pcid ? 1u << 17 : 0)); /* SMEP, SMAP, PCIDE */
+	stacks();
+	window_pt[0] = (uint64_t)frame[0] | P | W;
 	flush_everything();
 	for (unsigned i = 0; i < ROUNDS && wrong < 5; i++) {
 		unsigned page = below(PAGES + 1), what = below(16);

@@ -414,6 +414,12 @@ static void edges(void)
 		      "\x00\x48\x39\xfe\x88\x64\x2b\x01\x72\x00\xcc"),
 	       3);
 	expect("what is there", data_a[1], 0x11);
+	/* mov rsp, 8000000000000000h; mov ebx, 1234h; mov ah, [rsp]: no register may be on loan when it
+	 * faults */
+	WRITE_CR(3, READ_CR(3));
+	expect("AH from nowhere",
+	       CODE64("\x48\xbc\x00\x00\x00\x00\x00\x00\x00\x80\xbb\x34\x12\x00\x00\x8a\x24\x24\xcc"), 12);
+	expect("RBX", last.rbx, 0x1234);
 }
 
 void guest_main(void)

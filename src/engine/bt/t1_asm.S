@@ -170,19 +170,18 @@ t1_special_end:
 
 /* SYSCALL and SYSRET, likewise, where they are plain. */
 	.globl t1_syscall_thunk, t1_sysret_thunk, t1_special_again, t1_quick_check, t1_quick_end
-t1_syscall_thunk:
+	.macro CALL_QUICK function
 	SAVE_CALL 0
 	mov [rsp + V_SCRATCH], r13
 	mov rdi, rsp
 	mov rsi, r13
-	call t1_syscall
+	call \function
+	.endm
+t1_syscall_thunk:
+	CALL_QUICK t1_syscall
 	jmp 6f
 t1_sysret_thunk:
-	SAVE_CALL 0
-	mov [rsp + V_SCRATCH], r13
-	mov rdi, rsp
-	mov rsi, r13
-	call t1_sysret
+	CALL_QUICK t1_sysret
 6:	mov [rsp + V_T1_CODE], rax
 t1_quick_check:
 	cmp dword ptr [rsp + V_KICK], 0

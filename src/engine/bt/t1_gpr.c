@@ -264,34 +264,43 @@ uint64_t t1_slow_mem(struct vcpu *v, uint64_t va, uint32_t info)
 	return !host || code;
 }
 
+/* Is there something for the run loop before translated code goes on under these mode flags? */
+static bool must_leave(const struct vcpu *v, uint32_t flags)
+{
+	const struct x86_state *s = &v->st;
+
+	return (v->irq_request && (s->rflags & FLAG_IF)) || (s->nmi_pending && !s->nmi_blocked) ||
+	       flags != v->jc_flags[block_class(flags)] || v->links_gen != v->global_gen || v->alone ||
+	       ((flags & BLOCK_USER) && t2_wants(v));
+}
+
+/* By the jump cache, or else as t1_find. */
+static void *code_at(struct vcpu *v, uint64_t pc)
+{
+	const struct jc_entry *j = (struct jc_entry *)v->jc_base + jc_index(pc);
+
+	return j->va == pc ? j->code : t1_find(v, pc, NULL);
+}
+
 /* Where to go on at st.rip: code, or NULL with the exit's reason. real: the instruction was one of real or
  * virtual-8086 mode; if it still is that, no segment has got another limit or type. */
 static void *resume(struct vcpu *v, bool real)
 {
 	struct x86_state *s = &v->st;
-	struct jc_entry *j;
 	uint32_t flags;
-	uint64_t pc;
 
 	v->exit_reason = T1_EXIT_DISPATCH;
-	if (s->halted || s->shutdown || s->shadow || v->exc.dr6 ||
-	    (v->irq_request && (s->rflags & FLAG_IF)) || (s->nmi_pending && !s->nmi_blocked))
+	if (s->halted || s->shutdown || s->shadow || v->exc.dr6)
 		return NULL;
 	if (!v->dr_watch)
 		s->rflags &= ~(uint64_t)FLAG_RF;
-	if (!t1_mode_flags(v, &flags) || flags != v->jc_flags[block_class(flags)])
-		return NULL;
-	if (v->links_gen != v->global_gen || v->alone || ((flags & BLOCK_USER) && t2_wants(v)))
+	if (!t1_mode_flags(v, &flags) || must_leave(v, flags))
 		return NULL;
 	v->cur_flags = flags;
 	t1_sync_in(v);
 	if ((flags & BLOCK_SEG) && (!real || x86_protected(s)))
 		t1_segments(v);
-	pc = pc_of(v, flags);
-	j = (struct jc_entry *)v->jc_base + jc_index(pc);
-	if (j->va == pc)
-		return j->code;
-	return t1_find(v, pc, NULL);
+	return code_at(v, pc_of(v, flags));
 }
 
 /* By the function whose instruction it is, which is known after the first time. */
@@ -349,21 +358,14 @@ void *t1_special(struct vcpu *v, struct special *sp)
  * translated code goes on. */
 static void *go_on(struct vcpu *v, bool user)
 {
-	struct x86_state *s = &v->st;
 	uint32_t flags = v->control.flags[user];
-	struct jc_entry *j;
-	void *code;
+	void *code = NULL;
 
 	v->exit_reason = T1_EXIT_DISPATCH;
 	t1_sync_in(v);
 	v->cur_flags = flags;
-	if ((v->irq_request && (s->rflags & FLAG_IF)) || (s->nmi_pending && !s->nmi_blocked) ||
-	    flags != v->jc_flags[user] || v->links_gen != v->global_gen || v->alone || (user && t2_wants(v)))
-		return (void *)t1_exit;
-	j = (struct jc_entry *)v->jc_base + jc_index(s->rip);
-	if (j->va == s->rip)
-		return j->code;
-	code = t1_find(v, s->rip, NULL);
+	if (!must_leave(v, flags))
+		code = code_at(v, v->st.rip);
 	return code ? code : (void *)t1_exit;
 }
 

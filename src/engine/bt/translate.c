@@ -304,14 +304,6 @@ static void emit_redo(struct tr *t, const struct cold *x)
 	tr_save_flags(t, true);
 }
 
-/* The jump whose rel32 lies there leads here. */
-static void patch_rel32(struct tr *t, uint8_t *at)
-{
-	int32_t rel = (int32_t)(t->e.p - (at + 4));
-
-	memcpy(at, &rel, 4);
-}
-
 static void emit_cold(struct tr *t)
 {
 	struct emit *e = &t->e;
@@ -322,12 +314,12 @@ static void emit_cold(struct tr *t)
 		uint8_t *here = emit_here(e);
 
 		if (x->stack) {
-			patch_rel32(t, x->patch);
+			tr_rel32_here(t, x->patch);
 			tr_stack_missed(t, x);
 			here = emit_here(e);
 		}
 		if (x->patch)
-			patch_rel32(t, x->patch);
+			tr_rel32_here(t, x->patch);
 		switch (x->kind) {
 		case COLD_MISS:
 			emit_op_mem(e, 8, OP_XOR_LOAD, T0, T1, x->tag);

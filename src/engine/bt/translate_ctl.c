@@ -37,6 +37,13 @@ void tr_mem_op(struct tr *t, unsigned size, uint8_t op, unsigned reg, const stru
 	emit_mem(&t->e, reg, m->base, m->index, m->scale, m->disp);
 }
 
+void tr_move_op(struct tr *t, unsigned size, bool store, unsigned reg, const struct host_mem *m)
+{
+	uint8_t op = store ? 0x88 : 0x8a;
+
+	tr_mem_op(t, size, size == 1 ? op : op + 1, reg, m);
+}
+
 void tr_set_sp(struct tr *t, unsigned from, int32_t delta)
 {
 	if (t->stack == 2)

@@ -44,7 +44,7 @@ struct cold {
 	enum cold_kind kind;
 	uint8_t *patch;  /* rel32 in the hot part */
 	uint8_t *retry;  /* COLD_MISS, COLD_GROUP: executable address to try again */
-	uint8_t *after;  /* COLD_MISS: executable address behind the check */
+	uint8_t *after;  /* COLD_MISS, with `stack` COLD_GROUP: executable address behind the check */
 	uint32_t info;   /* COLD_MISS, COLD_GROUP: for t1_slow_mem */
 	int32_t tag;     /* COLD_MISS, COLD_GROUP: offset of the tag in the entry, to undo the XOR */
 	bool stack;      /* COLD_MISS, COLD_GROUP: it was compared with the stack's page */
@@ -144,6 +144,8 @@ void tr_want_flags(struct tr *t, bool operands);
 void tr_emit_pc(struct tr *t, unsigned reg, uint64_t va);
 /* The current instruction, with the flags as they are, may fault in the host. */
 void tr_fault_flags(struct tr *t);
+/* The jump whose rel32 is to lie at `at` leads here. */
+void tr_rel32_here(struct tr *t, uint8_t *at);
 /* The rel32 of a jump (opcode already emitted) to guest address va. */
 void tr_exit_jump(struct tr *t, uint64_t va);
 /* Ends the block: to a known address; to the address in T0; with the instruction done by C; before it, by the
@@ -215,6 +217,8 @@ bool tr_special(struct tr *t, const struct insn *in);
 /* ---- the stack, near branches (translate_ctl.c) ---- */
 /* An instruction with a one-byte opcode on size 2, 4 or 8 (1: as opcodes for bytes have it). */
 void tr_mem_op(struct tr *t, unsigned size, uint8_t op, unsigned reg, const struct host_mem *m);
+/* MOV of 1 to 8 bytes from or to memory. */
+void tr_move_op(struct tr *t, unsigned size, bool store, unsigned reg, const struct host_mem *m);
 /* An operand on the stack, relative to RSP or RBP. */
 struct ea tr_stack_ea(const struct tr *t, unsigned base, int32_t disp);
 /* RSP becomes guest register `from` + delta, as wide as the stack pointer is. Flags survive. */

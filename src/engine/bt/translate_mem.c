@@ -40,6 +40,13 @@ void tr_fault_flags(struct tr *t)
 	t->map[t->i].redo = (uint16_t)t->redo_cold;
 }
 
+void tr_rel32_here(struct tr *t, uint8_t *at)
+{
+	int32_t rel = (int32_t)(t->e.p - (at + 4));
+
+	memcpy(at, &rel, 4);
+}
+
 static uint8_t *emit_rel32(struct tr *t)
 {
 	uint8_t *p = t->e.p;
@@ -115,7 +122,7 @@ static unsigned add_special(struct tr *t, const struct insn *in)
 /* The way to C for the common ones; NULL: the general one. */
 static const char *quick_thunk(const struct tr *t, const struct insn *in)
 {
-	if (t->mode != 8 || t->seg)
+	if (t->mode != 8)
 		return NULL;
 	if (in->mnemonic == ZYDIS_MNEMONIC_SYSCALL)
 		return t1_syscall_thunk;
@@ -319,6 +326,12 @@ static int32_t tag_offset(bool write)
  */
 static bool is_stack(const struct tr *t, const struct ea *a)
 {
+	const struct insn *in = &t->in[t->i];
+	uint8_t high[4];
+
+	/* An access at NO_STACK faults in the host, which must find all registers in their places. */
+	if (in->high8 || tr_high_data_regs(in, high) > 1)
+		return false;
 	return a->base == RSP && a->index == EMIT_NO_REG && a->seg == SEG_DS && a->addrsize == 8 &&
 	       t->mode == 8;
 }
@@ -397,7 +410,7 @@ void tr_stack_missed(struct tr *t, struct cold *x)
 	if (x->write)
 		return;
 	/* One that can only be read does not become the stack's. */
-	memcpy(readonly, &(int32_t){ (int32_t)(e->p - readonly - 4) }, 4);
+	tr_rel32_here(t, readonly);
 	emit_op_mem(e, 8, OP_XOR_LOAD, T0, T1, tag_offset(true));
 	emit_op_mem(e, 8, OP_XOR_LOAD, T0, T1, tag_offset(false));
 	compare_offset(e, x->size);

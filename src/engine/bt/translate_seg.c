@@ -191,14 +191,6 @@ static void advance(struct tr *t, const struct insn *in, unsigned reg, unsigned 
 	emit_lea(&t->e, 4, reg, reg, EMIT_NO_REG, 1, (int32_t)size);
 }
 
-/* A byte, word or doubleword between memory and a register. */
-static void move(struct tr *t, unsigned size, bool store, unsigned reg, const struct host_mem *m)
-{
-	uint8_t op = store ? 0x88 : 0x8a;
-
-	tr_mem_op(t, size, size == 1 ? op : op + 1, reg, m);
-}
-
 /* LODS, STOS and MOVS, once and forwards: old programs' loops are made of them. */
 bool tr_seg_string(struct tr *t, const struct insn *in)
 {
@@ -238,7 +230,7 @@ bool tr_seg_string(struct tr *t, const struct insn *in)
 	emit_jcc(&t->e, 5, slow);
 	if (loads) {
 		r = tr_check(t, &from, size, 0, live, &m);
-		move(t, size, false, stores ? r : RAX, &m);
+		tr_move_op(t, size, false, stores ? r : RAX, &m);
 		if (stores)
 			emit_store(&t->e, r, VCPU, OFF(scratch[1]));
 	}
@@ -246,7 +238,7 @@ bool tr_seg_string(struct tr *t, const struct insn *in)
 		r = tr_check(t, &to, size, MISS_WRITE, live, &m);
 		if (loads)
 			emit_load(&t->e, r, VCPU, OFF(scratch[1]));
-		move(t, size, true, loads ? r : RAX, &m);
+		tr_move_op(t, size, true, loads ? r : RAX, &m);
 		advance(t, in, RDI, size);
 	}
 	if (loads)

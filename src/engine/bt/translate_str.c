@@ -50,32 +50,19 @@ static unsigned known_count(const struct tr *t)
 	return 0;
 }
 
-/* [reg+disp] with a host address in index added: moves one element to or from RAX or RCX. */
-static void move(struct tr *t, unsigned size, bool store, unsigned data, unsigned reg, unsigned index,
-		 unsigned disp)
-{
-	struct host_mem m = {
-		.base = (uint8_t)reg, .index = (uint8_t)index, .scale = 1, .disp = (int32_t)disp
-	};
-
-	if (size == 1) {
-		emit_rex(&t->e, false, data, index, reg, false);
-		emit1(&t->e, store ? 0x88 : 0x8a);
-		emit_mem(&t->e, data, reg, index, 1, (int32_t)disp);
-	} else {
-		tr_mem_op(t, size, store ? OP_MOV_STORE : OP_MOV_LOAD, data, &m);
-	}
-}
-
 /* The elements one by one; the addends are in T0 (of RDI) and T1. RCX is the data's way. */
 static void unrolled(struct tr *t, unsigned size, unsigned count, bool movs)
 {
 	struct emit *e = &t->e;
 
 	for (unsigned k = 0; k < count; k++) {
+		int32_t disp = (int32_t)(k * size);
+
 		if (movs)
-			move(t, size, false, RCX, RSI, T1, k * size);
-		move(t, size, true, movs ? RCX : RAX, RDI, T0, k * size);
+			tr_move_op(t, size, false, RCX,
+				   &(struct host_mem){ .base = RSI, .index = T1, .scale = 1, .disp = disp });
+		tr_move_op(t, size, true, movs ? RCX : RAX,
+			   &(struct host_mem){ .base = RDI, .index = T0, .scale = 1, .disp = disp });
 	}
 	emit_mov_imm(e, RCX, 0);
 	emit_lea(e, 8, RDI, RDI, EMIT_NO_REG, 1, (int32_t)(count * size));
@@ -177,7 +164,7 @@ bool tr_string(struct tr *t, const struct insn *in)
 	if (movs)
 		emit_op_reg(e, 8, 0x29, T1, RSI);
 	narrow(t, movs);
-	memcpy(none, &(int32_t){ (int32_t)(e->p - none - 4) }, 4);
+	tr_rel32_here(t, none);
 	t->map[t->i].string = true;
 	return true;
 }

@@ -49,7 +49,8 @@ struct itlb_entry {
 };
 #define ITLB_SIZE 256
 
-/* As the tag of a stack_page: not canonical, and so would its addend of 0 make the host's address. */
+/* As the tag of a stack_page: not canonical, nor is the host's address of what lies there, whatever the
+ * addend. */
 #define NO_STACK 0x8000000000000000ull
 
 enum tlb_mode { TLB_U, TLB_K, TLB_KAC, TLB_MODES };
