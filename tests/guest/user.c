@@ -414,6 +414,19 @@ static void edges(void)
 		      "\x00\x48\x39\xfe\x88\x64\x2b\x01\x72\x00\xcc"),
 	       3);
 	expect("what is there", data_a[1], 0x11);
+	/* stc; mov ecx, 5; mov ebx, DATA; again: dec ecx; mov al, [rbx]; lea ebx, [rbx+N]; jnz again: CF is
+	 * as before, where the loop ends and where the third read faults. */
+	expect("a loop by DEC",
+	       CODE64("\xf9\xb9\x05\x00\x00\x00\xbb\x00\x20\x00\x40\xff\xc9\x8a\x03\x8d\x9b\x00\x00\x00\x00"
+		      "\x75\xf4\xcc"),
+	       3);
+	expect("its flags", last.rflags & 0x8d5, 0x45);
+	expect("a loop by DEC that faults",
+	       CODE64("\xf9\xb9\x05\x00\x00\x00\xbb\x00\x20\x00\x40\xff\xc9\x8a\x03\x8d\x9b\x00\x10\x00\x00"
+		      "\x75\xf4\xcc"),
+	       14);
+	expect("its flags", last.rflags & 0x8d5, 1);
+	expect("RCX", last.rcx, 2);
 	/* mov rsp, 8000000000000000h; mov ebx, 1234h; mov ah, [rsp]: no register may be on loan when it
 	 * faults */
 	WRITE_CR(3, READ_CR(3));
