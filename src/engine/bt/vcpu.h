@@ -27,7 +27,7 @@
 
 /* ---- soft TLB ---- */
 
-#define TLB_BITS 12
+#define TLB_BITS 13
 #define TLB_SIZE (1u << TLB_BITS)
 #define VICTIMS  32u
 
