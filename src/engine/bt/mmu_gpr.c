@@ -571,11 +571,12 @@ static void clear_jc(struct asid *a)
 	}
 }
 
-/* What the shared one has of pages that are not global. */
+/* What the shared one has of pages that are not global; and the stack pages, which may be some. */
 static void drop_local(struct vcpu *v)
 {
 	struct asid *a = &v->asids[ASID_SHARED];
 
+	forget_stack(v);
 	clear_victims(a, TLB_K);
 	if (a->local_tlb.n > TOUCHED_MAX)
 		clear_tlb(a, TLB_K);
@@ -620,7 +621,6 @@ static void drop_all(struct vcpu *v)
 	}
 	asid_clear(&v->asids[ASID_SHARED]);
 	drop_local(v);
-	forget_stack(v);
 	for (unsigned i = 0; i < 64; i++)
 		v->large_filter[i] = 0;
 	v->global_gen++;
@@ -636,7 +636,6 @@ void mmu_flush_all(struct vcpu *v)
 static void drop_pcid(struct vcpu *v, uint16_t pcid)
 {
 	drop_local(v);
-	forget_stack(v);
 	for (int i = 0; i < PCID_SLOTS; i++)
 		if (v->asids[i].valid && v->asids[i].pcid == pcid) {
 			asid_clear(&v->asids[i]);
@@ -741,7 +740,6 @@ found:
 	for (int m = 0; m < TLB_MODES; m++)
 		v->tlb_ptr[m] = (uint64_t)tlb_holder(v, m)->tlb[m];
 	drop_local(v);
-	forget_stack(v);
 	if (flush)
 		v->stats.flushes++;
 	t2_root_loaded(v, flush);
@@ -753,9 +751,6 @@ void mmu_set_mode(struct vcpu *v)
 	unsigned acc = mmu_acc(v);
 
 	t2_mode(v, acc & ACC_USER);
-	/* What EFLAGS.AC allowed it does not any more. */
-	if ((v->st.cr4 & CR4_SMAP) && v->tlb_base == v->tlb_ptr[TLB_KAC])
-		forget_stack(v);
 	v->tlb_base = v->tlb_ptr[mode_of(v, acc)];
 	v->jc_base = (uint64_t)code_holder(v, acc & ACC_USER)->jc[!!(acc & ACC_USER)];
 	/* User code that belongs into a stub comes out at its next lookup. */

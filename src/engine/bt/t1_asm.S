@@ -169,7 +169,7 @@ t1_special_end:
 	jmp t1_exit_live
 
 /* SYSCALL and SYSRET, likewise, where they are plain. */
-	.globl t1_syscall_thunk, t1_sysret_thunk, t1_special_again, t1_quick_check, t1_quick_end
+	.globl t1_syscall_thunk, t1_sysret_thunk, t1_quick_check, t1_quick_end
 	.macro CALL_QUICK function
 	SAVE_CALL 0
 	mov [rsp + V_SCRATCH], r13
@@ -182,7 +182,9 @@ t1_syscall_thunk:
 	jmp 6f
 t1_sysret_thunk:
 	CALL_QUICK t1_sysret
-6:	mov [rsp + V_T1_CODE], rax
+6:	test rax, rax
+	jz 8f
+	mov [rsp + V_T1_CODE], rax
 t1_quick_check:
 	cmp dword ptr [rsp + V_KICK], 0
 	jne 7f
@@ -191,12 +193,8 @@ t1_quick_check:
 	jmp [rsp + V_T1_CODE]
 t1_quick_end:
 7:	LOAD_CALL 0
-	lea r13, [rip + t1_special_again]
-	cmp r13, [rsp + V_T1_CODE]
-	je t1_special_again
-	mov qword ptr [rsp + V_EXIT_REASON], T1_DISPATCH
 	jmp t1_exit
-t1_special_again:
+8:	LOAD_CALL 0
 	mov r13, [rsp + V_SCRATCH]
 	jmp t1_special_thunk
 

@@ -320,6 +320,12 @@ static int execute(struct vcpu *v, struct special *sp)
 	return r;
 }
 
+/* One of its addresses, as RIP. */
+static uint64_t place(const struct vcpu *v, const struct special *sp, uint64_t at)
+{
+	return (at + (sp->pic ? v->page_va : 0)) & sp->mask;
+}
+
 void *t1_special(struct vcpu *v, struct special *sp)
 {
 	struct x86_state *s = &v->st;
@@ -328,8 +334,8 @@ void *t1_special(struct vcpu *v, struct special *sp)
 	int r;
 
 	t1_sync_out(v);
-	v->insn_rip = (sp->rip + (sp->pic ? v->page_va : 0)) & sp->mask;
-	s->rip = (sp->next + (sp->pic ? v->page_va : 0)) & sp->mask;
+	v->insn_rip = place(v, sp, sp->rip);
+	s->rip = place(v, sp, sp->next);
 	v->exc.present = false;
 	v->exc.dr6 = 0;
 	v->exc.soft = false;
@@ -371,26 +377,18 @@ static void *go_on(struct vcpu *v, bool user)
 
 void *t1_syscall(struct vcpu *v, struct special *sp)
 {
-	struct x86_state *s = &v->st;
-
-	if (!(s->efer & EFER_SCE))
-		return (void *)t1_special_again;
 	t1_sync_out(v);
-	s->rip = sp->next + (sp->pic ? v->page_va : 0);
-	(void)interp_syscall(v); /* there is nothing left for it to refuse */
-	return go_on(v, false);
+	v->st.rip = place(v, sp, sp->next);
+	return interp_syscall(v) ? NULL : go_on(v, false);
 }
 
 void *t1_sysret(struct vcpu *v, struct special *sp)
 {
-	struct x86_state *s = &v->st;
-
 	(void)sp;
-	if (!(s->efer & EFER_SCE) || !canonical(s->gpr[RCX]) || (s->gpr[R11] & (FLAG_TF | FLAG_AC)))
-		return (void *)t1_special_again;
+	if (v->st.gpr[R11] & (FLAG_TF | FLAG_AC))
+		return NULL;
 	t1_sync_out(v);
-	(void)interp_sysret(v, true);
-	return go_on(v, true);
+	return interp_sysret(v, true) ? NULL : go_on(v, true);
 }
 
 void *t1_fault(struct vcpu *v, uint64_t host_pc, uint64_t guest_off)

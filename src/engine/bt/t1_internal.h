@@ -24,12 +24,12 @@ void *t1_fault(struct vcpu *v, uint64_t host_pc, uint64_t guest_off);
 
 /*
  * SYSCALL and SYSRET in 64-bit code, likewise, but with only the registers in st that C functions may change:
- * for programs that do little between them. Returns the code to go on with, t1_exit to leave, or
- * t1_special_again if nothing has happened yet and t1_special should do it.
+ * for programs that do little between them. Both return the code to go on with, or t1_exit, with the exit's
+ * reason in any case; or NULL: the guest's state is as it was, t1_special must do it.
  */
 void *t1_syscall(struct vcpu *v, struct special *sp);
 void *t1_sysret(struct vcpu *v, struct special *sp);
-extern const char t1_syscall_thunk[], t1_sysret_thunk[], t1_quick_check[], t1_quick_end[], t1_special_again[];
+extern const char t1_syscall_thunk[], t1_sysret_thunk[], t1_quick_check[], t1_quick_end[];
 
 /* What segmented code needs beside them. */
 void t1_segments(struct vcpu *v);

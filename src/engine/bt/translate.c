@@ -311,13 +311,13 @@ static void emit_cold(struct tr *t)
 
 	for (unsigned k = 0; k < t->n_cold; k++) {
 		struct cold *x = &t->cold[k];
-		uint8_t *here = emit_here(e);
+		uint8_t *here;
 
 		if (x->stack) {
 			tr_rel32_here(t, x->patch);
 			tr_stack_missed(t, x);
-			here = emit_here(e);
 		}
+		here = emit_here(e);
 		if (x->patch)
 			tr_rel32_here(t, x->patch);
 		switch (x->kind) {

@@ -418,10 +418,6 @@ static bool tr_kernel(struct tr *t, const struct insn *in)
 		store_byte(t, OFF(acflag), stac);
 		emit_load(e, T0, VCPU, stac ? OFF(tlb_ptr[TLB_KAC]) : OFF(tlb_ptr[TLB_K]));
 		emit_store(e, T0, VCPU, OFF(tlb_base));
-		if (!stac) { /* what it pointed into may have been a user's page */
-			emit_mov_imm(e, T0, NO_STACK);
-			emit_store(e, T0, VCPU, OFF(stack_page[0].tag));
-		}
 		return true;
 	}
 	case ZYDIS_MNEMONIC_SWAPGS:

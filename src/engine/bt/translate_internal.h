@@ -48,7 +48,6 @@ struct cold {
 	uint32_t info;   /* COLD_MISS, COLD_GROUP: for t1_slow_mem */
 	int32_t tag;     /* COLD_MISS, COLD_GROUP: offset of the tag in the entry, to undo the XOR */
 	bool stack;      /* COLD_MISS, COLD_GROUP: it was compared with the stack's page */
-	bool write;      /* stack: and is written */
 	uint16_t size;   /* stack: bytes of the access or range */
 	uint64_t rip;    /* COLD_GROUP, COLD_EXIT, COLD_INTERP */
 	unsigned exit;   /* COLD_GROUP, COLD_EXIT: index; COLD_SPECIAL: of the special */

@@ -319,6 +319,13 @@ static int32_t tag_offset(bool write)
 	return write ? offsetof(struct tlb_entry, tag_w) : offsetof(struct tlb_entry, tag_r);
 }
 
+/* The operand is [base + disp] with a base that the host has in a register: the addend can be its index. */
+static bool plain_base(const struct tr *t, const struct ea *a)
+{
+	return a->base != EMIT_NO_REG && tr_host_reg(a->base) != EMIT_NO_REG && a->index == EMIT_NO_REG &&
+	       a->seg == SEG_DS && a->addrsize == 8 && t->mode == 8;
+}
+
 /*
  * Accesses relative to RSP mostly hit the page of the last one. Its address and addend are kept apart
  * (v->stack_page), so that this is found out in four instructions, and the access itself does not wait for
@@ -330,10 +337,7 @@ static bool is_stack(const struct tr *t, const struct ea *a)
 	uint8_t high[4];
 
 	/* An access at NO_STACK faults in the host, which must find all registers in their places. */
-	if (in->high8 || tr_high_data_regs(in, high) > 1)
-		return false;
-	return a->base == RSP && a->index == EMIT_NO_REG && a->seg == SEG_DS && a->addrsize == 8 &&
-	       t->mode == 8;
+	return a->base == RSP && plain_base(t, a) && !in->high8 && tr_high_data_regs(in, high) <= 1;
 }
 
 static int32_t stack_field(const struct tr *t, size_t field)
@@ -361,7 +365,7 @@ static void compare_offset(struct emit *e, unsigned size)
 	emit1(e, 0x87);
 }
 
-static void look_up(struct tr *t)
+void tr_tag_check(struct tr *t, unsigned size, bool write)
 {
 	struct emit *e = &t->e;
 
@@ -375,13 +379,8 @@ static void look_up(struct tr *t)
 	emit_bytes(e, "\x41\x81\xe6", 3); /* and r14d, imm32 */
 	emit4(e, (TLB_SIZE - 1) << 5);
 	emit_op_mem(e, 8, OP_ADD_LOAD, T1, VCPU, OFF(tlb_base));
-}
-
-void tr_tag_check(struct tr *t, unsigned size, bool write)
-{
-	look_up(t);
-	emit_op_mem(&t->e, 8, OP_XOR_LOAD, T0, T1, tag_offset(write));
-	compare_offset(&t->e, size);
+	emit_op_mem(e, 8, OP_XOR_LOAD, T0, T1, tag_offset(write));
+	compare_offset(e, size);
 }
 
 /* Goes on behind the hot part's check, with the addend in T1. */
@@ -394,25 +393,33 @@ static void stack_found(struct tr *t, const struct cold *x)
 void tr_stack_missed(struct tr *t, struct cold *x)
 {
 	struct emit *e = &t->e;
-	uint8_t *readonly;
+	uint8_t *keep = NULL;
 
 	emit_op_mem(e, 8, OP_XOR_LOAD, T0, VCPU, stack_tag(t));
-	look_up(t);
-	emit_op_mem(e, 8, OP_XOR_LOAD, T0, T1, tag_offset(true));
-	compare_offset(e, x->size);
-	readonly = emit_rel32(t);
+	tr_tag_check(t, x->size, true);
+	x->patch = emit_rel32(t);
+	/* What only EFLAGS.AC allows must not outlive it. */
+	if ((t->flags & (BLOCK_USER | BLOCK_SMAP)) == BLOCK_SMAP) {
+		emit1(e, 0x80); /* cmp byte [acflag], 0 */
+		emit_mem(e, 7, VCPU, EMIT_NO_REG, 1, OFF(acflag));
+		emit1(e, 0);
+		emit1(e, 0x75); /* jne keep */
+		keep = e->p;
+		emit1(e, 0);
+	}
 	emit_load(e, T0, T1, tag_offset(true));
 	emit_store(e, T0, VCPU, stack_tag(t));
 	emit_load(e, T0, T1, offsetof(struct tlb_entry, addend));
 	emit_store(e, T0, VCPU, stack_addend(t));
+	if (keep)
+		*keep = (uint8_t)(e->p - keep - 1);
 	stack_found(t, x);
-	x->patch = readonly;
-	if (x->write)
+	if (x->tag == tag_offset(true))
 		return;
 	/* One that can only be read does not become the stack's. */
-	tr_rel32_here(t, readonly);
+	tr_rel32_here(t, x->patch);
 	emit_op_mem(e, 8, OP_XOR_LOAD, T0, T1, tag_offset(true));
-	emit_op_mem(e, 8, OP_XOR_LOAD, T0, T1, tag_offset(false));
+	emit_op_mem(e, 8, OP_XOR_LOAD, T0, T1, x->tag);
 	compare_offset(e, x->size);
 	x->patch = emit_rel32(t);
 	stack_found(t, x);
@@ -437,7 +444,6 @@ static struct cold *check(struct tr *t, enum cold_kind kind, uint8_t *start, boo
 	c->retry = start;
 	c->tag = tag_offset(write);
 	c->stack = stack;
-	c->write = write;
 	c->size = (uint16_t)size;
 	if (stack)
 		emit_load(e, T1, VCPU, stack_addend(t));
@@ -470,7 +476,7 @@ unsigned tr_check(struct tr *t, const struct ea *a, unsigned size, uint32_t how,
 		  struct host_mem *m)
 {
 	struct emit *e = &t->e;
-	unsigned base, free_reg;
+	unsigned free_reg;
 	bool stack = is_stack(t, a);
 	uint8_t *start;
 
@@ -487,14 +493,13 @@ unsigned tr_check(struct tr *t, const struct ea *a, unsigned size, uint32_t how,
 	else
 		tr_emit_ea(t, a);
 	check(t, COLD_MISS, start, stack, size, how & MISS_WRITE)->info = miss_info(t, size, how);
-	base = a->base == EMIT_NO_REG ? EMIT_NO_REG : tr_host_reg(a->base);
-	if (base != EMIT_NO_REG && a->index == EMIT_NO_REG && a->seg == SEG_DS && a->addrsize == 8 &&
-	    t->mode == 8) {
+	if (plain_base(t, a)) {
 		if (!stack)
 			emit_load(e, T1, T1, offsetof(struct tlb_entry, addend));
-		*m = (struct host_mem){
-			.base = (uint8_t)base, .index = T1, .scale = 1, .disp = (int32_t)a->disp
-		};
+		*m = (struct host_mem){ .base = (uint8_t)tr_host_reg(a->base),
+					.index = T1,
+					.scale = 1,
+					.disp = (int32_t)a->disp };
 		return T0;
 	}
 	emit_op_mem(e, 8, OP_ADD_LOAD, T0, T1, offsetof(struct tlb_entry, page));
