@@ -75,42 +75,46 @@ static bool candidate(const struct vcpu *v, const uint8_t *p, unsigned left, boo
 	}
 }
 
-/*
- * Reads code from `start` on: where the instruction begins whose opcode is at
- * `at`, or -1 if there is none.  size: of what is there in all.
- */
-static int arrives(const ZydisDecoder *d, const uint8_t *page, unsigned start, unsigned at, unsigned size)
-{
-	while (start <= at) {
-		ZydisDecodedInstruction in;
-
-		if (ZYAN_FAILED(ZydisDecoderDecodeInstruction(d, NULL, page + start, size - start, &in))) {
-			start++;
-			continue;
-		}
-		if (start + in.raw.prefix_count == at)
-			return (int)start;
-		start += in.length;
-	}
-	return -1;
-}
-
 #define NOT_CODE INT_MIN
 
-/* Where the instruction begins whose opcode is at text + at, or NOT_CODE. size: of what is there. */
+/*
+ * Where the instruction begins whose opcode is at text + at, or NOT_CODE. size: of what is there, not much
+ * more than what is read. Attempts that have met go on as one.
+ */
 static int in_step(const ZydisDecoder *d, const uint8_t *text, unsigned at, unsigned size)
 {
-	unsigned hits = 0, attempts;
+	unsigned first = at > BACK ? at - BACK : 0, hits = 0, attempts = at < ATTEMPTS ? at + 1 : ATTEMPTS;
+	/* What became of the attempt that passed here: 0: none did; 1: missed; 2: arrived. */
+	uint8_t fate[BACK + 1] = { 0 };
+	uint8_t way[BACK + 1];
 	int begins = NOT_CODE;
 
-	attempts = at < ATTEMPTS ? at + 1 : ATTEMPTS;
 	for (unsigned k = 0; k < attempts; k++) {
-		int start = arrives(d, text, at > BACK ? at - BACK + k : k, at, size);
+		unsigned here = first + k, steps = 0, end = 1;
 
-		if (start >= 0) {
-			begins = start;
-			hits++;
+		while (here <= at) {
+			ZydisDecodedInstruction in;
+
+			if (fate[here - first]) {
+				end = fate[here - first];
+				break;
+			}
+			way[steps++] = (uint8_t)(here - first);
+			if (ZYAN_FAILED(
+				ZydisDecoderDecodeInstruction(d, NULL, text + here, size - here, &in))) {
+				here++;
+				continue;
+			}
+			if (here + in.raw.prefix_count == at) {
+				begins = (int)here;
+				end = 2;
+				break;
+			}
+			here += in.length;
 		}
+		while (steps)
+			fate[way[--steps]] = (uint8_t)end;
+		hits += end == 2;
 	}
 	return hits * 2 >= attempts ? begins : NOT_CODE;
 }
@@ -133,8 +137,10 @@ static void decoder_init(ZydisDecoder *d, const struct vcpu *v)
 {
 	bool code64 = x86_code64(&v->st);
 
+	/* Lengths and prefixes are all that is asked for. */
 	ZydisDecoderInit(d, code64 ? ZYDIS_MACHINE_MODE_LONG_64 : ZYDIS_MACHINE_MODE_LONG_COMPAT_32,
 			 code64 ? ZYDIS_STACK_WIDTH_64 : ZYDIS_STACK_WIDTH_32);
+	ZydisDecoderEnableMode(d, ZYDIS_DECODER_MODE_MINIMAL, ZYAN_TRUE);
 }
 
 static unsigned scan(const struct vcpu *v, const uint8_t *page, const uint8_t *before, bool cpuid_faults,
@@ -167,7 +173,8 @@ static unsigned scan(const struct vcpu *v, const uint8_t *page, const uint8_t *b
 
 /* ---- what was found before ---- */
 
-#define SCANNED 2048
+/* A compiler has some five thousand pages of code. */
+#define SCANNED 16384
 
 struct t2_scanned {
 	struct {
