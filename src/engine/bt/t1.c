@@ -172,6 +172,7 @@ void t1_run(struct vcpu *v)
 
 	for (;;) {
 		struct block *b;
+		uint64_t blocks;
 		int64_t start;
 
 		if (atomic_load_explicit(&v->kick, memory_order_relaxed))
@@ -217,7 +218,10 @@ void t1_run(struct vcpu *v)
 		}
 		if (v->vm->stress.flush)
 			mmu_stress_flush(v);
+		blocks = v->stats.blocks;
 		b = find_block(v, flags | (link && link->no_group ? BLOCK_NOGROUP : 0));
+		if ((flags & BLOCK_USER) && v->stats.blocks != blocks)
+			t2_translated(v);
 		if (generation != v->cache->generation) {
 			generation = v->cache->generation;
 			link = NULL;

@@ -62,8 +62,8 @@ int t2_init(struct vcpu *v)
 		return -ENOMEM;
 	t->host.cpu = -1;
 	t->promote_ticks = PROMOTE_AFTER * us;
-	t->long_ticks = SWITCH_GUESS * us;
-	t->map_ticks = MAP_WINDOW * us;
+	t->switch_ticks = t->long_ticks = SWITCH_GUESS * us;
+	t->window_ticks = MAP_WINDOW * us;
 	t->pin_ticks = PIN_PERIOD * us;
 	t->max_mappings = 65530;
 	f = fopen("/proc/sys/vm/max_map_count", "re");
@@ -120,6 +120,7 @@ static bool start(struct vcpu *v)
 		t->failed = true;
 		return false;
 	}
+	t->switch_ticks = cost;
 	t->long_ticks = cost * 3 / 2;
 	t->demote_ticks = DEMOTE_STOPS * t->long_ticks;
 	t->started = true;
@@ -270,7 +271,7 @@ static void judge_mapping(struct vcpu *v, struct t2_space *s, uint64_t now)
 	struct t2_map *m = s->map;
 	uint64_t span = now - m->window_start;
 
-	if (span < v->t2->map_ticks)
+	if (span < v->t2->window_ticks)
 		return;
 	m->strikes = m->map_ticks > span / 2 ? m->strikes + 1 : 0;
 	m->map_ticks = 0;
@@ -631,8 +632,11 @@ enum t2_verdict t2_run(struct vcpu *v)
 	struct t2 *t = v->t2;
 	struct t2_space *s = t->space;
 	enum t2_verdict r = T2_T1;
+	uint64_t begin = (uint64_t)ticks(), direct;
 	bool again = true;
 
+	if (!t->direct)
+		t->t1_ticks = t->since ? begin - t->since : 0;
 	if (s->look && !s->on)
 		promote(v, s);
 	if (!s->on)
@@ -659,7 +663,11 @@ enum t2_verdict t2_run(struct vcpu *v)
 			give_up(v, s);
 			return T2_T1;
 		}
+		begin = (uint64_t)ticks();
+		direct = t->direct_ticks;
 		r = run_once(v, s, &again);
+		if (again)
+			t->map_ticks += (uint64_t)ticks() - begin - (t->direct_ticks - direct);
 	}
 	return r;
 }

@@ -13,12 +13,16 @@
  * are two decisions.  A root is promoted (gets a stub) once it has spent more time
  * in long stretches of user code than a stub and its mappings cost: short-lived
  * processes never see one.  And of a promoted root, each stretch runs where it is
- * expected to be cheaper: how long the stretches after each system call, after
- * faults, and after interrupts have been is remembered, as a branch predictor
- * remembers branches.  A stretch that was expected to be short and proves long is
- * in T1 until the guest's next timer interrupt and corrects the expectation.  Where
- * that has happened lately (threads that hand work to each other: most waits are
- * short, some long) a timer ends it sooner.  A root whose stops come too close
+ * expected to be cheaper: what the stretches after each system call, after
+ * faults, and after interrupts have cost in T1 and in the stub is remembered, as a
+ * branch predictor remembers branches, and now and then the other way is tried: how
+ * much longer code takes in T1 depends on the code, from a twentieth (instructions
+ * for SHA-256) to four times.  A stretch that was expected to be short and proves
+ * long is in T1 until the guest's next timer interrupt and corrects the expectation.
+ * Where that has happened lately (threads that hand work to each other: most waits
+ * are short, some long) a timer ends it sooner, and so does code that T1 would have
+ * to translate first: a compiler, for one, is done before it has run most of its code
+ * twice.  A root whose stops come too close
  * together nevertheless is demoted, for twice as long each time.
  *
  * Coherence (t2_map.c).  Pages are mapped when code in the stub first faults on
@@ -58,6 +62,16 @@ static inline uint8_t t2_syscall_cause(const struct x86_state *s)
 	return T2_CAUSE_SYSCALL + ((s->gpr[RAX] ^ thread >> 25) & 127);
 }
 
+/* What is known of the stretches of user code after one cause. Times are in ticks. */
+struct t2_expect {
+	uint32_t length;  /* at the processor's own speed */
+	uint32_t ways;    /* to the stub and back; 0: not known */
+	uint8_t slower;   /* so many sixteenths of `length` are spent in T1; 0: not known */
+	uint8_t surprise; /* so many more stretches in T1 are watched by the timer */
+	int16_t left;     /* stretches until the other way is tried, for some in a row: then 0 and less */
+	int16_t wait;     /* what `left` began with */
+};
+
 /* What is known of one page-table root. */
 struct t2_space {
 	uint64_t root;     /* its guest-physical address; 0: unused */
@@ -70,10 +84,9 @@ struct t2_space {
 	bool on;         /* user code of this root runs in a stub */
 	bool stale;      /* the guest flushed: compare all entries */
 	uint8_t n_invals;
-	uint64_t invals[T2_INVALS];  /* addresses that the guest invalidated */
-	uint32_t expect[T2_CAUSES];  /* ticks that the stretch after each would take at full speed */
-	uint8_t surprise[T2_CAUSES]; /* so many more stretches in T1 are watched by the timer */
-	struct t2_map *map;          /* stub and mappings, kept over a demotion */
+	uint64_t invals[T2_INVALS]; /* addresses that the guest invalidated */
+	struct t2_expect expect[T2_CAUSES];
+	struct t2_map *map; /* stub and mappings, kept over a demotion */
 };
 
 struct t2 {
@@ -85,16 +98,21 @@ struct t2 {
 	uint8_t sample;        /* counts stretches, see worth_measuring */
 	bool user;             /* in one */
 	bool direct;           /* part of it ran in a stub, ... */
-	uint64_t direct_ticks; /* ... for so much processor time */
+	uint64_t direct_ticks; /* ... for so much processor time, ... */
+	uint64_t t1_ticks;     /* ... after so much in T1; */
+	uint64_t map_ticks;    /* ... so much went into mapping pages, which is done once */
+	bool trial;            /* it is there to be learnt from (struct t2_expect) */
 	uint8_t cause;         /* of it */
 	bool hold;             /* until the kernel is entered user code stays in T1 */
+	uint8_t cold;          /* blocks that were translated meanwhile */
 	timer_t timer;         /* ends a hold that takes too long (t2_hold_over); made with `started` */
 	bool armed, watched;   /* it runs; it does for the current stretch */
 	bool always, flip;     /* --stress: every stretch, or every other, in a stub */
 	bool globals;          /* a stub has, or had, a page from a global entry */
 	bool started, failed;
 	unsigned n_maps;
-	uint64_t promote_ticks, long_ticks, demote_ticks, pin_ticks, map_ticks; /* see t2.c */
+	uint64_t promote_ticks, switch_ticks, long_ticks, demote_ticks; /* see t2.c */
+	uint64_t pin_ticks, window_ticks;
 	uint64_t *written; /* bit per RAM page: some map of this vCPU has it writable */
 	uint32_t max_mappings;
 	uint32_t window;            /* pages looked at around a fault: a power of two */
@@ -126,6 +144,8 @@ static inline bool t2_wants(const struct vcpu *v)
 	return v->t2 && v->t2->space && (v->t2->space->on || v->t2->space->look) && !v->t2->hold;
 }
 
+/* T1 had no translation of user code that is about to run. */
+void t2_translated(struct vcpu *v);
 /* The timer's signal: is there anything to do? Async-signal-safe. */
 bool t2_hold_over(struct vcpu *v);
 /* A fault in the vCPU's thread: was it CPUID, and has it been done? Async-signal-safe. */

@@ -11,8 +11,18 @@
 #include "base/raw_syscall.h"
 #include "engine/bt/mmu.h"
 
-/* How much longer user code takes in T1, about. */
-#define T1_SLOWER 3
+/* How much longer user code takes in T1, in sixteenths: about, at least and at most. */
+#define T1_SLOWER (3 * 16)
+#define T1_BEST   17
+#define T1_WORST  (5 * 16)
+/* No stretch counts for more long_ticks: a few short ones are to outweigh it. */
+#define T2_LONGEST 4
+/* The other way is tried for so many stretches in a row, each time after twice as many as before. */
+#define T2_TRIAL      4
+#define T2_FIRST_WAIT 64
+#define T2_LAST_WAIT  8192
+/* So many blocks are translated in a stretch of a root with a stub: about what a switch costs. */
+#define T2_COLD 2
 /* One of so many short stretches is measured. */
 #define T2_SAMPLE 8
 /* Stretches in T1 that the timer watches after one that was too long; what is too long, in long_ticks. */
@@ -59,6 +69,11 @@ void t2_root_loaded(struct vcpu *v, bool flush)
 	s->stale |= flush;
 }
 
+static unsigned slower(const struct t2_expect *e)
+{
+	return e->slower ? e->slower : T1_SLOWER;
+}
+
 /*
  * Reading the clock costs as much as a short stretch.  Where those after the
  * same cause have been far from being worth a stub, only some are measured.
@@ -67,27 +82,90 @@ static bool worth_measuring(struct t2 *t)
 {
 	const struct t2_space *s = t->space;
 
-	return !s || s->expect[t->cause] >= t->long_ticks / 4 || (++t->sample % T2_SAMPLE) == 0;
+	return !s || s->expect[t->cause].length >= t->switch_ticks * 16 / T1_SLOWER ||
+	       (++t->sample % T2_SAMPLE) == 0;
+}
+
+static uint64_t at_most(uint64_t a, uint64_t b)
+{
+	return a < b ? a : b;
+}
+
+/* A moving average. */
+static uint64_t approach(uint64_t average, uint64_t next)
+{
+	return (uint64_t)((int64_t)average + ((int64_t)next - (int64_t)average) / 4);
+}
+
+/* The same code took `in_t1` in T1 and `length` in a stub. */
+static void learn_slower(struct t2_expect *e, uint64_t in_t1, uint64_t length)
+{
+	uint64_t now = length ? at_most(in_t1 * 16 / length, T1_WORST) : T1_WORST;
+
+	e->slower = (uint8_t)approach(slower(e), now > T1_BEST ? now : T1_BEST);
 }
 
 /* The stretch of user code that ends now. */
 static void account(struct t2 *t, struct t2_space *s)
 {
-	uint64_t spent, length;
-	uint32_t *e = &s->expect[t->cause];
+	struct t2_expect *e = &s->expect[t->cause];
+	uint64_t longest = T2_LONGEST * t->long_ticks, spent, in_t1, ways;
 
 	if (!t->since)
 		return;
 	spent = __builtin_ia32_rdtsc() - t->since;
-	length = t->direct ? t->direct_ticks : spent / T1_SLOWER;
 	if (!s->on && spent >= t->long_ticks) {
 		s->long_ticks += spent;
 		s->look |= s->long_ticks >= t->promote_ticks << s->backoff;
 	}
-	/* No stretch counts for so much that a few short ones would not outweigh it. */
-	if (length > 4 * t->long_ticks)
-		length = 4 * t->long_ticks;
-	*e = (uint32_t)((int64_t)*e + ((int64_t)length - (int64_t)*e) / 4);
+	if (!t->direct) {
+		if (t->trial)
+			learn_slower(e, spent, e->length);
+		else
+			e->length = (uint32_t)approach(e->length, at_most(spent * 16 / slower(e), longest));
+		return;
+	}
+	if (t->t1_ticks > t->switch_ticks) {
+		/* It began in T1. */
+		spent = t->t1_ticks * 16 / slower(e) + t->direct_ticks;
+		e->length = (uint32_t)approach(e->length, at_most(spent, longest));
+		return;
+	}
+	if (t->trial) {
+		in_t1 = (uint64_t)e->length * slower(e) / 16;
+		learn_slower(e, in_t1, t->direct_ticks);
+		e->length = (uint32_t)at_most(in_t1 * 16 / e->slower, longest);
+	} else {
+		e->length = (uint32_t)approach(e->length, at_most(t->direct_ticks, longest));
+	}
+	ways = at_most(spent - t->map_ticks - at_most(t->direct_ticks, spent - t->map_ticks), longest);
+	e->ways = (uint32_t)(e->ways ? approach(e->ways, ways) : ways);
+}
+
+/*
+ * Does the stretch that begins, of a root with a stub, stay in T1?  While nothing is known of the ways to the
+ * stub, they count twice what they take at best, and after a fault more, because there is a page to map.
+ */
+static bool prefers_t1(struct t2 *t, struct t2_expect *e)
+{
+	uint64_t ways = e->ways ? e->ways : 2 * t->long_ticks << (t->cause == T2_CAUSE_FAULT);
+	uint64_t in_t1 = (uint64_t)e->length * slower(e) / 16;
+	bool t1 = in_t1 <= e->length + ways;
+
+	/* Where the other has nothing to gain it is not tried. */
+	if (t1 ? in_t1 < t->switch_ticks : e->length > T2_LONGEST / 2 * t->long_ticks)
+		return t1;
+	if (!e->wait)
+		e->left = e->wait = T2_FIRST_WAIT;
+	else if (e->left > 1 - T2_TRIAL)
+		e->left--;
+	else
+		e->left = e->wait = e->wait < T2_LAST_WAIT ? e->wait * 2 : e->wait;
+	/* The first finds caches cold, and is not learnt from. */
+	if (e->left == 0)
+		t->since = 0;
+	t->trial = e->left < 0;
+	return e->left <= 0 ? !t1 : t1;
 }
 
 /* The stretch that begins stays in T1: has the timer look after it, if such a one was long lately. */
@@ -97,7 +175,7 @@ static void watch_hold(struct vcpu *v)
 	struct itimerspec when = { 0 };
 
 	t->watched = false;
-	if (!t->hold || !t->space->surprise[t->cause] || t->armed)
+	if (!t->hold || !t->space->expect[t->cause].surprise || t->armed)
 		return;
 	when.it_value.tv_nsec = (long)(t->long_ticks * T2_PATIENCE * 1000000 / v->model->tsc_khz);
 	if (!when.it_value.tv_nsec || when.it_value.tv_nsec > 999999999)
@@ -120,14 +198,22 @@ bool t2_hold_over(struct vcpu *v)
 	if (!t->user || !t->watched || !t->hold || !s)
 		return false;
 	t->hold = false;
-	s->surprise[t->cause] = T2_SURPRISES;
+	s->expect[t->cause].surprise = T2_SURPRISES;
 	return true;
+}
+
+void t2_translated(struct vcpu *v)
+{
+	struct t2 *t = v->t2;
+
+	if (t && t->hold && t->space && t->space->on && !t->flip && ++t->cold >= T2_COLD)
+		t->hold = false;
 }
 
 /* A stretch that stayed in T1 ends: may there be long ones among those after the same cause? */
 static void learn(struct t2 *t, struct t2_space *s, bool by_irq)
 {
-	uint8_t *n = &s->surprise[t->cause];
+	uint8_t *n = &s->expect[t->cause].surprise;
 
 	if (t->watched && *n)
 		--*n;
@@ -144,17 +230,16 @@ void t2_mode(struct vcpu *v, bool user)
 	t->user = user;
 	if (user) {
 		t->since = worth_measuring(t) ? __builtin_ia32_rdtsc() : 0;
-		t->direct = false;
-		t->direct_ticks = 0;
+		t->direct = t->trial = false;
+		t->cold = 0;
+		t->direct_ticks = t->map_ticks = 0;
 		if (t->always || t->flip) {
 			t->hold = t->flip && !t->hold;
 			if (t->space)
 				t->space->look = true;
 			return;
 		}
-		/* After a fault there is also a page to map. */
-		t->hold = t->space && t->space->on &&
-			  t->space->expect[t->cause] < t->long_ticks << (t->cause == T2_CAUSE_FAULT);
+		t->hold = t->space && t->space->on && prefers_t1(t, &t->space->expect[t->cause]);
 		watch_hold(v);
 		return;
 	}

@@ -173,15 +173,15 @@ static unsigned scan(const struct vcpu *v, const uint8_t *page, const uint8_t *b
 
 /* ---- what was found before ---- */
 
-/* A compiler has some five thousand pages of code. */
+/* Two places for each hash, the one used last first. A compiler has some five thousand pages of code. */
 #define SCANNED 16384
 
 struct t2_scanned {
-	struct {
+	struct scanned_page {
 		uint64_t hash;
-		uint8_t n;
 		uint16_t at[STUB_BREAKPOINTS];
-	} e[SCANNED];
+		uint8_t n;
+	} e[SCANNED][2];
 };
 
 struct t2_scanned *t2_scanned_new(void)
@@ -217,22 +217,24 @@ unsigned t2_scan(const struct vcpu *v, const uint8_t *page, const uint8_t *befor
 	uint64_t mode = x86_code64(&v->st) | (v->st.tsc_offset != 0) << 1 | host_xcr0_differs(v) << 2 |
 			!!(v->st.cr4 & CR4_FSGSBASE) << 3 | !!before << 4 | cpuid_faults << 5 | 1u << 6;
 	uint64_t h = hash(mode, page, PAGE_SIZE);
-	unsigned i, n;
+	struct scanned_page *e;
 
 	if (before)
 		h = hash(h, before + PAGE_SIZE - BACK, BACK);
 	h |= 1; /* an empty place has 0 */
-	i = h / 2 % SCANNED;
-	if (v->t2->scanned->e[i].hash == h) {
-		memcpy(found, v->t2->scanned->e[i].at, sizeof(v->t2->scanned->e[i].at));
-		return v->t2->scanned->e[i].n;
+	e = v->t2->scanned->e[h / 2 % SCANNED];
+	if (e[0].hash != h) {
+		struct scanned_page other = e[1];
+
+		e[1] = e[0];
+		e[0] = other;
 	}
-	memset(found, 0, STUB_BREAKPOINTS * sizeof(*found));
-	n = scan(v, page, before, cpuid_faults, found);
-	v->t2->scanned->e[i].hash = h;
-	v->t2->scanned->e[i].n = (uint8_t)n;
-	memcpy(v->t2->scanned->e[i].at, found, sizeof(v->t2->scanned->e[i].at));
-	return n;
+	if (e[0].hash != h) {
+		e[0] = (struct scanned_page){ .hash = h };
+		e[0].n = (uint8_t)scan(v, page, before, cpuid_faults, e[0].at);
+	}
+	memcpy(found, e[0].at, sizeof(e[0].at));
+	return e[0].n;
 }
 
 bool t2_behind(struct vcpu *v, const uint8_t *insn, unsigned n)
