@@ -20,10 +20,11 @@
  * for SHA-256) to four times.  A stretch that was expected to be short and proves
  * long is in T1 until the guest's next timer interrupt and corrects the expectation.
  * Where that has happened lately (threads that hand work to each other: most waits
- * are short, some long) a timer ends it sooner, and so does code that T1 would have
- * to translate first: a compiler, for one, is done before it has run most of its code
- * twice.  A root whose stops come too close
- * together nevertheless is demoted, for twice as long each time.
+ * are short, some long) a timer ends it sooner.  So does, once it has been done
+ * twice, code that T1 has to translate first: a compiler is at its end before it has
+ * run most of its code again.  Mapping pages counts for neither side: what is mapped
+ * serves later stretches, too (and see judge_mapping).  A root whose stops come too close together
+ * nevertheless is demoted, for twice as long each time.
  *
  * Coherence (t2_map.c).  Pages are mapped when code in the stub first faults on
  * them, with neighbours that the guest has used.  Guest page tables are not
@@ -66,11 +67,16 @@ static inline uint8_t t2_syscall_cause(const struct x86_state *s)
 struct t2_expect {
 	uint32_t length;  /* at the processor's own speed */
 	uint32_t ways;    /* to the stub and back; 0: not known */
-	uint8_t slower;   /* so many sixteenths of `length` are spent in T1; 0: not known */
+	uint16_t slower;  /* T1 takes so many 256ths of `length`; 0: not known */
 	uint8_t surprise; /* so many more stretches in T1 are watched by the timer */
-	int16_t left;     /* stretches until the other way is tried, for some in a row: then 0 and less */
-	int16_t wait;     /* what `left` began with */
+	/* The other way is tried after `left` stretches, for some in a row: then 0 and less. */
+	int16_t left, wait; /* wait: what `left` began with */
+	bool to_t1;         /* which way that is */
+	uint8_t n_tried;    /* so many were measured, ... */
+	uint32_t tried;     /* ... and took so long together */
 };
+
+enum t2_trial { T2_NO_TRIAL, T2_TRIAL_COLD, T2_TRIAL_T1, T2_TRIAL_STUB };
 
 /* What is known of one page-table root. */
 struct t2_space {
@@ -100,8 +106,8 @@ struct t2 {
 	bool direct;           /* part of it ran in a stub, ... */
 	uint64_t direct_ticks; /* ... for so much processor time, ... */
 	uint64_t t1_ticks;     /* ... after so much in T1; */
-	uint64_t map_ticks;    /* ... so much went into mapping pages, which is done once */
-	bool trial;            /* it is there to be learnt from (struct t2_expect) */
+	uint64_t mapped_ticks; /* ... so much went into mapping pages, which is done once */
+	enum t2_trial trial;   /* it is there to be learnt from, but the first in a row finds caches cold */
 	uint8_t cause;         /* of it */
 	bool hold;             /* until the kernel is entered user code stays in T1 */
 	uint8_t cold;          /* blocks that were translated meanwhile */
@@ -111,8 +117,9 @@ struct t2 {
 	bool globals;          /* a stub has, or had, a page from a global entry */
 	bool started, failed;
 	unsigned n_maps;
-	uint64_t promote_ticks, switch_ticks, long_ticks, demote_ticks; /* see t2.c */
-	uint64_t pin_ticks, window_ticks;
+	uint64_t switch_ticks; /* a stub's stop and its resumption at best */
+	uint64_t long_ticks;   /* the same with what goes with it: stretches from there on count as long */
+	uint64_t promote_ticks, demote_ticks, pin_ticks, window_ticks; /* see t2.c */
 	uint64_t *written; /* bit per RAM page: some map of this vCPU has it writable */
 	uint32_t max_mappings;
 	uint32_t window;            /* pages looked at around a fault: a power of two */

@@ -11,17 +11,17 @@
 #include "base/raw_syscall.h"
 #include "engine/bt/mmu.h"
 
-/* How much longer user code takes in T1, in sixteenths: about, at least and at most. */
-#define T1_SLOWER (3 * 16)
-#define T1_BEST   17
-#define T1_WORST  (5 * 16)
-/* No stretch counts for more long_ticks: a few short ones are to outweigh it. */
+/* What user code takes in T1, in 256ths of what it takes natively: about, at least and at most. */
+#define T1_SLOWER (3 * 256)
+#define T1_BEST   264
+#define T1_WORST  (5 * 256)
+/* No stretch counts for more than so many long_ticks: a few short ones are to outweigh it. */
 #define T2_LONGEST 4
 /* The other way is tried for so many stretches in a row, each time after twice as many as before. */
 #define T2_TRIAL      4
 #define T2_FIRST_WAIT 64
 #define T2_LAST_WAIT  8192
-/* So many blocks are translated in a stretch of a root with a stub: about what a switch costs. */
+/* At so many blocks that had to be translated a stretch leaves T1: they took about as long as a switch. */
 #define T2_COLD 2
 /* One of so many short stretches is measured. */
 #define T2_SAMPLE 8
@@ -69,7 +69,7 @@ void t2_root_loaded(struct vcpu *v, bool flush)
 	s->stale |= flush;
 }
 
-static unsigned slower(const struct t2_expect *e)
+static uint64_t slower(const struct t2_expect *e)
 {
 	return e->slower ? e->slower : T1_SLOWER;
 }
@@ -80,10 +80,9 @@ static unsigned slower(const struct t2_expect *e)
  */
 static bool worth_measuring(struct t2 *t)
 {
-	const struct t2_space *s = t->space;
+	const struct t2_expect *e = t->space ? &t->space->expect[t->cause] : NULL;
 
-	return !s || s->expect[t->cause].length >= t->switch_ticks * 16 / T1_SLOWER ||
-	       (++t->sample % T2_SAMPLE) == 0;
+	return !e || e->length * slower(e) >= t->switch_ticks * 256 || (++t->sample % T2_SAMPLE) == 0;
 }
 
 static uint64_t at_most(uint64_t a, uint64_t b)
@@ -97,19 +96,49 @@ static uint64_t approach(uint64_t average, uint64_t next)
 	return (uint64_t)((int64_t)average + ((int64_t)next - (int64_t)average) / 4);
 }
 
-/* The same code took `in_t1` in T1 and `length` in a stub. */
-static void learn_slower(struct t2_expect *e, uint64_t in_t1, uint64_t length)
+/* While nothing is known of the ways to the stub, they count twice what they take at best, and after a fault
+ * more, because there is a page to map. */
+static bool t1_is_cheaper(const struct t2 *t, const struct t2_expect *e)
 {
-	uint64_t now = length ? at_most(in_t1 * 16 / length, T1_WORST) : T1_WORST;
+	uint64_t ways = e->ways ? e->ways : 2 * t->long_ticks << (t->cause == T2_CAUSE_FAULT);
 
-	e->slower = (uint8_t)approach(slower(e), now > T1_BEST ? now : T1_BEST);
+	return e->length * slower(e) / 256 <= e->length + ways;
+}
+
+/* A stretch of a trial took so long. After the last: how much longer does T1 take? */
+static void learn_from_trial(struct t2 *t, struct t2_expect *e, uint64_t took)
+{
+	uint64_t longest = T2_LONGEST * t->long_ticks, in_t1 = e->length * slower(e) / 256,
+		 length = e->length, now;
+	bool cheaper = t1_is_cheaper(t, e);
+
+	e->tried += (uint32_t)at_most(took, longest * T1_WORST / 256);
+	if (++e->n_tried < T2_TRIAL - 1)
+		return;
+	took = e->tried / e->n_tried;
+	if (e->to_t1)
+		in_t1 = took;
+	else
+		length = took;
+	if (length >= longest / 4 * 3) {
+		/* Beyond what is counted they cannot be compared, but the ways hardly matter. */
+		now = T1_SLOWER;
+	} else {
+		now = length ? at_most(in_t1 * 256 / length, T1_WORST) : T1_WORST;
+		now = now > T1_BEST ? now : T1_BEST;
+	}
+	e->slower = (uint16_t)((slower(e) + now) / 2);
+	if (!e->to_t1)
+		e->length = (uint32_t)at_most(in_t1 * 256 / e->slower, longest);
+	if (t1_is_cheaper(t, e) != cheaper)
+		e->wait = 0;
 }
 
 /* The stretch of user code that ends now. */
 static void account(struct t2 *t, struct t2_space *s)
 {
 	struct t2_expect *e = &s->expect[t->cause];
-	uint64_t longest = T2_LONGEST * t->long_ticks, spent, in_t1, ways;
+	uint64_t longest = T2_LONGEST * t->long_ticks, spent, full, ways;
 
 	if (!t->since)
 		return;
@@ -118,54 +147,52 @@ static void account(struct t2 *t, struct t2_space *s)
 		s->long_ticks += spent;
 		s->look |= s->long_ticks >= t->promote_ticks << s->backoff;
 	}
-	if (!t->direct) {
-		if (t->trial)
-			learn_slower(e, spent, e->length);
-		else
-			e->length = (uint32_t)approach(e->length, at_most(spent * 16 / slower(e), longest));
+	/* It may not have gone the way that was to be tried. */
+	if (t->trial == T2_TRIAL_T1 && !t->direct && !t->cold)
+		learn_from_trial(t, e, spent);
+	else if (t->trial == T2_TRIAL_STUB && t->direct && t->t1_ticks <= t->switch_ticks)
+		learn_from_trial(t, e, t->direct_ticks);
+	if (t->trial != T2_NO_TRIAL)
 		return;
-	}
-	if (t->t1_ticks > t->switch_ticks) {
+	full = t->direct ? t->direct_ticks : spent * 256 / slower(e);
+	if (t->direct && t->t1_ticks > t->switch_ticks) {
 		/* It began in T1. */
-		spent = t->t1_ticks * 16 / slower(e) + t->direct_ticks;
-		e->length = (uint32_t)approach(e->length, at_most(spent, longest));
-		return;
+		full += t->t1_ticks * 256 / slower(e);
+	} else if (t->direct) {
+		ways = spent - at_most(t->direct_ticks + t->mapped_ticks, spent);
+		e->ways = (uint32_t)at_most(e->ways ? approach(e->ways, ways) : ways, longest);
 	}
-	if (t->trial) {
-		in_t1 = (uint64_t)e->length * slower(e) / 16;
-		learn_slower(e, in_t1, t->direct_ticks);
-		e->length = (uint32_t)at_most(in_t1 * 16 / e->slower, longest);
-	} else {
-		e->length = (uint32_t)approach(e->length, at_most(t->direct_ticks, longest));
-	}
-	ways = at_most(spent - t->map_ticks - at_most(t->direct_ticks, spent - t->map_ticks), longest);
-	e->ways = (uint32_t)(e->ways ? approach(e->ways, ways) : ways);
+	e->length = (uint32_t)approach(e->length, at_most(full, longest));
 }
 
-/*
- * Does the stretch that begins, of a root with a stub, stay in T1?  While nothing is known of the ways to the
- * stub, they count twice what they take at best, and after a fault more, because there is a page to map.
- */
+/* Where the stretch that begins, of a root with a stub, is to run: T1? */
 static bool prefers_t1(struct t2 *t, struct t2_expect *e)
 {
-	uint64_t ways = e->ways ? e->ways : 2 * t->long_ticks << (t->cause == T2_CAUSE_FAULT);
-	uint64_t in_t1 = (uint64_t)e->length * slower(e) / 16;
-	bool t1 = in_t1 <= e->length + ways;
+	bool t1 = t1_is_cheaper(t, e);
 
-	/* Where the other has nothing to gain it is not tried. */
-	if (t1 ? in_t1 < t->switch_ticks : e->length > T2_LONGEST / 2 * t->long_ticks)
+	/* Not worth a trial: a stub would only lose; or they are so long that T1 could gain little. */
+	if (t1 ? e->length * slower(e) / 256 < t->switch_ticks
+	       : e->length >= T2_LONGEST * t->long_ticks / 4 * 3)
 		return t1;
-	if (!e->wait)
-		e->left = e->wait = T2_FIRST_WAIT;
-	else if (e->left > 1 - T2_TRIAL)
+	if (e->left > 1 - T2_TRIAL && e->wait) {
 		e->left--;
-	else
-		e->left = e->wait = e->wait < T2_LAST_WAIT ? e->wait * 2 : e->wait;
-	/* The first finds caches cold, and is not learnt from. */
-	if (e->left == 0)
-		t->since = 0;
-	t->trial = e->left < 0;
-	return e->left <= 0 ? !t1 : t1;
+	} else {
+		e->wait = e->wait ? (int16_t)at_most((uint64_t)e->wait * 2, T2_LAST_WAIT) : T2_FIRST_WAIT;
+		e->left = e->wait;
+	}
+	if (e->left > 0)
+		return t1;
+	if (e->left == 0) {
+		e->to_t1 = !t1;
+		e->n_tried = 0;
+		e->tried = 0;
+		t->trial = T2_TRIAL_COLD;
+	} else {
+		t->trial = e->to_t1 ? T2_TRIAL_T1 : T2_TRIAL_STUB;
+	}
+	if (!t->since)
+		t->since = __builtin_ia32_rdtsc();
+	return e->to_t1;
 }
 
 /* The stretch that begins stays in T1: has the timer look after it, if such a one was long lately. */
@@ -175,7 +202,7 @@ static void watch_hold(struct vcpu *v)
 	struct itimerspec when = { 0 };
 
 	t->watched = false;
-	if (!t->hold || !t->space->expect[t->cause].surprise || t->armed)
+	if (!t->hold || t->armed || (!t->space->expect[t->cause].surprise && t->trial == T2_NO_TRIAL))
 		return;
 	when.it_value.tv_nsec = (long)(t->long_ticks * T2_PATIENCE * 1000000 / v->model->tsc_khz);
 	if (!when.it_value.tv_nsec || when.it_value.tv_nsec > 999999999)
@@ -230,9 +257,10 @@ void t2_mode(struct vcpu *v, bool user)
 	t->user = user;
 	if (user) {
 		t->since = worth_measuring(t) ? __builtin_ia32_rdtsc() : 0;
-		t->direct = t->trial = false;
+		t->trial = T2_NO_TRIAL;
 		t->cold = 0;
-		t->direct_ticks = t->map_ticks = 0;
+		t->direct = false;
+		t->direct_ticks = t->mapped_ticks = 0;
 		if (t->always || t->flip) {
 			t->hold = t->flip && !t->hold;
 			if (t->space)

@@ -78,19 +78,20 @@ static bool candidate(const struct vcpu *v, const uint8_t *p, unsigned left, boo
 #define NOT_CODE INT_MIN
 
 /*
- * Where the instruction begins whose opcode is at text + at, or NOT_CODE. size: of what is there, not much
- * more than what is read. Attempts that have met go on as one.
+ * Where the instruction begins whose opcode is at text + at, or NOT_CODE. size: of what is there. Attempts
+ * that have met go on as one.
  */
 static int in_step(const ZydisDecoder *d, const uint8_t *text, unsigned at, unsigned size)
 {
 	unsigned first = at > BACK ? at - BACK : 0, hits = 0, attempts = at < ATTEMPTS ? at + 1 : ATTEMPTS;
-	/* What became of the attempt that passed here: 0: none did; 1: missed; 2: arrived. */
+	/* What became of the attempt that passed here: 0: none did; MISSED; or ARRIVED and from where. */
+	enum { MISSED = 1, ARRIVED };
 	uint8_t fate[BACK + 1] = { 0 };
 	uint8_t way[BACK + 1];
 	int begins = NOT_CODE;
 
 	for (unsigned k = 0; k < attempts; k++) {
-		unsigned here = first + k, steps = 0, end = 1;
+		unsigned here = first + k, steps = 0, end = MISSED;
 
 		while (here <= at) {
 			ZydisDecodedInstruction in;
@@ -106,15 +107,17 @@ static int in_step(const ZydisDecoder *d, const uint8_t *text, unsigned at, unsi
 				continue;
 			}
 			if (here + in.raw.prefix_count == at) {
-				begins = (int)here;
-				end = 2;
+				end = ARRIVED + here - first;
 				break;
 			}
 			here += in.length;
 		}
 		while (steps)
 			fate[way[--steps]] = (uint8_t)end;
-		hits += end == 2;
+		if (end >= ARRIVED) {
+			begins = (int)(first + end - ARRIVED);
+			hits++;
+		}
 	}
 	return hits * 2 >= attempts ? begins : NOT_CODE;
 }
