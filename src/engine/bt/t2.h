@@ -23,8 +23,8 @@
  * are short, some long) a timer ends it sooner.  So does, once it has been done
  * twice, code that T1 has to translate first: a compiler is at its end before it has
  * run most of its code again.  Mapping pages counts for neither side: what is mapped
- * serves later stretches, too (and see judge_mapping).  A root whose stops come too close together
- * nevertheless is demoted, for twice as long each time.
+ * serves later stretches, too (and see judge_mapping).  A root whose stops come too
+ * close together nevertheless is demoted, for twice as long each time.
  *
  * Coherence (t2_map.c).  Pages are mapped when code in the stub first faults on
  * them, with neighbours that the guest has used.  Guest page tables are not
