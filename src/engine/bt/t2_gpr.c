@@ -97,7 +97,7 @@ static uint64_t approach(uint64_t average, uint64_t next)
 }
 
 /* While nothing is known of the ways to the stub, they count twice what they take at best, and after a fault
- * more, because there is a page to map. */
+ * more: another is likely. */
 static bool t1_is_cheaper(const struct t2 *t, const struct t2_expect *e)
 {
 	uint64_t ways = e->ways ? e->ways : 2 * t->long_ticks << (t->cause == T2_CAUSE_FAULT);
@@ -138,7 +138,8 @@ static void learn_from_trial(struct t2 *t, struct t2_expect *e, uint64_t took)
 static void account(struct t2 *t, struct t2_space *s)
 {
 	struct t2_expect *e = &s->expect[t->cause];
-	uint64_t longest = T2_LONGEST * t->long_ticks, spent, full, ways;
+	uint64_t longest = T2_LONGEST * t->long_ticks, spent, length, ways;
+	bool begun_in_t1;
 
 	if (!t->since)
 		return;
@@ -147,22 +148,23 @@ static void account(struct t2 *t, struct t2_space *s)
 		s->long_ticks += spent;
 		s->look |= s->long_ticks >= t->promote_ticks << s->backoff;
 	}
-	/* It may not have gone the way that was to be tried. */
-	if (t->trial == T2_TRIAL_T1 && !t->direct && !t->cold)
-		learn_from_trial(t, e, spent);
-	else if (t->trial == T2_TRIAL_STUB && t->direct && t->t1_ticks <= t->switch_ticks)
-		learn_from_trial(t, e, t->direct_ticks);
-	if (t->trial != T2_NO_TRIAL)
+	if (t->trial == T2_TRIAL_COLD)
 		return;
-	full = t->direct ? t->direct_ticks : spent * 256 / slower(e);
-	if (t->direct && t->t1_ticks > t->switch_ticks) {
-		/* It began in T1. */
-		full += t->t1_ticks * 256 / slower(e);
-	} else if (t->direct) {
+	begun_in_t1 = t->direct && t->t1_ticks > t->switch_ticks;
+	if (t->direct && !begun_in_t1) {
 		ways = spent - at_most(t->direct_ticks + t->mapped_ticks, spent);
 		e->ways = (uint32_t)at_most(e->ways ? approach(e->ways, ways) : ways, longest);
 	}
-	e->length = (uint32_t)approach(e->length, at_most(full, longest));
+	if (t->trial != T2_NO_TRIAL) {
+		/* It may not have gone the way that was to be tried. */
+		if (t->trial == T2_TRIAL_T1 ? !t->direct && !t->cold : t->direct && !begun_in_t1)
+			learn_from_trial(t, e, t->direct ? t->direct_ticks : spent);
+		return;
+	}
+	length = t->direct ? t->direct_ticks : spent * 256 / slower(e);
+	if (begun_in_t1)
+		length += t->t1_ticks * 256 / slower(e);
+	e->length = (uint32_t)approach(e->length, at_most(length, longest));
 }
 
 /* Where the stretch that begins, of a root with a stub, is to run: T1? */
