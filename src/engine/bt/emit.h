@@ -177,6 +177,20 @@ static inline void emit_jcc(struct emit *e, unsigned cc, const void *target)
 	emit4(e, (uint32_t)((const uint8_t *)target - ((uint8_t *)emit_here(e) + 4)));
 }
 
+/* A jump over at most 127 bytes that follow: its place, for emit_short_here. opcode: 0xeb, 0x70 + condition,
+ * 0xe3. */
+static inline uint8_t *emit_short(struct emit *e, uint8_t opcode)
+{
+	emit1(e, opcode);
+	emit1(e, 0);
+	return e->p - 1;
+}
+
+static inline void emit_short_here(struct emit *e, uint8_t *at)
+{
+	*at = (uint8_t)(e->p - at - 1);
+}
+
 static inline void emit_jmp_mem(struct emit *e, unsigned base, int32_t disp)
 {
 	emit_rex(e, 0, 4, EMIT_NO_REG, base, false);

@@ -494,11 +494,8 @@ static void emit_entries(struct tr *t)
 	if (b->wants_mem) {
 		b->entry_h = emit_here(e);
 		tr_save_flags(t, true);
-		if (t->pic) {
-			emit1(e, 0xeb); /* jmp over */
-			over = e->p;
-			emit1(e, 0);
-		}
+		if (t->pic)
+			over = emit_short(e, 0xeb); /* jmp over */
 	}
 	b->entry_jc = emit_here(e);
 	if (t->pic) {
@@ -509,7 +506,7 @@ static void emit_entries(struct tr *t)
 	}
 	b->entry_m = emit_here(e);
 	if (over)
-		*over = (uint8_t)(e->p - over - 1);
+		emit_short_here(e, over);
 	t->where = IN_MEM;
 	if (b->wants_mem)
 		return;
@@ -646,19 +643,15 @@ void translate_stubs(struct vcpu *v)
 	emit_bytes(&e, "\x41\xc1\xe6\x04", 4); /* shl r14d, 4 */
 	emit_op_mem(&e, 8, OP_ADD_LOAD, T1, VCPU, OFF(jc_base));
 	emit_op_mem(&e, 8, OP_CMP_LOAD, T0, T1, offsetof(struct jc_entry, va));
-	emit1(&e, 0x75); /* jne second place */
-	second = e.p;
-	emit1(&e, 0);
+	second = emit_short(&e, 0x75); /* jne second place */
 	emit_jmp_mem(&e, T1, offsetof(struct jc_entry, code));
-	*second = (uint8_t)(e.p - second - 1);
+	emit_short_here(&e, second);
 	emit_bytes(&e, "\x49\x83\xf6\x10", 4); /* xor r14, 16 */
 	emit_op_mem(&e, 8, OP_CMP_LOAD, T0, T1, offsetof(struct jc_entry, va));
-	emit1(&e, 0x75); /* jne miss */
-	miss = e.p;
-	emit1(&e, 0);
+	miss = emit_short(&e, 0x75); /* jne miss */
 	emit_jmp_mem(&e, T1, offsetof(struct jc_entry, code));
 	c->stub_lookup_end = emit_here(&e);
-	*miss = (uint8_t)(e.p - miss - 1);
+	emit_short_here(&e, miss);
 	/* Jump to guest address T0, slowly. */
 	c->stub_find = emit_here(&e);
 	emit_bytes(&e, "\x45\x31\xf6", 3); /* xor r14d, r14d */

@@ -329,27 +329,22 @@ static void jump_unless_cx(struct tr *t, const struct insn *in, uint64_t target)
 	}
 	emit_mov(e, T0, RCX);
 	tr_zero_extend16(t, RCX, RCX);
-	emit1(e, 0xe3); /* jrcxz zero */
-	zero = e->p;
-	emit1(e, 0);
+	zero = emit_short(e, 0xe3); /* jrcxz zero */
 	emit_mov(e, RCX, T0);
-	if (also_zf || !counts) { /* jmp over, jne over, je over */
-		emit1(e, !counts ? 0xeb : in->mnemonic == ZYDIS_MNEMONIC_LOOPE ? 0x75 : 0x74);
-		over = e->p;
-		emit1(e, 0);
-	}
+	if (also_zf || !counts) /* jmp over, jne over, je over */
+		over = emit_short(e, !counts ? 0xeb : in->mnemonic == ZYDIS_MNEMONIC_LOOPE ? 0x75 : 0x74);
 	if (counts) {
 		emit1(e, 0xe9);
 		tr_exit_jump(t, target);
 	}
-	*zero = (uint8_t)(e->p - zero - 1);
+	emit_short_here(e, zero);
 	emit_mov(e, RCX, T0);
 	if (!counts) {
 		emit1(e, 0xe9);
 		tr_exit_jump(t, target);
 	}
 	if (over)
-		*over = (uint8_t)(e->p - over - 1);
+		emit_short_here(e, over);
 }
 
 bool tr_jcc(struct tr *t, const struct insn *in)

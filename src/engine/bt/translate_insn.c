@@ -288,12 +288,10 @@ static bool tr_sti(struct tr *t, const struct insn *in)
 	emit1(e, 0x83); /* cmp dword [irq_request], 0 */
 	emit_mem(e, 7, VCPU, EMIT_NO_REG, 1, OFF(irq_request));
 	emit1(e, 0);
-	emit1(e, 0x74); /* je over */
-	skip = e->p;
-	emit1(e, 0);
+	skip = emit_short(e, 0x74); /* je over */
 	tr_emit_pc(t, T0, tr_pc_mask(t, t->va + in->len));
 	emit_jmp(e, t->v->cache->stub_sti);
-	*skip = (uint8_t)(e->p - skip - 1);
+	emit_short_here(e, skip);
 	return true;
 }
 

@@ -164,15 +164,13 @@ uint8_t *tr_to_special(struct tr *t, const struct insn *in)
 	if (t->n_specials + 1 >= MAX_SPECIALS)
 		return NULL;
 	tr_spare_flags(t, t->live[t->i]);
-	emit1(&t->e, 0xeb); /* jmp over */
-	over = t->e.p;
-	emit1(&t->e, 0);
+	over = emit_short(&t->e, 0xeb); /* jmp over */
 	place = emit_here(&t->e);
 	emit1(&t->e, 0xe9);
 	c = add_cold(t, COLD_SPECIAL);
 	c->patch = emit_rel32(t);
 	c->exit = add_special(t, in);
-	*over = (uint8_t)(t->e.p - over - 1);
+	emit_short_here(&t->e, over);
 	return place;
 }
 
@@ -403,16 +401,14 @@ void tr_stack_missed(struct tr *t, struct cold *x)
 		emit1(e, 0x80); /* cmp byte [acflag], 0 */
 		emit_mem(e, 7, VCPU, EMIT_NO_REG, 1, OFF(acflag));
 		emit1(e, 0);
-		emit1(e, 0x75); /* jne keep */
-		keep = e->p;
-		emit1(e, 0);
+		keep = emit_short(e, 0x75); /* jne keep */
 	}
 	emit_load(e, T0, T1, tag_offset(true));
 	emit_store(e, T0, VCPU, stack_tag(t));
 	emit_load(e, T0, T1, offsetof(struct tlb_entry, addend));
 	emit_store(e, T0, VCPU, stack_addend(t));
 	if (keep)
-		*keep = (uint8_t)(e->p - keep - 1);
+		emit_short_here(e, keep);
 	stack_found(t, x);
 	if (x->tag == tag_offset(true))
 		return;
