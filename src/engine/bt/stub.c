@@ -131,7 +131,12 @@ int stub_flush(struct stub_host *h, struct stub *s)
 	unsigned n = h->n_calls;
 
 	h->n_calls = 0;
-	return n && gate_run(s->pid, n, NULL) ? -1 : 0;
+	if (!n)
+		return 0;
+	if (gate_run(s->pid, n, NULL))
+		return -1;
+	s->cpu_ns = stub_cpu_ns(s);
+	return 0;
 }
 
 /* ---- creation ---- */
@@ -315,6 +320,7 @@ int stub_new(struct stub_host *h, struct stub *s)
 		stub_kill(s);
 		return -1;
 	}
+	s->cpu_ns = stub_cpu_ns(s);
 	return 0;
 }
 

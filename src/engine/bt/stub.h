@@ -75,7 +75,7 @@ struct stub_host {
 struct stub {
 	pid_t pid;
 	int cpu;         /* that it is bound to; -1: none */
-	uint64_t cpu_ns; /* stub_cpu_ns when it last stopped */
+	uint64_t cpu_ns; /* stub_cpu_ns when it last stopped, also for what it did for us */
 	bool cpuid_faults;
 };
 

@@ -243,7 +243,6 @@ static void promote(struct vcpu *v, struct t2_space *s)
 		s->stale = false;
 		s->n_invals = 0;
 	}
-	s->map->stub.cpu_ns = stub_cpu_ns(&s->map->stub);
 	s->map->stops = 0;
 	s->map->stop_ticks = s->map->map_ticks = 0;
 	s->map->window_start = (uint64_t)ticks();
@@ -633,7 +632,7 @@ enum t2_verdict t2_run(struct vcpu *v)
 	struct t2_space *s = t->space;
 	enum t2_verdict r = T2_T1;
 	uint64_t begin = (uint64_t)ticks(), direct;
-	bool again = true, mapped = false;
+	bool again = true;
 
 	if (!t->direct)
 		t->t1_ticks = t->since ? begin - t->since : 0;
@@ -651,19 +650,15 @@ enum t2_verdict t2_run(struct vcpu *v)
 			return T2_DONE;
 		if (!s->on || !representable(v) || t2_map_unfit(s->map, v->st.rip))
 			return T2_T1;
-		if (s->stale || s->n_invals || s->map->n_pending) {
-			mapped = true;
-			if (!t2_map_sync(v, s)) {
-				give_up(v, s);
-				return T2_T1;
-			}
+		if ((s->stale || s->n_invals || s->map->n_pending) && !t2_map_sync(v, s)) {
+			give_up(v, s);
+			return T2_T1;
 		}
 		if (s->map->lost * 4 > s->map->pages && s->map->pages >= 8 && !stressed(v)) {
 			retire(v, s);
 			return T2_T1;
 		}
 		if (s->map->retry_va) {
-			mapped = true;
 			begin = (uint64_t)ticks();
 			if (t2_map_retry(v, s) == T2_BROKEN) {
 				give_up(v, s);
@@ -671,13 +666,9 @@ enum t2_verdict t2_run(struct vcpu *v)
 			}
 			t->mapped_ticks += (uint64_t)ticks() - begin;
 		}
-		/* What the stub did for us is not the program's time. */
-		if (mapped)
-			s->map->stub.cpu_ns = stub_cpu_ns(&s->map->stub);
 		begin = (uint64_t)ticks();
 		direct = t->direct_ticks;
 		r = run_once(v, s, &again);
-		mapped = again;
 		if (again)
 			t->mapped_ticks += (uint64_t)ticks() - begin - (t->direct_ticks - direct);
 	}
