@@ -85,6 +85,8 @@ static struct block *block_at(struct vcpu *v, uint64_t va, uint32_t flags)
 
 		b = translate(v, va, pa, host, flags);
 		v->stats.translate_ns += ticks() - start;
+		if (b && (flags & BLOCK_USER))
+			t2_translated(v);
 	}
 	return b;
 }
@@ -172,7 +174,6 @@ void t1_run(struct vcpu *v)
 
 	for (;;) {
 		struct block *b;
-		uint64_t blocks;
 		int64_t start;
 
 		if (atomic_load_explicit(&v->kick, memory_order_relaxed))
@@ -218,10 +219,7 @@ void t1_run(struct vcpu *v)
 		}
 		if (v->vm->stress.flush)
 			mmu_stress_flush(v);
-		blocks = v->stats.blocks;
 		b = find_block(v, flags | (link && link->no_group ? BLOCK_NOGROUP : 0));
-		if ((flags & BLOCK_USER) && v->stats.blocks != blocks)
-			t2_translated(v);
 		if (generation != v->cache->generation) {
 			generation = v->cache->generation;
 			link = NULL;

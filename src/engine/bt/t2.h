@@ -76,7 +76,8 @@ struct t2_expect {
 	uint32_t tried;     /* ... and took so long together */
 };
 
-enum t2_trial { T2_NO_TRIAL, T2_TRIAL_COLD, T2_TRIAL_T1, T2_TRIAL_STUB };
+/* What a stretch is there for; the first of a trial finds caches cold, and is not learnt from. */
+enum t2_trial { T2_NO_TRIAL, T2_TRIAL_COLD, T2_TRIAL };
 
 /* What is known of one page-table root. */
 struct t2_space {
@@ -107,14 +108,14 @@ struct t2 {
 	uint64_t direct_ticks; /* ... for so much processor time, ... */
 	uint64_t t1_ticks;     /* ... after so much in T1; */
 	uint64_t mapped_ticks; /* ... so much went into mapping pages, which is done once */
-	enum t2_trial trial;   /* it is there to be learnt from, but the first in a row finds caches cold */
-	uint8_t cause;         /* of it */
-	bool hold;             /* until the kernel is entered user code stays in T1 */
-	uint8_t cold;          /* blocks that were translated meanwhile */
-	timer_t timer;         /* ends a hold that takes too long (t2_hold_over); made with `started` */
-	bool armed, watched;   /* it runs; it does for the current stretch */
-	bool always, flip;     /* --stress: every stretch, or every other, in a stub */
-	bool globals;          /* a stub has, or had, a page from a global entry */
+	enum t2_trial trial;
+	uint8_t cause;       /* of it */
+	bool hold;           /* until the kernel is entered user code stays in T1 */
+	uint8_t cold;        /* blocks that were translated meanwhile */
+	timer_t timer;       /* ends a hold that takes too long (t2_hold_over); made with `started` */
+	bool armed, watched; /* it runs; it does for the current stretch */
+	bool always, flip;   /* --stress: every stretch, or every other, in a stub */
+	bool globals;        /* a stub has, or had, a page from a global entry */
 	bool started, failed;
 	unsigned n_maps;
 	uint64_t switch_ticks; /* a stub's stop and its resumption at best */

@@ -9,6 +9,7 @@
 #include <sys/syscall.h>
 
 #include "base/raw_syscall.h"
+#include "base/util.h"
 #include "engine/bt/mmu.h"
 
 /* What user code takes in T1, in 256ths of what it takes natively: about, at least and at most. */
@@ -18,7 +19,7 @@
 /* No stretch counts for more than so many long_ticks: a few short ones are to outweigh it. */
 #define T2_LONGEST 4
 /* The other way is tried for so many stretches in a row, each time after twice as many as before. */
-#define T2_TRIAL      4
+#define T2_TRIES      4
 #define T2_FIRST_WAIT 64
 #define T2_LAST_WAIT  8192
 /* At so many blocks that had to be translated a stretch leaves T1: they took about as long as a switch. */
@@ -74,6 +75,22 @@ static uint64_t slower(const struct t2_expect *e)
 	return e->slower ? e->slower : T1_SLOWER;
 }
 
+static uint64_t in_t1(const struct t2_expect *e)
+{
+	return e->length * slower(e) / 256;
+}
+
+static uint64_t longest(const struct t2 *t)
+{
+	return T2_LONGEST * t->long_ticks;
+}
+
+/* So long that it may have been more, which is not counted. */
+static bool near_longest(const struct t2 *t, uint64_t length)
+{
+	return length >= longest(t) / 4 * 3;
+}
+
 /*
  * Reading the clock costs as much as a short stretch.  Where those after the
  * same cause have been far from being worth a stub, only some are measured.
@@ -82,12 +99,7 @@ static bool worth_measuring(struct t2 *t)
 {
 	const struct t2_expect *e = t->space ? &t->space->expect[t->cause] : NULL;
 
-	return !e || e->length * slower(e) >= t->switch_ticks * 256 || (++t->sample % T2_SAMPLE) == 0;
-}
-
-static uint64_t at_most(uint64_t a, uint64_t b)
-{
-	return a < b ? a : b;
+	return !e || in_t1(e) >= t->switch_ticks || (++t->sample % T2_SAMPLE) == 0;
 }
 
 /* A moving average. */
@@ -102,34 +114,33 @@ static bool t1_is_cheaper(const struct t2 *t, const struct t2_expect *e)
 {
 	uint64_t ways = e->ways ? e->ways : 2 * t->long_ticks << (t->cause == T2_CAUSE_FAULT);
 
-	return e->length * slower(e) / 256 <= e->length + ways;
+	return in_t1(e) <= e->length + ways;
 }
 
 /* A stretch of a trial took so long. After the last: how much longer does T1 take? */
 static void learn_from_trial(struct t2 *t, struct t2_expect *e, uint64_t took)
 {
-	uint64_t longest = T2_LONGEST * t->long_ticks, in_t1 = e->length * slower(e) / 256,
-		 length = e->length, now;
+	uint64_t t1 = in_t1(e), length = e->length, now;
 	bool cheaper = t1_is_cheaper(t, e);
 
-	e->tried += (uint32_t)at_most(took, longest * T1_WORST / 256);
-	if (++e->n_tried < T2_TRIAL - 1)
+	e->tried += (uint32_t)min_u64(took, longest(t) * T1_WORST / 256);
+	if (++e->n_tried < T2_TRIES - 1)
 		return;
 	took = e->tried / e->n_tried;
 	if (e->to_t1)
-		in_t1 = took;
+		t1 = took;
 	else
 		length = took;
-	if (length >= longest / 4 * 3) {
+	if (near_longest(t, length)) {
 		/* Beyond what is counted they cannot be compared, but the ways hardly matter. */
 		now = T1_SLOWER;
 	} else {
-		now = length ? at_most(in_t1 * 256 / length, T1_WORST) : T1_WORST;
-		now = now > T1_BEST ? now : T1_BEST;
+		now = length ? min_u64(t1 * 256 / length, T1_WORST) : T1_WORST;
+		now = max_u64(now, T1_BEST);
 	}
 	e->slower = (uint16_t)((slower(e) + now) / 2);
 	if (!e->to_t1)
-		e->length = (uint32_t)at_most(in_t1 * 256 / e->slower, longest);
+		e->length = (uint32_t)min_u64(t1 * 256 / e->slower, longest(t));
 	if (t1_is_cheaper(t, e) != cheaper)
 		e->wait = 0;
 }
@@ -138,7 +149,7 @@ static void learn_from_trial(struct t2 *t, struct t2_expect *e, uint64_t took)
 static void account(struct t2 *t, struct t2_space *s)
 {
 	struct t2_expect *e = &s->expect[t->cause];
-	uint64_t longest = T2_LONGEST * t->long_ticks, spent, length, ways;
+	uint64_t spent, length, ways;
 	bool begun_in_t1;
 
 	if (!t->since)
@@ -152,19 +163,19 @@ static void account(struct t2 *t, struct t2_space *s)
 		return;
 	begun_in_t1 = t->direct && t->t1_ticks > t->switch_ticks;
 	if (t->direct && !begun_in_t1) {
-		ways = spent - at_most(t->direct_ticks + t->mapped_ticks, spent);
-		e->ways = (uint32_t)at_most(e->ways ? approach(e->ways, ways) : ways, longest);
+		ways = spent - min_u64(t->direct_ticks + t->mapped_ticks, spent);
+		e->ways = (uint32_t)min_u64(e->ways ? approach(e->ways, ways) : ways, longest(t));
 	}
 	if (t->trial != T2_NO_TRIAL) {
 		/* It may not have gone the way that was to be tried. */
-		if (t->trial == T2_TRIAL_T1 ? !t->direct && !t->cold : t->direct && !begun_in_t1)
+		if (e->to_t1 ? !t->direct && !t->cold : t->direct && !begun_in_t1)
 			learn_from_trial(t, e, t->direct ? t->direct_ticks : spent);
 		return;
 	}
 	length = t->direct ? t->direct_ticks : spent * 256 / slower(e);
 	if (begun_in_t1)
 		length += t->t1_ticks * 256 / slower(e);
-	e->length = (uint32_t)approach(e->length, at_most(length, longest));
+	e->length = (uint32_t)approach(e->length, min_u64(length, longest(t)));
 }
 
 /* Where the stretch that begins, of a root with a stub, is to run: T1? */
@@ -173,13 +184,12 @@ static bool prefers_t1(struct t2 *t, struct t2_expect *e)
 	bool t1 = t1_is_cheaper(t, e);
 
 	/* Not worth a trial: a stub would only lose; or they are so long that T1 could gain little. */
-	if (t1 ? e->length * slower(e) / 256 < t->switch_ticks
-	       : e->length >= T2_LONGEST * t->long_ticks / 4 * 3)
+	if (t1 ? in_t1(e) < t->switch_ticks : near_longest(t, e->length))
 		return t1;
-	if (e->left > 1 - T2_TRIAL && e->wait) {
+	if (e->left > 1 - T2_TRIES && e->wait) {
 		e->left--;
 	} else {
-		e->wait = e->wait ? (int16_t)at_most((uint64_t)e->wait * 2, T2_LAST_WAIT) : T2_FIRST_WAIT;
+		e->wait = e->wait ? (int16_t)min_u64((uint64_t)e->wait * 2, T2_LAST_WAIT) : T2_FIRST_WAIT;
 		e->left = e->wait;
 	}
 	if (e->left > 0)
@@ -190,7 +200,7 @@ static bool prefers_t1(struct t2 *t, struct t2_expect *e)
 		e->tried = 0;
 		t->trial = T2_TRIAL_COLD;
 	} else {
-		t->trial = e->to_t1 ? T2_TRIAL_T1 : T2_TRIAL_STUB;
+		t->trial = T2_TRIAL;
 	}
 	if (!t->since)
 		t->since = __builtin_ia32_rdtsc();
