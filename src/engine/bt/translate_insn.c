@@ -221,6 +221,10 @@ static void tr_lea(struct tr *t, const struct insn *in)
 			emit_store(&t->e, T0, VCPU, OFF_GPR(dst));
 		return;
 	}
+	if (in->opsize != 2 && in->addrsize != 2 && h != EMIT_NO_REG) {
+		tr_emit_address(t, &a, h, size);
+		return;
+	}
 	tr_emit_ea(t, &a);
 	if (in->opsize == 2) {
 		/* Keep the upper bits: a 16-bit move. */

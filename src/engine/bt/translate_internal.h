@@ -170,6 +170,9 @@ unsigned tr_host_reg(unsigned r);
 bool tr_fits32(int64_t x);
 /* The instruction's memory operand. */
 struct ea tr_insn_operand(const struct tr *t, const struct insn *in);
+/* The effective address without segment base into a host register, its lower `size` (4, 8) bytes if that is
+ * less. T0 and T1 may be destroyed, flags survive. */
+void tr_emit_address(struct tr *t, const struct ea *a, unsigned dst, unsigned size);
 /* The effective address (with segment base) into T0. Flags survive only without a segment. */
 void tr_emit_ea(struct tr *t, const struct ea *a);
 /* False: something relative to RIP lies too far from the page for 32 bits. */

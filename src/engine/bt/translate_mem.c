@@ -244,50 +244,50 @@ struct ea tr_insn_operand(const struct tr *t, const struct insn *in)
 	return a;
 }
 
-/* The effective address (with segment base) into host register `dst` (T0). Flags survive only without a
- * segment. */
-void tr_emit_ea(struct tr *t, const struct ea *a)
+void tr_emit_address(struct tr *t, const struct ea *a, unsigned dst, unsigned size)
 {
 	struct emit *e = &t->e;
-	unsigned size = a->addrsize == 8 ? 8 : 4;
 	unsigned b = EMIT_NO_REG, x = EMIT_NO_REG;
 
 	if (a->absolute) {
 		if (a->pcrel)
-			tr_emit_pc(t, T0, (uint64_t)a->disp);
+			tr_emit_pc(t, dst, (uint64_t)a->disp);
 		else
-			emit_mov_imm(e, T0, (uint64_t)a->disp);
+			emit_mov_imm(e, dst, (uint64_t)a->disp);
 		if (a->pcrel && t->mode == 8 && size == 4) /* relative to EIP: 32 bits */
-			emit_op_reg(e, 4, OP_MOV_STORE, T0, T0);
+			emit_op_reg(e, 4, OP_MOV_STORE, dst, dst);
+		return;
+	}
+	if (a->base != EMIT_NO_REG) {
+		b = tr_host_reg(a->base);
+		if (b == EMIT_NO_REG) {
+			emit_load(e, T0, VCPU, OFF_GPR(a->base));
+			b = T0;
+		}
+	}
+	if (a->index != EMIT_NO_REG) {
+		x = tr_host_reg(a->index);
+		if (x == EMIT_NO_REG) {
+			emit_load(e, T1, VCPU, OFF_GPR(a->index));
+			x = T1;
+		}
+	}
+	if (a->addrsize == 2 && x == EMIT_NO_REG && !a->disp) {
+		tr_zero_extend16(t, dst, b);
+	} else if (x == EMIT_NO_REG && !a->disp) {
+		emit_op_reg(e, size, OP_MOV_STORE, b, dst); /* which the processor does by renaming */
 	} else {
-		if (a->base != EMIT_NO_REG) {
-			b = tr_host_reg(a->base);
-			if (b == EMIT_NO_REG) {
-				emit_load(e, T0, VCPU, OFF_GPR(a->base));
-				b = T0;
-			}
-		}
-		if (a->index != EMIT_NO_REG) {
-			x = tr_host_reg(a->index);
-			if (x == EMIT_NO_REG) {
-				emit_load(e, T1, VCPU, OFF_GPR(a->index));
-				x = T1;
-			}
-		}
-		if (a->addrsize == 2 && x == EMIT_NO_REG && !a->disp) {
-			tr_zero_extend16(t, T0, b);
-		} else {
-			emit_lea(e, size, T0, b, x, a->scale, (int32_t)a->disp);
-			if (a->addrsize == 2)
-				tr_zero_extend16(t, T0, T0);
-		}
+		emit_lea(e, size, dst, b, x, a->scale, (int32_t)a->disp);
+		if (a->addrsize == 2)
+			tr_zero_extend16(t, dst, dst);
 	}
-	if (a->seg >= SEG_FS) {
-		if (t->mode == 8)
-			emit_op_mem(e, 8, OP_ADD_LOAD, T0, VCPU, OFF_SEG(a->seg));
-		else
-			emit_op_mem(e, 4, OP_ADD_LOAD, T0, VCPU, OFF_SEG(a->seg));
-	}
+}
+
+void tr_emit_ea(struct tr *t, const struct ea *a)
+{
+	tr_emit_address(t, a, T0, a->addrsize == 8 ? 8 : 4);
+	if (a->seg >= SEG_FS)
+		emit_op_mem(&t->e, t->mode == 8 ? 8 : 4, OP_ADD_LOAD, T0, VCPU, OFF_SEG(a->seg));
 }
 
 /*
