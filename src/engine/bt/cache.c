@@ -53,13 +53,14 @@ int cache_init(struct vcpu *v, uint64_t size)
 	c->max_order = size / 64;
 	c->order = mmap(NULL, c->max_order * sizeof *c->order, PROT_READ | PROT_WRITE,
 			MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	c->hash = calloc(CACHE_HASH_SIZE, sizeof *c->hash);
+	c->hash = aligned_alloc(64, CACHE_HASH_SIZE * sizeof *c->hash);
 	c->pages = calloc(CACHE_PAGES, sizeof *c->pages);
 	c->empty_jc = aligned_alloc(64, JC_SIZE * sizeof *c->empty_jc);
 	c->tr = translate_new();
 	c->decoder = decode_cache_new(v->model);
 	if (c->order == MAP_FAILED || !c->hash || !c->pages || !c->empty_jc || !c->tr || !c->decoder)
 		return -ENOMEM;
+	memset(c->hash, 0, CACHE_HASH_SIZE * sizeof *c->hash);
 	for (unsigned i = 0; i < JC_SIZE; i++)
 		jc_clear(&c->empty_jc[i], i);
 	v->empty_jc = (uint64_t)c->empty_jc;

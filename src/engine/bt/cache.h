@@ -144,12 +144,12 @@ struct block {
 	bool vector;    /* uses x87 or vector registers */
 	bool wants_mem; /* entry_m is the shorter way in */
 	uint16_t guest_len;
+	uint16_t n_insns, n_exits;
 	uint8_t *entry_h, *entry_m; /* entries with the flags in host RFLAGS, in t1_flags */
 	uint8_t *entry_loop; /* from its own end, with the flags in RFLAGS and CF in v->no_carry; or NULL */
 
 	uint8_t *code; /* executable start */
 	uint32_t code_size;
-	uint16_t n_insns, n_exits;
 	struct block_exit *exits, *in;
 	struct insn_map *map;
 	uint64_t granules, granules2; /* pieces of the page, of page2, that it depends on */

@@ -6,11 +6,12 @@
 #include "engine/bt/t1_internal.h"
 #include "engine/bt/t2.h"
 
+/* Blocks that lie near each other run after one another: their places share a cache line. */
 unsigned cache_hash(uint64_t pa, uint64_t va, uint32_t flags)
 {
-	uint64_t h = (pa ^ (block_is_pic(flags) ? 0 : va << 17) ^ flags) * 0x9e3779b97f4a7c15ull;
+	uint64_t h = ((pa >> 7) ^ (block_is_pic(flags) ? 0 : va >> 7 << 17) ^ flags) * 0x9e3779b97f4a7c15ull;
 
-	return (unsigned)(h >> (64 - CACHE_HASH_BITS));
+	return (unsigned)(h >> (64 - CACHE_HASH_BITS + 3)) << 3 | (pa >> 4 & 7);
 }
 
 bool cache_valid(struct vcpu *v, struct block *b, uint64_t va)
