@@ -296,9 +296,15 @@ static bool large_maybe(const struct vcpu *v, uint64_t va)
 	return v->large_filter[h >> 6] >> (h & 63) & 1;
 }
 
+/* The bit of a page in the hash sets of struct asid. */
+static unsigned page_bit(uint64_t page)
+{
+	return (unsigned)(page >> 12 ^ page >> (12 + PAGE_FILTER_BITS)) & ((1u << PAGE_FILTER_BITS) - 1);
+}
+
 static void note_exec(struct asid *a, uint64_t va)
 {
-	unsigned h = (unsigned)((va >> 12) ^ (va >> 24)) & 4095;
+	unsigned h = page_bit(va);
 
 	a->exec_pages[h >> 6] |= 1ull << (h & 63);
 	if ((va & 0xfff) > PAGE_SIZE - 15)
@@ -335,7 +341,7 @@ void mmu_jc_enter(struct vcpu *v, bool user, uint64_t pc, uint64_t va, void *cod
 
 static bool exec_maybe(const struct asid *a, uint64_t va)
 {
-	unsigned h = (unsigned)((va >> 12) ^ (va >> 24)) & 4095;
+	unsigned h = page_bit(va);
 
 	return a->exec_pages[h >> 6] >> (h & 63) & 1;
 }
@@ -356,16 +362,14 @@ static bool watched(const struct vcpu *v, uint64_t va)
 
 static void note_written(struct asid *a, enum tlb_mode m, uint64_t host_page)
 {
-	unsigned h = (unsigned)(host_page >> 12 ^ host_page >> (12 + PAGE_FILTER_BITS)) &
-		     ((1u << PAGE_FILTER_BITS) - 1);
+	unsigned h = page_bit(host_page);
 
 	a->written_pages[m][h >> 6] |= 1ull << (h & 63);
 }
 
 static bool written_maybe(const struct asid *a, enum tlb_mode m, uint64_t host_page)
 {
-	unsigned h = (unsigned)(host_page >> 12 ^ host_page >> (12 + PAGE_FILTER_BITS)) &
-		     ((1u << PAGE_FILTER_BITS) - 1);
+	unsigned h = page_bit(host_page);
 
 	return a->written_pages[m][h >> 6] >> (h & 63) & 1;
 }

@@ -123,7 +123,7 @@ struct asid {
 	/* Hash sets of the host pages that have (or had) a write tag in the table, see mmu_protect_page; and
 	 * of the guest pages that the jump caches have (or had) entries for. */
 	uint64_t written_pages[TLB_MODES][(1 << PAGE_FILTER_BITS) / 64];
-	uint64_t exec_pages[64];
+	uint64_t exec_pages[(1 << PAGE_FILTER_BITS) / 64];
 	uint64_t last_used;
 	uint16_t pcid;
 	bool valid;
