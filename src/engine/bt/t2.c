@@ -37,8 +37,11 @@
 #define DEMOTE_STOPS  1 / 2 /* a stub whose stops are less than so many switches apart is no gain */
 #define PIN_PERIOD    100000
 #define MAX_BACKOFF   8
-#define STOPS_WINDOW  64
-#define MAP_WINDOW    50000
+#define MAX_PATIENCE  4
+/* Longer ways to the stub and back count for so many long_ticks: the host had something else to do. */
+#define LONGEST_WAY  64
+#define STOPS_WINDOW 64
+#define MAP_WINDOW   50000
 
 /* The host's selectors for user code (those of every Linux kernel), and the first of its TLS entries. */
 #define HOST_CS64   0x33
@@ -177,15 +180,37 @@ static void demote(struct vcpu *v, struct t2_space *s)
 	v->stats.t2_demotions++;
 }
 
+static struct t2_program *program_of(struct t2 *t, uint64_t page)
+{
+	struct t2_program *p = &t->programs[(page >> 12 ^ page >> 18) % T2_PROGRAMS];
+
+	if (p->page != page)
+		*p = (struct t2_program){ .page = page };
+	return p;
+}
+
+/* The process that had a stub, or more than one in turn, has ended. */
+static void learn_of_program(struct t2 *t, const struct t2_space *s)
+{
+	struct t2_program *p = program_of(t, s->program);
+
+	if (s->gain > 0)
+		p->patience /= 2;
+	else
+		p->patience += p->patience < MAX_PATIENCE;
+}
+
 /*
  * Most of what was mapped is not any more: another process has taken the tables
  * over.  Nothing of what was learnt holds for it, and it may be short-lived.
  */
 static void retire(struct vcpu *v, struct t2_space *s)
 {
+	learn_of_program(v->t2, s);
 	s->on = false;
 	s->identity = 0;
 	s->backoff = 0;
+	s->gain = 0;
 	memset(s->expect, 0, sizeof(s->expect));
 	s->map->pages = s->map->lost = 0;
 	count_afresh(v->t2, s);
@@ -220,12 +245,16 @@ static void evict_oldest(struct vcpu *v)
 static void promote(struct vcpu *v, struct t2_space *s)
 {
 	struct t2 *t = v->t2;
-	uint64_t identity = t2_identity(v, s->root);
+	uint64_t identity = t2_identity(v, s->root), begin = (uint64_t)ticks();
 
 	if (identity != s->identity && !stressed(v)) {
 		/* Another process than the one that the counting began with, or the first look at it. */
+		if (s->identity && s->gain)
+			learn_of_program(t, s);
 		s->identity = identity;
-		s->backoff = 0;
+		s->program = t2_first_page(v, s->root);
+		s->backoff = program_of(t, s->program)->patience;
+		s->gain = 0;
 		count_afresh(t, s);
 		return;
 	}
@@ -248,6 +277,7 @@ static void promote(struct vcpu *v, struct t2_space *s)
 	s->map->window_start = (uint64_t)ticks();
 	s->map->strikes = 0;
 	s->on = true;
+	s->gain -= ticks() - (int64_t)begin;
 	v->stats.t2_promotions++;
 }
 
@@ -626,24 +656,24 @@ static enum t2_verdict run_once(struct vcpu *v, struct t2_space *s, bool *again)
 	return T2_T1;
 }
 
-enum t2_verdict t2_run(struct vcpu *v)
+/* Part of a stretch took `spent` ticks, of which `direct` were the program's in the stub: the rest went into
+ * mapping pages and into the ways. */
+static void count_gain(struct t2 *t, struct t2_space *s, uint64_t spent, uint64_t direct)
+{
+	uint64_t saved = direct * (t2_slower(&s->expect[t->cause]) - 256) / 256;
+	uint64_t rest = spent - min_u64(direct, spent);
+
+	s->gain += (int64_t)saved - (int64_t)min_u64(rest, LONGEST_WAY * t->long_ticks);
+}
+
+/* As t2_run, of a root with a stub. */
+static enum t2_verdict run_direct(struct vcpu *v, struct t2_space *s)
 {
 	struct t2 *t = v->t2;
-	struct t2_space *s = t->space;
 	enum t2_verdict r = T2_T1;
-	uint64_t begin = (uint64_t)ticks(), direct;
+	uint64_t begin, direct;
 	bool again = true;
 
-	if (!t->direct)
-		t->t1_ticks = t->since ? begin - t->since : 0;
-	if (s->look && !s->on)
-		promote(v, s);
-	if (!s->on)
-		return T2_T1;
-	if (!representable(v)) {
-		t->hold = true;
-		return T2_T1;
-	}
 	while (again) {
 		if (atomic_load_explicit(&v->kick, memory_order_relaxed) ||
 		    atomic_load_explicit(&v->request, memory_order_relaxed))
@@ -672,5 +702,29 @@ enum t2_verdict t2_run(struct vcpu *v)
 		if (again)
 			t->mapped_ticks += (uint64_t)ticks() - begin - (t->direct_ticks - direct);
 	}
+	return r;
+}
+
+enum t2_verdict t2_run(struct vcpu *v)
+{
+	struct t2 *t = v->t2;
+	struct t2_space *s = t->space;
+	uint64_t begin = (uint64_t)ticks(), direct;
+	enum t2_verdict r;
+
+	if (!t->direct)
+		t->t1_ticks = t->since ? begin - t->since : 0;
+	if (s->look && !s->on)
+		promote(v, s);
+	if (!s->on)
+		return T2_T1;
+	if (!representable(v)) {
+		t->hold = true;
+		return T2_T1;
+	}
+	begin = (uint64_t)ticks();
+	direct = t->direct_ticks;
+	r = run_direct(v, s);
+	count_gain(t, s, (uint64_t)ticks() - begin, t->direct_ticks - direct);
 	return r;
 }

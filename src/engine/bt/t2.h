@@ -24,7 +24,9 @@
  * twice, code that T1 has to translate first: a compiler is at its end before it has
  * run most of its code again.  Mapping pages counts for neither side: what is mapped
  * serves later stretches, too (and see judge_mapping).  A root whose stops come too
- * close together nevertheless is demoted, for twice as long each time.
+ * close together nevertheless is demoted, for twice as long each time.  And a program
+ * whose processes ended before their stubs had gained what they cost has to have run
+ * longer the next time (struct t2_program).
  *
  * Coherence (t2_map.c).  Pages are mapped when code in the stub first faults on
  * them, with neighbours that the guest has used.  Guest page tables are not
@@ -76,8 +78,26 @@ struct t2_expect {
 	uint32_t tried;     /* ... and took so long together */
 };
 
+/* What user code takes in T1, in 256ths of what it takes natively, while that is not known. */
+#define T2_T1_SLOWER (3 * 256)
+static inline uint64_t t2_slower(const struct t2_expect *e)
+{
+	return e->slower ? e->slower : T2_T1_SLOWER;
+}
+
 /* What a stretch is there for; the first of a trial finds caches cold, and is not learnt from. */
 enum t2_trial { T2_NO_TRIAL, T2_TRIAL_COLD, T2_TRIAL };
+
+/*
+ * What is known of a program, told by its lowest page: promotion waits for twice as
+ * long `patience` times.  Starting Python, or gcc's preprocessor, takes long enough for a
+ * stub, but most of it is spent where the stub stops; compiling is the same program.
+ */
+struct t2_program {
+	uint64_t page; /* guest-physical */
+	uint8_t patience;
+};
+#define T2_PROGRAMS 64u
 
 /* What is known of one page-table root. */
 struct t2_space {
@@ -85,8 +105,10 @@ struct t2_space {
 	uint64_t identity; /* its first user entry: tells a new process in old tables */
 	uint64_t last_used;
 	uint64_t long_ticks; /* T1 time in long stretches of user code since counting began */
+	uint64_t program;    /* its lowest page, see struct t2_program */
+	int64_t gain;        /* of this process by its stub, in ticks, as far as can be told */
 	uint16_t pcid;
-	uint8_t backoff; /* demoted so many times: thresholds are doubled */
+	uint8_t backoff; /* thresholds are doubled so many times: for the program's patience, and demotions */
 	bool look;       /* time to decide about promotion */
 	bool on;         /* user code of this root runs in a stub */
 	bool stale;      /* the guest flushed: compare all entries */
@@ -100,6 +122,7 @@ struct t2 {
 	struct stub_host host;
 	struct t2_space *space; /* of the current CR3 */
 	struct t2_space spaces[T2_SETS * T2_WAYS];
+	struct t2_program programs[T2_PROGRAMS]; /* by hash */
 	uint64_t clock;
 	uint64_t since;        /* TSC when the current stretch of user code began in T1; 0: is not measured */
 	uint8_t sample;        /* counts stretches, see worth_measuring */

@@ -12,10 +12,9 @@
 #include "base/util.h"
 #include "engine/bt/mmu.h"
 
-/* What user code takes in T1, in 256ths of what it takes natively: about, at least and at most. */
-#define T1_SLOWER (3 * 256)
-#define T1_BEST   264
-#define T1_WORST  (5 * 256)
+/* What user code takes in T1, in 256ths of what it takes natively: at least and at most. */
+#define T1_BEST  264
+#define T1_WORST (5 * 256)
 /* No stretch counts for more than so many long_ticks: a few short ones are to outweigh it. */
 #define T2_LONGEST 4
 /* The other way is tried for so many stretches in a row, each time after twice as many as before. */
@@ -70,14 +69,9 @@ void t2_root_loaded(struct vcpu *v, bool flush)
 	s->stale |= flush;
 }
 
-static uint64_t slower(const struct t2_expect *e)
-{
-	return e->slower ? e->slower : T1_SLOWER;
-}
-
 static uint64_t in_t1(const struct t2_expect *e)
 {
-	return e->length * slower(e) / 256;
+	return e->length * t2_slower(e) / 256;
 }
 
 static uint64_t longest(const struct t2 *t)
@@ -133,12 +127,12 @@ static void learn_from_trial(struct t2 *t, struct t2_expect *e, uint64_t took)
 		length = took;
 	if (near_longest(t, length)) {
 		/* Beyond what is counted they cannot be compared, but the ways hardly matter. */
-		now = T1_SLOWER;
+		now = T2_T1_SLOWER;
 	} else {
 		now = length ? min_u64(t1 * 256 / length, T1_WORST) : T1_WORST;
 		now = max_u64(now, T1_BEST);
 	}
-	e->slower = (uint16_t)((slower(e) + now) / 2);
+	e->slower = (uint16_t)((t2_slower(e) + now) / 2);
 	if (!e->to_t1)
 		e->length = (uint32_t)min_u64(t1 * 256 / e->slower, longest(t));
 	if (t1_is_cheaper(t, e) != cheaper)
@@ -172,9 +166,9 @@ static void account(struct t2 *t, struct t2_space *s)
 			learn_from_trial(t, e, t->direct ? t->direct_ticks : spent);
 		return;
 	}
-	length = t->direct ? t->direct_ticks : spent * 256 / slower(e);
+	length = t->direct ? t->direct_ticks : spent * 256 / t2_slower(e);
 	if (begun_in_t1)
-		length += t->t1_ticks * 256 / slower(e);
+		length += t->t1_ticks * 256 / t2_slower(e);
 	e->length = (uint32_t)approach(e->length, min_u64(length, longest(t)));
 }
 

@@ -59,6 +59,9 @@ enum t2_fault t2_map_retry(struct vcpu *v, struct t2_space *s);
 bool t2_map_unfit(const struct t2_map *m, uint64_t rip);
 /* The first present entry of the root's user half, or 0. */
 uint64_t t2_identity(struct vcpu *v, uint64_t root);
+/* The guest-physical address of the lowest user page (of the first tables), or 0: where programs begin as
+ * they lie in files, it is the same in each process of a program. */
+uint64_t t2_first_page(struct vcpu *v, uint64_t root);
 
 /* Code wanted to run in an unfit page again: perhaps it is worth breakpoints. T2_MAPPED: now it can. */
 enum t2_fault t2_map_unfit_stop(struct vcpu *v, struct t2_space *s, uint64_t rip);

@@ -98,6 +98,32 @@ uint64_t t2_identity(struct vcpu *v, uint64_t root)
 	return 0;
 }
 
+/* The first present page below `entry` of a table of this level, looking at *tables of them at most; or 0. */
+static uint64_t first_page(struct vcpu *v, uint64_t entry, int level, unsigned *tables)
+{
+	const uint64_t *t = *tables ? table(v, entry) : NULL;
+	uint64_t page = 0;
+
+	if (!t)
+		return 0;
+	--*tables;
+	for (unsigned i = 0; i < (level ? 512 : 256) && !page && *tables; i++) {
+		uint64_t e = __atomic_load_n(&t[i], __ATOMIC_RELAXED);
+
+		if (e & PTE_P)
+			page = level == 3 || (level && (e & PTE_PS)) ? e & PA_MASK
+								     : first_page(v, e, level + 1, tables);
+	}
+	return page;
+}
+
+uint64_t t2_first_page(struct vcpu *v, uint64_t root)
+{
+	unsigned tables = 16;
+
+	return first_page(v, root, 0, &tables);
+}
+
 /* ---- regions ---- */
 
 static unsigned hash(const struct t2_map *m, uint64_t va)
