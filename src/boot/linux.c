@@ -384,20 +384,63 @@ static int boot_pvh(struct mem *m, const struct boot_image *b, const struct boot
 
 /*
  * There is no BIOS.  Who calls it all the same, in real mode, as Xen does, is told that it cannot; who jumps
- * to the reset vector gets a reset.
+ * to the reset vector gets a reset; and interrupts are acknowledged, the timer's counted (at 0x46c, as all
+ * BIOSes do, but for midnight).  The timer's lies where PCs have it.
  */
 static int write_bios_stubs(struct mem *m)
 {
-	static const uint8_t code[16] = {
+	enum { TIMER = 0xfea5, MASTER = 0xfec0, SLAVE = 0xfed0, START = 0xfff0, CALL = 0xfff8 };
+	static const uint8_t timer[] = {
+		0x1e, 0x50, 0x31, 0xc0, 0x8e, 0xd8, /* push %ds; push %ax; xor %ax, %ax; mov %ax, %ds */
+		0x66, 0xff, 0x06, 0x6c, 0x04,       /* incl 0x46c */
+		0xb0, 0x20, 0xe6, 0x20,             /* mov $0x20, %al; out %al, $0x20 */
+		0x58, 0x1f, 0xcf,                   /* pop %ax; pop %ds; iret */
+	};
+	static const uint8_t master[] = { 0x50, 0xb0, 0x20, 0xe6, 0x20, 0x58, 0xcf };
+	static const uint8_t slave[] = { 0x50, 0xb0, 0x20, 0xe6, 0xa0, 0xe6, 0x20, 0x58, 0xcf };
+	static const uint8_t start[] = {
 		0xb0, 0xfe, 0xe6, 0x64, /* mov $0xfe, %al; out %al, $0x64: the keyboard controller's reset */
 		0xf4, 0xeb, 0xfd, 0x90, /* hlt; jmp to it; nop */
-		0xf9, 0xca, 0x02, 0x00, 0x90, /* stc; lret $2: carry is "failed" */
+		0xf9, 0xca, 0x02, 0x00, 0x90, /* CALL: stc; lret $2: carry is "failed" */
 	};
+	static const struct {
+		const uint8_t *code;
+		size_t size;
+		uint16_t at;
+	} stubs[] = { { timer, sizeof(timer), TIMER },
+		      { master, sizeof(master), MASTER },
+		      { slave, sizeof(slave), SLAVE },
+		      { start, sizeof(start), START } };
 	uint8_t vectors[1024];
-	for (size_t i = 0; i < sizeof(vectors); i += 4)
-		le_put(vectors + i, 0xf000fff8, 4);
-	int r = mem_write(m, GPA(0xffff0), code, sizeof(code));
+	int r = 0;
+	for (unsigned i = 0; i < 256; i++) {
+		uint16_t at = i == 8                  ? TIMER
+			      : i > 8 && i < 16       ? MASTER
+			      : i >= 0x70 && i < 0x78 ? SLAVE
+						      : CALL;
+		le_put(vectors + i * 4, 0xf0000000 | at, 4);
+	}
+	for (unsigned i = 0; !r && i < ARRAY_SIZE(stubs); i++)
+		r = mem_write(m, GPA(0xf0000 + stubs[i].at), stubs[i].code, stubs[i].size);
 	return r ? r : mem_write(m, GPA(0), vectors, sizeof(vectors));
+}
+
+/*
+ * The timer and the interrupt controllers as BIOSes leave them, which Linux sets up anew and some Multiboot
+ * kernels rely on: 18.2 interrupts a second, vectors from 8 and 0x70 on; timer, keyboard, diskette, mouse and
+ * disks may interrupt.
+ */
+static void write_bios_devices(struct mem *m)
+{
+	static const struct {
+		uint8_t port, value;
+	} writes[] = {
+		{ 0x43, 0x34 }, { 0x40, 0x00 }, { 0x40, 0x00 }, /* channel 0: mode 2, 65,536 */
+		{ 0x20, 0x11 }, { 0x21, 0x08 }, { 0x21, 0x04 }, { 0x21, 0x01 }, { 0x21, 0xb8 },
+		{ 0xa0, 0x11 }, { 0xa1, 0x70 }, { 0xa1, 0x02 }, { 0xa1, 0x01 }, { 0xa1, 0x8e },
+	};
+	for (size_t i = 0; i < ARRAY_SIZE(writes); i++)
+		mem_pio_write(m, writes[i].port, writes[i].value, 1);
 }
 
 /*
@@ -433,8 +476,10 @@ int boot_linux(struct mem *m, const struct boot_image *b, const struct boot_conf
 {
 	if (write_bios_stubs(m) < 0 || write_bios_data(m) < 0) /* before the kernel, which may lie there */
 		return no_room(m, b, NULL, HIGH_MEM, err);
-	if (b->is_multiboot)
+	if (b->is_multiboot) {
+		write_bios_devices(m);
 		return boot_multiboot(m, b, c, s, err);
+	}
 	if (!b->is_elf)
 		return boot_bzimage(m, b, c, s, err);
 	struct elf_program p;
