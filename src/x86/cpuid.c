@@ -38,8 +38,12 @@
 	 BIT(31)) /* FSGSBASE ERMS AVX512F/DQ RDSEED ADX IFMA CLFLUSHOPT CLWB CD SHA BW VL */
 #define L7B_OURS   (BIT(1) | BIT(7) | BIT(10) | BIT(20)) /* TSC_ADJUST SMEP INVPCID SMAP */
 #define L7B_AVX512 (BIT(16) | BIT(17) | BIT(21) | BIT(28) | BIT(30) | BIT(31))
-/* Leaf 7 ECX: VBMI VBMI2 GFNI VAES VPCLMULQDQ VNNI BITALG VPOPCNTDQ RDPID */
-#define L7C_HOST   (BIT(1) | BIT(6) | BIT(8) | BIT(9) | BIT(10) | BIT(11) | BIT(12) | BIT(14) | BIT(22))
+/*
+ * Not announced, though they work: RDTSCP and RDPID.  In a stub (engine/bt/t2.h) they would tell the host's
+ * processor, so each has to be stopped at, and systems that find them announced read the clock by them.
+ */
+/* Leaf 7 ECX: VBMI VBMI2 GFNI VAES VPCLMULQDQ VNNI BITALG VPOPCNTDQ */
+#define L7C_HOST   (BIT(1) | BIT(6) | BIT(8) | BIT(9) | BIT(10) | BIT(11) | BIT(12) | BIT(14))
 #define L7C_OURS   BIT(2) /* UMIP */
 #define L7C_AVX512 (BIT(1) | BIT(6) | BIT(11) | BIT(12) | BIT(14))
 /* Leaf 7 EDX: FSRM, VP2INTERSECT; ours: ARCH_CAPABILITIES */
@@ -57,8 +61,8 @@
 #define E1C_V2   BIT(0)
 #define E1C_V3   (E1C_V2 | BIT(5))
 #define E1C_HOST (E1C_V3 | BIT(6) | BIT(7) | BIT(8))
-/* 0x80000001 EDX: SYSCALL NX MMXEXT PDPE1GB RDTSCP LM */
-#define E1D_ALL (BIT(11) | BIT(20) | BIT(26) | BIT(27) | BIT(29))
+/* 0x80000001 EDX: SYSCALL NX MMXEXT PDPE1GB LM */
+#define E1D_ALL (BIT(11) | BIT(20) | BIT(26) | BIT(29))
 #define E1D_AMD (BIT(22))
 #define E1D_DUP 0x0183f3ffu /* bits that AMD repeats from leaf 1 */
 

@@ -768,9 +768,8 @@ static const struct {
 	{ ZYDIS_ISA_EXT_ADOX_ADCX, 7, 'b', 19 },  { ZYDIS_ISA_EXT_CLFLUSHOPT, 7, 'b', 23 },
 	{ ZYDIS_ISA_EXT_CLWB, 7, 'b', 24 },       { ZYDIS_ISA_EXT_SHA, 7, 'b', 29 },
 	{ ZYDIS_ISA_EXT_GFNI, 7, 'c', 8 },        { ZYDIS_ISA_EXT_VAES, 7, 'c', 9 },
-	{ ZYDIS_ISA_EXT_VPCLMULQDQ, 7, 'c', 10 }, { ZYDIS_ISA_EXT_RDPID, 7, 'c', 22 },
+	{ ZYDIS_ISA_EXT_VPCLMULQDQ, 7, 'c', 10 }, { ZYDIS_ISA_EXT_FMA, 1, 'c', 12 },
 	{ ZYDIS_ISA_EXT_LZCNT, 0x81, 'c', 5 },    { ZYDIS_ISA_EXT_SSE4A, 0x81, 'c', 6 },
-	{ ZYDIS_ISA_EXT_RDTSCP, 0x81, 'd', 27 },  { ZYDIS_ISA_EXT_FMA, 1, 'c', 12 },
 	{ ZYDIS_ISA_EXT_F16C, 1, 'c', 29 },       { ZYDIS_ISA_EXT_AVX2, 7, 'b', 5 },
 };
 

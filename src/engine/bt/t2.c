@@ -32,16 +32,19 @@
 #define MAX_MAPS 48 /* stubs per vCPU */
 
 /* In microseconds of TSC time. */
-#define PROMOTE_AFTER 2000  /* T1 time in long stretches of user code that a root must have spent */
-#define SWITCH_GUESS  10    /* what a switch costs, before it is measured */
-#define DEMOTE_STOPS  1 / 2 /* a stub whose stops are less than so many switches apart is no gain */
+#define PROMOTE_AFTER 2000 /* T1 time in long stretches of user code that a root must have spent */
+#define SWITCH_GUESS  10   /* what a switch costs, before it is measured */
 #define PIN_PERIOD    100000
 #define MAX_BACKOFF   8
 #define MAX_PATIENCE  4
-/* Longer ways to the stub and back count for so many long_ticks: the host had something else to do. */
-#define LONGEST_WAY  64
-#define STOPS_WINDOW 64
-#define MAP_WINDOW   50000
+/* More counts for so many long_ticks, since the host had something else to do: the ways to the stub and back;
+ * mapping pages. */
+#define LONGEST_WAYS    4
+#define LONGEST_MAPPING 64
+#define LONGEST_BREAK   16 /* in faults */
+#define RUNS_WINDOW     64
+#define TIME_WINDOW     50000
+#define STRIKES         4
 
 /* The host's selectors for user code (those of every Linux kernel), and the first of its TLS entries. */
 #define HOST_CS64   0x33
@@ -66,7 +69,7 @@ int t2_init(struct vcpu *v)
 	t->host.cpu = -1;
 	t->promote_ticks = PROMOTE_AFTER * us;
 	t->switch_ticks = t->long_ticks = SWITCH_GUESS * us;
-	t->window_ticks = MAP_WINDOW * us;
+	t->window_ticks = TIME_WINDOW * us;
 	t->pin_ticks = PIN_PERIOD * us;
 	t->max_mappings = 65530;
 	f = fopen("/proc/sys/vm/max_map_count", "re");
@@ -93,7 +96,6 @@ static bool start(struct vcpu *v)
 {
 	struct t2 *t = v->t2;
 	struct error err = { 0 };
-	uint64_t cost;
 
 	if (t->started || t->failed)
 		return t->started;
@@ -112,7 +114,7 @@ static bool start(struct vcpu *v)
 		t->failed = true;
 		return false;
 	}
-	stub_round_trip(&t->host, &cost, &t->stop_ns, &t->fault_ns);
+	stub_round_trip(&t->host, &t->switch_ticks, &t->call_ns, &t->fault_ns);
 	t2_cpuid_init(v);
 	if (bt_new_timer(v, t, &t->timer)) {
 		log_warn("no direct execution, programs run slower: cannot create a timer: %s",
@@ -121,9 +123,7 @@ static bool start(struct vcpu *v)
 		t->failed = true;
 		return false;
 	}
-	t->switch_ticks = cost;
-	t->long_ticks = cost * 3 / 2;
-	t->demote_ticks = DEMOTE_STOPS * t->long_ticks;
+	t->long_ticks = t->switch_ticks * 3 / 2;
 	t->started = true;
 	return true;
 }
@@ -160,6 +160,8 @@ void t2_idle(struct vcpu *v)
 static void count_afresh(struct t2 *t, struct t2_space *s)
 {
 	s->long_ticks = 0;
+	s->runs = 0;
+	s->recent_gain = 0;
 	s->look = false;
 	/* Of the current stretch nothing is learnt: part of it was ours. */
 	t->since = 0;
@@ -272,40 +274,46 @@ static void promote(struct vcpu *v, struct t2_space *s)
 		s->stale = false;
 		s->n_invals = 0;
 	}
-	s->map->stops = 0;
-	s->map->stop_ticks = s->map->map_ticks = 0;
-	s->map->window_start = (uint64_t)ticks();
-	s->map->strikes = 0;
+	s->window_start = (uint64_t)ticks();
+	s->window_gain = 0;
+	s->strikes = 0;
 	s->on = true;
 	s->gain -= ticks() - (int64_t)begin;
 	v->stats.t2_promotions++;
 }
 
-/* After a stop that the guest sees: has it been worth it? */
-static void judge_stops(struct vcpu *v, struct t2_space *s)
+/*
+ * (Part of) a stretch took `spent` ticks: `direct` were the program's in the stub, `mapped` went into mapping
+ * pages, the rest into the ways.  Has the stub gained anything lately?  Not where code that must not run
+ * there (RDTSCP, with which Linux's clock_gettime reads the time) stops it every few microseconds.
+ */
+static void judge(struct vcpu *v, struct t2_space *s, uint64_t begin, uint64_t direct, uint64_t mapped)
 {
-	struct t2_map *m = s->map;
+	struct t2 *t = v->t2;
+	uint64_t now = (uint64_t)ticks();
+	uint64_t saved = direct * (t2_slower(&s->expect[t->cause]) - 256) / 256;
+	uint64_t spent = now - begin;
+	uint64_t ways = min_u64(spent - min_u64(direct + mapped, spent), LONGEST_WAYS * t->long_ticks);
+	int64_t gain = (int64_t)saved - (int64_t)ways;
+	bool bad = false;
 
-	if (++m->stops < STOPS_WINDOW)
-		return;
-	if (!stressed(v) && m->stop_ticks / m->stops < v->t2->demote_ticks)
-		demote(v, s);
-	m->stops = 0;
-	m->stop_ticks = 0;
-}
-
-/* After mapping: is that all that it does? */
-static void judge_mapping(struct vcpu *v, struct t2_space *s, uint64_t now)
-{
-	struct t2_map *m = s->map;
-	uint64_t span = now - m->window_start;
-
-	if (span < v->t2->window_ticks)
-		return;
-	m->strikes = m->map_ticks > span / 2 ? m->strikes + 1 : 0;
-	m->map_ticks = 0;
-	m->window_start = now;
-	if (m->strikes == 4 && !stressed(v))
+	mapped = min_u64(mapped, LONGEST_MAPPING * t->long_ticks);
+	s->gain += gain - (int64_t)mapped;
+	s->window_gain += gain - (int64_t)mapped;
+	s->recent_gain += gain;
+	if (++s->runs >= RUNS_WINDOW) {
+		bad = s->recent_gain < 0;
+		s->runs = 0;
+		s->recent_gain = 0;
+	}
+	if (now - s->window_start >= t->window_ticks) {
+		s->strikes = s->window_gain < 0 ? s->strikes + 1 : 0;
+		s->backoff -= s->backoff && s->window_gain > 0;
+		s->window_gain = 0;
+		s->window_start = now;
+		bad = bad || s->strikes == STRIKES;
+	}
+	if (bad && s->on && !stressed(v))
 		demote(v, s);
 }
 
@@ -536,25 +544,21 @@ static enum t2_verdict stopped_vsyscall(struct vcpu *v, const struct stub_event 
 static enum t2_verdict stopped_fault(struct vcpu *v, struct t2_space *s, const struct stub_event *ev,
 				     bool *again)
 {
-	uint64_t begin = (uint64_t)ticks();
 	enum t2_fault f;
 
 	*again = false;
 	/* Without an address it was no page fault. */
 	if (ev->code != SEGV_MAPERR && ev->code != SEGV_ACCERR) {
 		step_back_overflow(v);
-		judge_stops(v, s);
 		return T2_T1;
 	}
 	f = t2_map_fault(v, s, ev->addr, v->st.rip);
 	if (f == T2_NOT_HERE)
 		f = t2_map_unfit_stop(v, s, ev->addr);
-	s->map->map_ticks += (uint64_t)ticks() - begin;
 	switch (f) {
 	case T2_MAPPED:
 		v->stats.t2_maps++;
 		*again = true;
-		judge_mapping(v, s, (uint64_t)ticks());
 		return T2_T1;
 	case T2_DEVICE:
 		return T2_INTERP;
@@ -562,15 +566,11 @@ static enum t2_verdict stopped_fault(struct vcpu *v, struct t2_space *s, const s
 		give_up(v, s);
 		return T2_T1;
 	case T2_NOT_HERE:
-		/* If there are many more, CPUID will be made to fault, and it will have been worth it. */
-		if (!v->t2->cpuid_can || s->map->needs_cpuid)
-			judge_stops(v, s);
 		return T2_T1;
 	case T2_GUESTS:
 		break;
 	}
 	s->map->retry_va = ev->addr;
-	judge_stops(v, s);
 	return T2_T1;
 }
 
@@ -583,14 +583,28 @@ static enum t2_verdict stopped_dead(struct vcpu *v, struct t2_space *s)
 	return T2_DONE;
 }
 
+/*
+ * Processor time of a stub that goes into this stop, of the `ns` that it used.  A breakpoint's cannot be
+ * measured beforehand: where the host's own hypervisor watches the debug registers it depends on how long ago
+ * they were used.  So it is taken to be the least that there was lately, within reason.
+ */
+static uint64_t stop_cost(const struct t2 *t, struct t2_map *m, const struct stub_event *ev, uint64_t ns)
+{
+	if (ev->stop != STUB_SIGNAL)
+		return t->call_ns;
+	if (ev->code != TRAP_HWBKPT)
+		return t->fault_ns;
+	m->break_ns = m->break_ns ? min_u64(m->break_ns + m->break_ns / 64 + 1, ns) : ns;
+	return max_u64(min_u64(m->break_ns, LONGEST_BREAK * t->fault_ns), t->fault_ns);
+}
+
 /* TSC ticks that guest code in the stub has run until this stop. */
 static uint64_t used_ticks(const struct vcpu *v, struct t2_map *m, const struct stub_event *ev)
 {
 	uint64_t now = stub_cpu_ns(&m->stub), ns = now - m->stub.cpu_ns;
-	uint64_t stop = ev->stop == STUB_SIGNAL ? v->t2->fault_ns : v->t2->stop_ns;
 
 	m->stub.cpu_ns = now;
-	ns = ns > stop ? ns - stop : 0;
+	ns -= min_u64(stop_cost(v->t2, m, ev, ns), ns);
 	return ns * v->model->tsc_khz / 1000000;
 }
 
@@ -634,7 +648,6 @@ static enum t2_verdict run_once(struct vcpu *v, struct t2_space *s, bool *again)
 	memcpy(t->image, v->st.xsave, t->host.xsize);
 	t->image_of = &m->stub;
 	regs_in(v, &regs);
-	m->stop_ticks += used;
 	switch (ev.stop) {
 	case STUB_KICKED:
 		return T2_DONE;
@@ -652,18 +665,7 @@ static enum t2_verdict run_once(struct vcpu *v, struct t2_space *s, bool *again)
 			return stopped_vsyscall(v, &ev);
 		break;
 	}
-	judge_stops(v, s);
 	return T2_T1;
-}
-
-/* Part of a stretch took `spent` ticks, of which `direct` were the program's in the stub: the rest went into
- * mapping pages and into the ways. */
-static void count_gain(struct t2 *t, struct t2_space *s, uint64_t spent, uint64_t direct)
-{
-	uint64_t saved = direct * (t2_slower(&s->expect[t->cause]) - 256) / 256;
-	uint64_t rest = spent - min_u64(direct, spent);
-
-	s->gain += (int64_t)saved - (int64_t)min_u64(rest, LONGEST_WAY * t->long_ticks);
 }
 
 /* As t2_run, of a root with a stub. */
@@ -709,7 +711,7 @@ enum t2_verdict t2_run(struct vcpu *v)
 {
 	struct t2 *t = v->t2;
 	struct t2_space *s = t->space;
-	uint64_t begin = (uint64_t)ticks(), direct;
+	uint64_t begin = (uint64_t)ticks(), direct, mapped;
 	enum t2_verdict r;
 
 	if (!t->direct)
@@ -724,7 +726,8 @@ enum t2_verdict t2_run(struct vcpu *v)
 	}
 	begin = (uint64_t)ticks();
 	direct = t->direct_ticks;
+	mapped = t->mapped_ticks;
 	r = run_direct(v, s);
-	count_gain(t, s, (uint64_t)ticks() - begin, t->direct_ticks - direct);
+	judge(v, s, begin, t->direct_ticks - direct, t->mapped_ticks - mapped);
 	return r;
 }

@@ -23,8 +23,8 @@
  * are short, some long) a timer ends it sooner.  So does, once it has been done
  * twice, code that T1 has to translate first: a compiler is at its end before it has
  * run most of its code again.  Mapping pages counts for neither side: what is mapped
- * serves later stretches, too (and see judge_mapping).  A root whose stops come too
- * close together nevertheless is demoted, for twice as long each time.  And a program
+ * serves later stretches, too.  A root that its stub's last runs
+ * have cost more than they gained nevertheless is demoted, for twice as long each time.  And a program
  * whose processes ended before their stubs had gained what they cost has to have run
  * longer the next time (struct t2_program).
  *
@@ -107,6 +107,11 @@ struct t2_space {
 	uint64_t long_ticks; /* T1 time in long stretches of user code since counting began */
 	uint64_t program;    /* its lowest page, see struct t2_program */
 	int64_t gain;        /* of this process by its stub, in ticks, as far as can be told */
+	int64_t recent_gain; /* the same without mapping, in the last `runs` times */
+	unsigned runs;
+	int64_t window_gain; /* and with it since window_start; strikes: windows without a gain in a row */
+	uint64_t window_start;
+	unsigned strikes;
 	uint16_t pcid;
 	uint8_t backoff; /* thresholds are doubled so many times: for the program's patience, and demotions */
 	bool look;       /* time to decide about promotion */
@@ -143,11 +148,11 @@ struct t2 {
 	unsigned n_maps;
 	uint64_t switch_ticks; /* a stub's stop and its resumption at best */
 	uint64_t long_ticks;   /* the same with what goes with it: stretches from there on count as long */
-	uint64_t promote_ticks, demote_ticks, pin_ticks, window_ticks; /* see t2.c */
+	uint64_t promote_ticks, pin_ticks, window_ticks; /* see t2.c */
 	uint64_t *written; /* bit per RAM page: some map of this vCPU has it writable */
 	uint32_t max_mappings;
 	uint32_t window;            /* pages looked at around a fault: a power of two */
-	uint64_t stop_ns, fault_ns; /* processor time of a stub that goes into a stop, by a fault */
+	uint64_t call_ns, fault_ns; /* processor time of a stub that goes into a stop, by a fault */
 	struct t2_scanned *scanned; /* t2_scan.c */
 	uint8_t *image;             /* last XSAVE image exchanged with `image_of` */
 	const struct stub *image_of;

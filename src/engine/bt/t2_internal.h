@@ -18,7 +18,8 @@ struct t2_map {
 	unsigned n_pending;                /* more than fit: unmap everything */
 	uint64_t retry_va;                 /* the last fault passed to the guest; 0: none */
 	uint64_t breaks[STUB_BREAKPOINTS]; /* instructions that the stub stops at */
-	uint64_t guard;                    /* the page that is to become executable with breakpoints */
+	uint64_t break_ns; /* the least processor time lately that went into a stop by one; 0 at first */
+	uint64_t guard;    /* the page that is to become executable with breakpoints */
 	struct {
 		uint64_t page;
 		unsigned stops;
@@ -29,12 +30,6 @@ struct t2_map {
 	uint16_t tls_sel; /* selector whose descriptor the stub has; 0: none */
 	uint64_t tls_base;
 	uint32_t tls_limit;
-	/* Policy: stops that the guest saw (system calls, faults), and time, since the last look. */
-	unsigned stops;
-	uint64_t stop_ticks;
-	/* Likewise pages mapped. */
-	uint64_t map_ticks, window_start;
-	unsigned strikes;
 };
 
 /* NULL if the host refuses. */

@@ -14,7 +14,9 @@
  * step within a few instructions, so a candidate counts if half of several
  * attempts to read the code before it arrive at it.  Compilers put hot functions
  * beside a rare CPUID: a page with a few such instructions can be executed with
- * breakpoints on them (t2_map.c).  Code written after its page
+ * breakpoints on them (t2_map.c).  RDTSCP and RDPID, which CPUID does not announce, get
+ * what breakpoints are left: Linux's vDSO has some lying about that are never executed,
+ * beside the function that reads the clock.  Code written after its page
  * was mapped is not seen; the guest then gets the host's answer, nothing worse.
  *
  * Each program that starts maps the same libraries, so what was found is kept, under
@@ -40,6 +42,12 @@ static bool host_xcr0_differs(const struct vcpu *v)
 
 	__asm__ volatile("xgetbv" : "=a"(lo), "=d"(hi) : "c"(0));
 	return ((uint64_t)hi << 32 | lo) != v->st.xcr0;
+}
+
+/* Is 0F op at p, with `left` bytes of page from there, RDTSCP or RDPID? */
+static bool names_processor(const uint8_t *p, unsigned left)
+{
+	return left > 2 && ((p[1] == 0x01 && p[2] == 0xf9) || (p[1] == 0xc7 && p[2] >= 0xf8));
 }
 
 /* Is 0F op at p, with `left` bytes of page from there, such an instruction? */
@@ -151,7 +159,8 @@ static unsigned scan(const struct vcpu *v, const uint8_t *page, const uint8_t *b
 {
 	ZydisDecoder d;
 	const uint8_t *p = page, *end = page + PAGE_SIZE;
-	unsigned n = 0;
+	uint16_t spare[STUB_BREAKPOINTS];
+	unsigned n = 0, n_spare = 0;
 	bool ready = false;
 
 	for (; (p = memchr(p, 0x0f, (size_t)(end - p))); p++) {
@@ -166,11 +175,17 @@ static unsigned scan(const struct vcpu *v, const uint8_t *page, const uint8_t *b
 		begins = in_page(&d, page, at, before);
 		if (begins == NOT_CODE)
 			continue;
-		if (begins >= 0 && n < STUB_BREAKPOINTS)
+		if (names_processor(p, PAGE_SIZE - at)) {
+			if (begins >= 0 && n_spare < STUB_BREAKPOINTS)
+				spare[n_spare++] = (uint16_t)begins;
+		} else if (begins >= 0 && n < STUB_BREAKPOINTS) {
 			found[n++] = (uint16_t)begins;
-		else
+		} else {
 			n = STUB_BREAKPOINTS + 1; /* no way to stop at it from this page alone */
+		}
 	}
+	for (unsigned i = 0; i < n_spare && n < STUB_BREAKPOINTS; i++)
+		found[n++] = spare[i];
 	return n;
 }
 
