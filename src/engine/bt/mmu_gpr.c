@@ -655,21 +655,34 @@ void mmu_flush_pcid(struct vcpu *v, uint16_t pcid)
 
 static void jc_forget(struct jc_entry *j, unsigned i, uint64_t page)
 {
-	/* Blocks that begin at the end of the page before may go on in this one. In the place of segmented
-	 * code the lower half is the address; other code may be forgotten in vain. */
-	if (j->va + 15 - page < PAGE_SIZE + 15 || (uint64_t)(uint32_t)j->va + 15 - page < PAGE_SIZE + 15)
+	/* Blocks that begin at the end of the page before may go on in this one. The lower half is the address
+	 * in the place of segmented code; other code may be forgotten in vain. */
+	if ((uint32_t)j->va + 15 - (uint32_t)page < PAGE_SIZE + 15)
 		jc_clear(j, i);
 }
 
 static void jc_forget_page(struct asid *a, uint64_t page)
 {
+	/* jc_index keeps the places of a page together. */
+	unsigned first = jc_index(page) & ~(unsigned)(PAGE_SIZE - 1);
+
+	_Static_assert(JC_SIZE % PAGE_SIZE == 0 && JC_SHIFT <= 12, "a page has one part of the jump cache");
 	for (int m = 0; m < 2; m++) {
 		const struct touched *t = &a->jc_touched[m];
 
-		for (unsigned i = 0; t->n > TOUCHED_MAX && i < JC_SIZE; i++)
+		if (t->n <= TOUCHED_MAX) {
+			for (unsigned k = 0; k < t->n; k++)
+				jc_forget(&a->jc[m][t->index[k]], t->index[k], page);
+			continue;
+		}
+		for (unsigned i = first; i < first + PAGE_SIZE; i++)
 			jc_forget(&a->jc[m][i], i, page);
-		for (unsigned k = 0; t->n <= TOUCHED_MAX && k < t->n; k++)
-			jc_forget(&a->jc[m][t->index[k]], t->index[k], page);
+		for (uint64_t va = page - 15; va != page; va++) {
+			unsigned i = jc_index(va);
+
+			jc_forget(&a->jc[m][i], i, page);
+			jc_forget(&a->jc[m][i ^ 1], i ^ 1, page);
+		}
 	}
 }
 
