@@ -25,9 +25,20 @@ static uint64_t total_sectors(const struct ata_drive *d)
 	return d->block ? block_size(d->block) / BLOCK_SECTOR : 0;
 }
 
+/*
+ * Two at least: firmware keeps one for itself, and boots by cylinder, head and sector from images that
+ * do not fill even the first.
+ */
+static unsigned cylinders_of(const struct ata_drive *d, unsigned track, unsigned most)
+{
+	uint64_t n = min_u64(total_sectors(d) / track, most);
+
+	return n < 2 ? 2 : (unsigned)n;
+}
+
 static unsigned cylinders(const struct ata_drive *d)
 {
-	return (unsigned)min_u64(total_sectors(d) / (HEADS * SECTORS), 16383);
+	return cylinders_of(d, HEADS * SECTORS, 16383);
 }
 
 struct ata_geometry ata_geometry(const struct ata_drive *d)
@@ -282,7 +293,7 @@ static void identify_common(struct ata_drive *d, const char *model)
 static void identify_disk(struct ata_drive *d)
 {
 	uint64_t n = total_sectors(d), n28 = min_u64(n, 0x0fffffff);
-	uint32_t track = (uint32_t)d->heads * d->sectors, now = (uint32_t)min_u64(n / track, 65535);
+	uint32_t track = (uint32_t)d->heads * d->sectors, now = cylinders_of(d, track, 65535);
 
 	identify_common(d, "SILL HARDDISK");
 	put_word(d, 0, 0x0040);

@@ -149,6 +149,11 @@ static void geometry(void **state)
 	test_out(&s.t, 0x3f6, 4, 1); /* until a reset */
 	test_out(&s.t, 0x3f6, 0, 1);
 	assert_int_equal(by_chs(0, 3, 5), 3 * 63 + 4);
+	/* A disk too small for a cylinder has two all the same. */
+	struct ata_geometry g = ata_geometry(ide_add_disk(ide, 1, ts_disk_of(&s, true, 100), "disk2"));
+	assert_int_equal(g.cylinders, 2);
+	assert_int_equal(g.heads, 16);
+	assert_int_equal(g.sectors, 63);
 }
 
 static void dma(uint8_t c, uint32_t lba, uint8_t n, bool to_memory, bool before)

@@ -8,7 +8,7 @@
 #include "dev/test_board.h"
 
 #define TEST_SECTORS 4096u
-#define TEST_DISKS   3
+#define TEST_DISKS   4
 
 struct test_storage {
 	struct test_board t;
@@ -24,14 +24,14 @@ static inline void ts_init(struct test_storage *s)
 	assert_int_equal(pci_bus_new(&s->t.b, s->t.router, &s->bus, NULL), 0);
 }
 
-static inline struct block *ts_disk(struct test_storage *s, bool readonly)
+static inline struct block *ts_disk_of(struct test_storage *s, bool readonly, uint32_t sectors)
 {
 	char path[] = "/tmp/sill-disk-XXXXXX";
 	int fd = mkstemp(path);
 	uint32_t sector[128];
 
 	assert_true(fd >= 0);
-	for (uint32_t i = 0; i < TEST_SECTORS; i++) {
+	for (uint32_t i = 0; i < sectors; i++) {
 		for (unsigned k = 0; k < ARRAY_SIZE(sector); k++)
 			sector[k] = i;
 		assert_int_equal(write(fd, sector, sizeof(sector)), sizeof(sector));
@@ -41,6 +41,11 @@ static inline struct block *ts_disk(struct test_storage *s, bool readonly)
 	assert_int_equal(block_open(s->t.b.loop, path, readonly, BLOCK_FORMAT_RAW, b, NULL), 0);
 	unlink(path);
 	return *b;
+}
+
+static inline struct block *ts_disk(struct test_storage *s, bool readonly)
+{
+	return ts_disk_of(s, readonly, TEST_SECTORS);
 }
 
 /* Gives every function its addresses, and leave to use the bus. */
