@@ -232,6 +232,12 @@ uint64_t block_size(const struct block *b)
 	return b->size;
 }
 
+void block_extend(struct block *b, uint64_t size)
+{
+	if (size > b->size)
+		b->size = size;
+}
+
 bool block_readonly(const struct block *b)
 {
 	return b->readonly;
@@ -354,11 +360,8 @@ int block_open(struct loop *loop, const char *path, bool readonly, enum block_fo
 		rc = lock_file(b->fd, path, readonly, err);
 	if (!rc)
 		rc = drv->open(b->fd, path, readonly, &b->state, &b->size, err);
-	if (!rc && b->size < BLOCK_SECTOR) {
-		rc = error_set(
-		    err, EINVAL,
-		    "disk '%s' has %llu bytes, less than one sector of 512: enlarge it (truncate -s 1G)",
-		    path, (unsigned long long)b->size);
+	if (!rc && !b->size) {
+		rc = error_set(err, EINVAL, "disk '%s' is empty: enlarge it (truncate -s 1G)", path);
 		drv->close(b->state);
 	}
 	if (rc) {
@@ -367,12 +370,8 @@ int block_open(struct loop *loop, const char *path, bool readonly, enum block_fo
 		free(b);
 		return rc;
 	}
-	if (b->size % BLOCK_SECTOR) {
-		log_warn("disk '%s': its size of %llu bytes is not a multiple of 512; the guest does not see "
-			 "the last %llu",
-			 path, (unsigned long long)b->size, (unsigned long long)(b->size % BLOCK_SECTOR));
-		b->size = align_down(b->size, BLOCK_SECTOR);
-	}
+	/* What a small system's build puts behind its boot sector may end anywhere. */
+	b->size = align_up(b->size, BLOCK_SECTOR);
 	mutex_init(&b->lock, LOCK_RANK_LEAF, "block");
 	pthread_cond_init(&b->todo_cond, NULL);
 	pthread_cond_init(&b->done_cond, NULL);

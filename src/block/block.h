@@ -69,6 +69,11 @@ void block_close(struct block *b);
 
 /* Size in bytes as the guest sees it: a multiple of BLOCK_SECTOR, at least one sector. */
 uint64_t block_size(const struct block *b);
+/*
+ * Before the first request: makes the disk at least as large, a multiple of BLOCK_SECTOR. What the
+ * file lacks reads as zeroes, and a write there makes the file longer.
+ */
+void block_extend(struct block *b, uint64_t size);
 bool block_readonly(const struct block *b);
 
 /*

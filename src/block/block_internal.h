@@ -7,8 +7,8 @@
 
 struct block_driver {
 	const char *name;
-	/* fd: the open, locked file, owned by block.c. Sets *ret_size (bytes; rounded down by block.c).
-	 * 0/-errno. */
+	/* fd: the open, locked file, owned by block.c. Sets *ret_size (bytes). Reads beyond it, which block.c
+	 * allows in the last sector and after block_extend, give zeroes. 0/-errno. */
 	int (*open)(int fd, const char *path, bool readonly, void **ret_state, uint64_t *ret_size,
 		    struct error *err);
 	void (*close)(void *state);

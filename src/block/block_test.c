@@ -227,6 +227,41 @@ static void test_locking(void **state)
 	block_close(b);
 }
 
+/* A file that ends within a sector, or before what the disk should have. */
+static void test_short_file(void **state)
+{
+	struct fixture *f = *state;
+	struct block *b;
+	uint8_t w[2048], r[2048], zeroes[2048] = { 0 };
+
+	memset(w, 0x5a, sizeof(w));
+	make_file(f, 1000);
+	assert_int_equal(block_open(f->loop, f->path, false, BLOCK_FORMAT_RAW, &b, &f->err), 0);
+	assert_int_equal(block_size(b), 1024);
+	assert_int_equal(run(b, BLOCK_WRITE, 0, w, 512), 0);
+	memset(r, 0xff, sizeof(r));
+	assert_int_equal(run(b, BLOCK_READ, 0, r, 1024), 0);
+	assert_memory_equal(r, w, 512);
+	assert_memory_equal(r + 512, zeroes, 512);
+	assert_int_equal(run(b, BLOCK_READ, 512, r, 1024), -EINVAL);
+	block_close(b);
+
+	assert_int_equal(block_open(f->loop, f->path, false, BLOCK_FORMAT_RAW, &b, &f->err), 0);
+	block_extend(b, 512);
+	assert_int_equal(block_size(b), 1024);
+	block_extend(b, 8192);
+	assert_int_equal(block_size(b), 8192);
+	memset(r, 0xff, sizeof(r));
+	assert_int_equal(run(b, BLOCK_READ, 4096, r, 2048), 0);
+	assert_memory_equal(r, zeroes, 2048);
+	assert_int_equal(run(b, BLOCK_WRITE, 3072, w, 1024), 0);
+	assert_int_equal(run(b, BLOCK_READ, 3584, r, 2048), 0);
+	assert_memory_equal(r, w, 512);
+	assert_memory_equal(r + 512, zeroes, 1536);
+	assert_int_equal(run(b, BLOCK_READ, 7168, r, 2048), -EINVAL);
+	block_close(b);
+}
+
 static void fails(struct fixture *f, const char *path, bool readonly, int code, const char *word)
 {
 	struct block *b = NULL;
@@ -241,20 +276,13 @@ static void fails(struct fixture *f, const char *path, bool readonly, int code, 
 static void test_open_errors(void **state)
 {
 	struct fixture *f = *state;
-	struct block *b;
 
 	fails(f, f->path, false, ENOENT, "does not exist");
 	fails(f, f->dir, false, EISDIR, "directory");
 	fails(f, f->dir, true, EISDIR, "directory");
 	fails(f, "/dev/null", true, EINVAL, "neither a file");
-	make_file(f, 511);
-	fails(f, f->path, true, EINVAL, "less than one sector");
 	make_file(f, 0);
-	fails(f, f->path, false, EINVAL, "less than one sector");
-	make_file(f, 1023);
-	assert_int_equal(block_open(f->loop, f->path, false, BLOCK_FORMAT_RAW, &b, &f->err), 0);
-	assert_int_equal(block_size(b), 512);
-	block_close(b);
+	fails(f, f->path, false, EINVAL, "is empty");
 	block_close(NULL);
 	assert_int_equal(mkfifo((unlink(f->path), f->path), 0600), 0);
 	fails(f, f->path, true, EINVAL, "neither a file");
@@ -272,6 +300,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_many_in_flight, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_loop_completion, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_locking, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_short_file, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_open_errors, setup, teardown),
 	};
 

@@ -23,6 +23,7 @@
 struct raw {
 	int fd;
 	bool is_device;
+	uint64_t end; /* of the file, when it was opened */
 	/* What the file system turned out not to support, so as not to ask again. Any thread. */
 	atomic_bool no_read_now, no_write_now, no_punch, no_zero_range;
 };
@@ -45,6 +46,7 @@ static int raw_open(int fd, const char *path, bool readonly, void **ret_state, u
 		return error_set(err, ENOMEM, "not enough memory to open disk '%s'", path);
 	r->fd = fd;
 	r->is_device = S_ISBLK(st.st_mode);
+	r->end = (uint64_t)end;
 	*ret_state = r;
 	*ret_size = (uint64_t)end;
 	return 0;
@@ -71,6 +73,17 @@ static void advance(struct block_req *r, size_t n)
 	}
 }
 
+/* The rest of a read, beyond the end of the file. */
+static void read_nothing(struct block_req *r)
+{
+	while (r->len) {
+		size_t n = r->iov->iov_len;
+
+		memset(r->iov->iov_base, 0, n);
+		advance(r, n);
+	}
+}
+
 static int transfer_count(const struct block_req *r)
 {
 	return r->iovcnt > IOV_MAX ? IOV_MAX : (int)r->iovcnt;
@@ -90,9 +103,12 @@ static int raw_rw(struct raw *raw, struct block_req *r)
 				continue;
 			return -errno;
 		}
-		if (n == 0) /* the file was cut behind our back */
+		if (n == 0 && r->op == BLOCK_READ && r->offset >= raw->end)
+			read_nothing(r);
+		else if (n == 0) /* the file was cut behind our back */
 			return -EIO;
-		advance(r, (size_t)n);
+		else
+			advance(r, (size_t)n);
 	}
 	if (r->op == BLOCK_WRITE && len >= EARLY)
 		sync_file_range(raw->fd, (off_t)offset, (off_t)len, SYNC_FILE_RANGE_WRITE);
