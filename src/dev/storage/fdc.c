@@ -33,6 +33,10 @@ static const struct fdc_format formats[] = {
 	{ 5760, 80, 36, 2, 3, 5 },
 	{ 2400, 80, 15, 2, 0, 2 },
 	{ 1440, 80, 9, 2, 2, 3 },
+	{ 1280, 80, 8, 2, 2, 3 },
+	/* More on the same diskette: DMF, and what Linux's superformat makes. */
+	{ 3360, 80, 21, 2, 0, 4 },
+	{ 3444, 82, 21, 2, 0, 4 },
 	{ 720, 40, 9, 2, 2, 1 },
 	/* Of the first PCs, in a drive for 360K. */
 	{ 640, 40, 8, 2, 2, 1 },
@@ -533,20 +537,28 @@ int fdc_new(struct board *b, struct irq_line irq6, struct dma *dma, struct fdc *
 	return 0;
 }
 
+static const struct fdc_format *format_of(uint64_t size)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(formats); i++)
+		if (size == (uint64_t)formats[i].sectors * SECTOR)
+			return &formats[i];
+	/* What a small system's build leaves behind: the start of a diskette. */
+	return size < (uint64_t)formats[0].sectors * SECTOR ? &formats[0] : NULL;
+}
+
 int fdc_insert(struct fdc *f, unsigned nr, struct block *block, const char *path, struct error *err)
 {
-	for (size_t i = 0; i < ARRAY_SIZE(formats); i++) {
-		if (block_size(block) != (uint64_t)formats[i].sectors * SECTOR)
-			continue;
-		f->drive[nr].block = block;
-		f->drive[nr].format = &formats[i];
-		return 0;
-	}
-	return error_set(
-	    err, EINVAL,
-	    "--floppy %s: %llu bytes are no diskette; give an image of 1440K, 1200K, 720K, 360K, "
-	    "320K, 180K, 160K or 2880K (truncate -s 1440K makes an empty one)",
-	    path, (unsigned long long)block_size(block));
+	const struct fdc_format *format = format_of(block_size(block));
+
+	if (!format)
+		return error_set(err, EINVAL,
+				 "--floppy %s: %llu bytes are no diskette; give an image of 2880K, 1722K, "
+				 "1680K or up to 1440K (truncate -s 1440K makes an empty one)",
+				 path, (unsigned long long)block_size(block));
+	block_extend(block, (uint64_t)format->sectors * SECTOR);
+	f->drive[nr].block = block;
+	f->drive[nr].format = format;
+	return 0;
 }
 
 uint8_t fdc_cmos_types(const struct fdc *f)

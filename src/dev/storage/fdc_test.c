@@ -166,12 +166,32 @@ static void says_what_it_is(void **state)
 	EXPECT(0x80); /* nothing to tell */
 	assert_int_equal(fdc_cmos_types(fdc), 0x44);
 	struct error err;
-	struct block *odd = diskette(100, false);
+	struct block *odd = diskette(2881, false);
 	assert_int_equal(fdc_insert(fdc, 0, odd, "odd.img", &err), -22);
 	assert_non_null(strstr(err.message, "odd.img"));
 	mutex_lock(&t.io);
 	block_close(odd);
 	mutex_unlock(&t.io);
+}
+
+/* An image of 10 sectors is the start of a diskette of 1440K. */
+static void cut_short(void **state)
+{
+	(void)state;
+	mutex_lock(&t.io);
+	block_close(block[0]);
+	mutex_unlock(&t.io);
+	block[0] = diskette(10, false);
+	assert_int_equal(fdc_insert(fdc, 0, block[0], "short", NULL), 0);
+	assert_int_equal(fdc_cmos_types(fdc), 0x44);
+	SEND(0x07, 0);
+	SEND(0x08);
+	EXPECT(0x20, 0);
+	program_dma(true, BUF, 11 * 512);
+	SEND(0xe6, 0, 0, 0, 1, 2, 18, 0x1b, 0xff);
+	EXPECT(0, 0, 0, 0, 0, 12, 2);
+	assert_int_equal(ram(BUF + 9 * 512), 9);
+	assert_int_equal(ram(BUF + 10 * 512), 0);
 }
 
 /* 160K: one side of 8 sectors. */
@@ -443,8 +463,9 @@ static void round_trip(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		T(says_what_it_is), T(single_sided), T(seeks),         T(reads),   T(writes_and_formats),
-		T(programmed_io),   T(wrong_places), T(dma_registers), T(hostile), T(round_trip),
+		T(says_what_it_is),    T(cut_short),     T(single_sided), T(seeks),         T(reads),
+		T(writes_and_formats), T(programmed_io), T(wrong_places), T(dma_registers), T(hostile),
+		T(round_trip),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
