@@ -4,7 +4,8 @@
  * READ TRACK, FORMAT TRACK, READ ID (Intel 290166).
  *
  * The medium is read a stretch of sectors at a time: what is left of the track, or
- * of the cylinder for multi-track commands.  By DMA a stretch moves at once; by
+ * of the cylinder for multi-track commands, which go on with the next cylinder if
+ * their last sector is beyond the track's.  By DMA a stretch moves at once; by
  * programmed I/O byte by byte.  What is written is collected in `buf` and goes out
  * in whole sectors.  A diskette at another data rate than the controller's has no
  * address marks.
@@ -67,7 +68,7 @@ static bool on_track(struct fdc *f, const struct fdc_drive *d)
 
 static uint64_t offset_of(const struct fdc *f, const struct fdc_drive *d)
 {
-	return (((uint64_t)d->cylinder * d->format->heads + f->head) * d->format->per_track + f->sector - 1) *
+	return (((uint64_t)f->cyl * d->format->heads + f->head) * d->format->per_track + f->sector - 1) *
 	       SECTOR;
 }
 
@@ -86,7 +87,14 @@ static bool next_sector(struct fdc *f, const struct fdc_drive *d)
 	if (f->command[0] & MULTI_TRACK)
 		f->head = 0;
 	f->cyl++;
-	return false;
+	/*
+	 * A track never has a sector that is beyond its last one, and what the chip does when it looks for
+	 * that is an error. SeaBIOS asks so for whatever INT 13h asks of it, and boot sectors that load all
+	 * of a system at once count on getting it. SeaBIOS also thinks that the heads are then where they
+	 * were before, so that is where they are.
+	 */
+	return (f->command[0] & MULTI_TRACK) && f->command[6] > d->format->per_track &&
+	       f->cyl < d->format->cylinders;
 }
 
 /* How many bytes from the next sector on the command can reach. */

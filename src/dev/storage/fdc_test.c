@@ -283,6 +283,38 @@ static void reads(void **state)
 	assert_int_equal(result[0], 0);
 }
 
+/* With a last sector that no track has, reads and writes go across cylinders. */
+static void many_tracks(void **state)
+{
+	uint32_t mark = 0xfeedface;
+
+	(void)state;
+	program_dma(true, BUF, 100 * 512);
+	SEND(0xe6, 4, 0, 1, 17, 2, 116, 0x1b, 0xff);
+	EXPECT(4, 0, 0, 3, 1, 9, 2);
+	for (uint32_t i = 0; i < 100; i++)
+		assert_int_equal(ram(BUF + i * 512), 18 + 16 + i);
+	/* The heads are back afterwards. */
+	mem_write(t.b.mem, GPA(BUF + 512), &mark, 4);
+	program_dma(false, BUF, 2 * 512);
+	SEND(0xc5, 4, 0, 1, 18, 2, 19, 0x1b, 0xff);
+	EXPECT(0, 0, 0, 1, 0, 2, 2);
+	program_dma(true, BUF, 3 * 512);
+	SEND(0xe6, 4, 0, 1, 18, 2, 20, 0x1b, 0xff);
+	EXPECT(0, 0, 0, 1, 0, 3, 2);
+	assert_int_equal(ram(BUF + 512), mark);
+	assert_int_equal(ram(BUF + 1024), 37);
+	SEND(0x4a, 0);
+	EXPECT(0, 0, 0, 0, 0, 1, 2);
+	/* Not beyond the last cylinder. */
+	SEND(0x0f, 0, 79);
+	SEND(0x08);
+	get();
+	program_dma(true, BUF, 2 * 512);
+	SEND(0xe6, 4, 79, 1, 18, 2, 19, 0x1b, 0xff);
+	EXPECT(0x40, 0x80, 0, 80, 0, 1, 2);
+}
+
 static void writes_and_formats(void **state)
 {
 	uint32_t mark = 0xfeedface;
@@ -463,8 +495,17 @@ static void round_trip(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		T(says_what_it_is),    T(cut_short),     T(single_sided), T(seeks),         T(reads),
-		T(writes_and_formats), T(programmed_io), T(wrong_places), T(dma_registers), T(hostile),
+		T(says_what_it_is),
+		T(cut_short),
+		T(single_sided),
+		T(seeks),
+		T(reads),
+		T(many_tracks),
+		T(writes_and_formats),
+		T(programmed_io),
+		T(wrong_places),
+		T(dma_registers),
+		T(hostile),
 		T(round_trip),
 	};
 
