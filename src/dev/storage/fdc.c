@@ -262,11 +262,12 @@ static void reset(struct fdc *f, bool hard)
 	fdc_set_irq(f, false);
 }
 
-/* Out of reset: all four drives are polled, and found changed. */
+/*
+ * Out of reset: all four drives are polled, and found changed. With polling switched off (and locked) the
+ * manual promises no interrupt, but drivers that switch it off, Linux's too, wait for one.
+ */
 static void come_out(struct fdc *f)
 {
-	if (f->config & 0x10) /* polling is off */
-		return;
 	for (unsigned i = 0; i < 4; i++)
 		f->st0[i] = (uint8_t)(ST0_POLLING | i);
 	f->pending = 15;

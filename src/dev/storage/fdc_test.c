@@ -219,6 +219,27 @@ static void single_sided(void **state)
 	EXPECT(0x44, 0x01, 0, 3, 1, 1, 2);
 }
 
+/* A reset interrupts even if polling is off and stays so. */
+static void resets(void **state)
+{
+	(void)state;
+	SEND(0x13, 0, 0x57, 0);
+	SEND(0x94);
+	EXPECT(0x10);
+	test_out(&t, DOR, 0x00, 1);
+	assert_false(irq);
+	test_out(&t, DOR, 0x1c, 1);
+	assert_true(irq);
+	/* Who does not ask why has the end of a seek next. */
+	SEND(0x07, 0);
+	assert_true(irq);
+	SEND(0x08);
+	EXPECT(0x20, 0);
+	SEND(0x0e);
+	get();
+	assert_int_equal(result[8], 0x57);
+}
+
 static void seeks(void **state)
 {
 	(void)state;
@@ -495,18 +516,9 @@ static void round_trip(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		T(says_what_it_is),
-		T(cut_short),
-		T(single_sided),
-		T(seeks),
-		T(reads),
-		T(many_tracks),
-		T(writes_and_formats),
-		T(programmed_io),
-		T(wrong_places),
-		T(dma_registers),
-		T(hostile),
-		T(round_trip),
+		T(says_what_it_is), T(cut_short),   T(single_sided),       T(resets),        T(seeks),
+		T(reads),           T(many_tracks), T(writes_and_formats), T(programmed_io), T(wrong_places),
+		T(dma_registers),   T(hostile),     T(round_trip),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
