@@ -6,7 +6,7 @@
 void x86_state_reset(struct x86_state *s)
 {
 	uint64_t offset = s->tsc_offset, adjust = s->tsc_adjust;
-	uint16_t fcw = 0x40, ftw = 0xff;
+	uint16_t fcw = 0x37f;
 	uint32_t mxcsr = 0x1f80;
 
 	memset(s, 0, sizeof *s);
@@ -29,9 +29,12 @@ void x86_state_reset(struct x86_state *s)
 	s->xcr0 = 1;
 	s->pat = 0x0007040600070406ull;
 	s->misc_enable = 1;
-	/* After RESET FCW is 0040h, all registers empty-tagged as zeros; INIT leaves the image alone. */
+	/*
+	 * As FNINIT leaves it, which a PC's firmware executes, but SeaBIOS does not, and systems that use the
+	 * FPU without doing so rely on. RESET itself makes FCW 0040h: with all exceptions unmasked and the
+	 * stack full, the first load would be an error.
+	 */
 	memcpy(s->xsave, &fcw, 2);
-	s->xsave[4] = (uint8_t)ftw;
 	memcpy(s->xsave + 24, &mxcsr, 4);
 	s->xsave[512] = 1;
 }
