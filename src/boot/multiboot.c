@@ -29,6 +29,7 @@
 /* struct multiboot_info, and its flags */
 #define INFO_ADDR    0x90000u
 #define INFO_END     0x9f000u
+#define STACK        0x9fc00u /* grows down; the end of low memory */
 #define INFO_LOADER  0x0220u
 #define INFO_MAP     0x0240u
 #define INFO_MODULE  0x0300u /* BOOT_MAX_MODULES + 1 of 16 bytes */
@@ -133,13 +134,14 @@ static uint32_t put_string(uint8_t *info, uint32_t *at, const char *a, const cha
 	return INFO_ADDR + where;
 }
 
-/* One module: the file, its entry in the table and its string. */
-static int load_module(struct mem *m, const struct boot_image *b, const struct boot_file *f, uint64_t end,
-		       uint64_t *limit, uint8_t *info, uint32_t *strings, struct error *err)
+/* One module at *at or above: the file, its entry in the table and its string. */
+static int load_module(struct mem *m, const struct boot_image *b, const struct boot_file *f, uint64_t *at,
+		       uint8_t *info, uint32_t *strings, struct error *err)
 {
 	uint32_t nr = (uint32_t)le_get(info + 20, 4), string;
 	uint8_t *entry = info + INFO_MODULE + nr * 16;
-	int r = boot_load_file(m, b, f, end, limit, err);
+	uint64_t limit = min_u64(*at + align_up(f->size, PAGE_SIZE), mem_low_ram_size(m));
+	int r = boot_load_file(m, b, f, *at, &limit, err);
 
 	if (r)
 		return r;
@@ -148,25 +150,29 @@ static int load_module(struct mem *m, const struct boot_image *b, const struct b
 		return error_set(err, E2BIG,
 				 "the arguments of the module %s are too long; shorten them (--module)",
 				 f->name);
-	le_put(entry, *limit, 4);
-	le_put(entry + 4, *limit + f->size, 4);
+	le_put(entry, limit, 4);
+	le_put(entry + 4, limit + f->size, 4);
 	le_put(entry + 8, string, 4);
 	le_put(info + 20, nr + 1, 4);
 	le_put(info + 24, INFO_ADDR + INFO_MODULE, 4);
+	*at = limit + align_up(f->size, PAGE_SIZE);
 	return 0;
 }
 
+/*
+ * One after the other behind the kernel, as other loaders have them: small kernels map no more than the first
+ * few megabytes, or take what follows the last module for the start of free memory.
+ */
 static int load_modules(struct mem *m, const struct boot_image *b, uint64_t end, uint8_t *info,
 			uint32_t *strings, struct error *err)
 {
-	uint64_t limit = min_u64(mem_low_ram_size(m), (uint64_t)b->initrd_max + 1);
+	uint64_t at = align_up(max_u64(end, MIB(1)), PAGE_SIZE);
 	int r = 0;
 
-	end = align_up(max_u64(end, MIB(1)), PAGE_SIZE);
 	for (unsigned i = 0; !r && i < b->nr_modules; i++)
-		r = load_module(m, b, &b->modules[i], end, &limit, info, strings, err);
+		r = load_module(m, b, &b->modules[i], &at, info, strings, err);
 	if (!r && b->initrd.fd >= 0)
-		r = load_module(m, b, &b->initrd, end, &limit, info, strings, err);
+		r = load_module(m, b, &b->initrd, &at, info, strings, err);
 	return r;
 }
 
@@ -214,5 +220,7 @@ int boot_multiboot(struct mem *m, const struct boot_image *b, const struct boot_
 	boot_enter_32(s, (uint32_t)p.entry);
 	s->gpr[RAX] = BOOT_MAGIC;
 	s->gpr[RBX] = INFO_ADDR;
+	s->gpr[RSP] =
+	    STACK; /* undefined, says the specification, but other loaders' is good for a few calls */
 	return 0;
 }
