@@ -222,7 +222,8 @@ void fdc_begin_data(struct fdc *f)
 	d = readable(f);
 	if (!d)
 		return;
-	if ((f->config & 0x40) && f->cyl < d->format->cylinders) { /* implied seek */
+	/* Implied seek, as if CONFIGURE had asked for it: there are drivers that never seek. */
+	if (f->cyl < d->format->cylinders) {
 		d->cylinder = f->cyl;
 		d->changed = false;
 	}

@@ -395,8 +395,12 @@ static void wrong_places(void **state)
 {
 	(void)state;
 	program_dma(true, BUF, 512);
-	SEND(0x46, 0, 7, 0, 1, 2, 18, 0x1b, 0xff); /* the heads are elsewhere */
-	EXPECT(0x40, 0x04, 0x10, 7, 0, 1, 2);
+	SEND(0x46, 0, 80, 0, 1, 2, 18, 0x1b, 0xff); /* the heads cannot be there */
+	EXPECT(0x40, 0x04, 0x10, 80, 0, 1, 2);
+	SEND(0x46, 0, 7, 0, 1, 2, 18, 0x1b, 0xff); /* they go there */
+	EXPECT(0, 0, 0, 7, 0, 2, 2);
+	assert_int_equal(ram(BUF), 7 * 36);
+	program_dma(true, BUF, 512);
 	SEND(0x46, 0, 0, 0, 19, 2, 18, 0x1b, 0xff);
 	EXPECT(0x40, 0x04, 0, 0, 0, 19, 2);
 	SEND(0x46, 0, 0, 0, 0, 2, 18, 0x1b, 0xff);
