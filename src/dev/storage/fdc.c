@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/log.h"
 #include "base/util.h"
 #include "dev/storage/fdc_internal.h"
 
@@ -556,6 +557,9 @@ int fdc_insert(struct fdc *f, unsigned nr, struct block *block, const char *path
 				 "--floppy %s: %llu bytes are no diskette; give an image of 2880K, 1722K, "
 				 "1680K or up to 1440K (truncate -s 1440K makes an empty one)",
 				 path, (unsigned long long)block_size(block));
+	if (block_size(block) < (uint64_t)format->sectors * SECTOR)
+		log_warn("--floppy %s: %llu bytes are taken for the start of a diskette of %uK", path,
+			 (unsigned long long)block_size(block), format->sectors / 2);
 	block_extend(block, (uint64_t)format->sectors * SECTOR);
 	f->drive[nr].block = block;
 	f->drive[nr].format = format;

@@ -655,8 +655,8 @@ void mmu_flush_pcid(struct vcpu *v, uint16_t pcid)
 
 static void jc_forget(struct jc_entry *j, unsigned i, uint64_t page)
 {
-	/* Blocks that begin at the end of the page before may go on in this one. The lower half is the address
-	 * in the place of segmented code; other code may be forgotten in vain. */
+	/* Blocks that begin at the end of the page before may go on in this one. The lower half is the
+	 * address in the place of segmented code; other code may be forgotten in vain. */
 	if ((uint32_t)j->va + 15 - (uint32_t)page < PAGE_SIZE + 15)
 		jc_clear(j, i);
 }
