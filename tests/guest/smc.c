@@ -89,6 +89,16 @@ void guest_main(void)
 		page_b[0] = 9;
 		map(9, page_b, 3);
 		expect("second page remapped", g() >> 24, 9);
+		/* The same for code that begins long before the page's end: 40 NOPs in front. */
+		for (unsigned i = 0; i < 40; i++)
+			two_pages[4096 - 44 + i] = 0x90;
+		two_pages[4096] = 5;
+		g = (code)(WINDOW + 0x9000 - 44);
+		for (unsigned i = 0; i < 10; i++)
+			r = g();
+		expect("from before", r >> 24, 9);
+		map(9, two_pages + 4096, 3); /* nothing is written any more */
+		expect("second page remapped, from before", g() >> 24, 5);
 	}
 	/* The block itself: its next instruction changes. mov byte [rip+1], 7; mov eax, 0; ret */
 	{

@@ -247,6 +247,10 @@ static void collect(struct tr *t)
 		if ((va ^ t->b->va) & PAGE_MASK)
 			break;
 		r = decode_at(t, off, in);
+		/* One that goes on in the next page has a block of its own: INVLPG of that page finds those
+		 * that begin right before it. */
+		if (r == DECODE_MORE && t->n)
+			break;
 		if (r == DECODE_MORE && decode_across(t, va, in))
 			r = DECODE_OK;
 		if (r != DECODE_OK || !tr_goes_on(t, va, in->len) || stormy(t, off, in->len))
