@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What translated code has C do while the vector registers are the guest's: XSAVE and XRSTOR, stores across
- * pages that are no neighbours; and AH..BH with memory operands, RDTSCP.
+ * What translated code has C do while the vector registers are the guest's: XSAVE and XRSTOR, FNSTENV, stores
+ * across pages that are no neighbours; and AH..BH with memory operands, RDTSCP.
  */
 #include "lib.h"
 
@@ -291,6 +291,33 @@ static void high_bytes(void)
 	done("AH..BH and memory");
 }
 
+/* FNSTENV of a known state, to `at`; the last instruction's place is zeros, exceptions are masked afterwards.
+ */
+static void environment(const char *name, uint8_t *at)
+{
+	static const uint32_t want[7] = { 0xffff0340, 0xffff3800, 0xffff3fff };
+	static const uint16_t unmasked = 0x340;
+
+	for (int i = 0; i < ROUNDS; i++) {
+		uint32_t env[7];
+		uint16_t after;
+
+		for (unsigned k = 0; k < sizeof env; k++)
+			at[k] = 0xaa;
+		__asm__ volatile("fninit; fld1; fldcw %2; fnstenv %0; fnstcw %1"
+				 : "=m"(*(uint8_t(*)[28])at), "=m"(after)
+				 : "m"(unmasked));
+		for (unsigned k = 0; k < sizeof env; k++)
+			((uint8_t *)env)[k] = at[k];
+		for (unsigned k = 0; k < 7; k++)
+			check((env[k] | (k < 3 ? 0xffff0000 : 0)) == want[k], name, k);
+		check(after == 0x37f, "masked", after);
+		__asm__ volatile("fldenv %1; fnstcw %0" : "=m"(after) : "m"(*(uint8_t(*)[28])at));
+		check(after == 0x340, "FLDENV", after);
+	}
+	done(name);
+}
+
 static void time_stamps(void)
 {
 	uint64_t last_tsc = 0;
@@ -329,6 +356,8 @@ void guest_main(void)
 	images("images in pages apart, header in the first", (uint8_t *)WINDOW + 0x1d80);
 	images("images in pages apart, header in the second", (uint8_t *)WINDOW + 0x1e40);
 	bad_images();
+	environment("FNSTENV", page_a + 100);
+	environment("FNSTENV across pages apart", (uint8_t *)WINDOW + 0x1ff0);
 	stores();
 	high_bytes();
 	time_stamps();

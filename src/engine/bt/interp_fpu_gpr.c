@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * XSAVE, XSAVEC and XRSTOR from translated code, while the guest's vector state is
+ * XSAVE, XSAVEC, XRSTOR and FNSTENV from translated code, while the guest's vector state is
  * live in the processor's registers: the instruction itself is executed, where the
  * image is if it lies in one piece in the host, else on a bounce buffer, of which
  * only the parts that it reads or writes are copied.
@@ -262,9 +262,28 @@ static int restore(struct vcpu *v, const struct insn *in, uint64_t rfbm)
 	return 0;
 }
 
+/* FNSTENV: where the last x87 instruction was is the host's affair, so it goes by way of a copy. */
+static int store_environment(struct vcpu *v, const struct insn *in)
+{
+	uint8_t env[28];
+	uint64_t lin;
+
+	if (in->mem_size != sizeof env || (v->st.cr0 & (CR0_TS | CR0_EM)))
+		return 1;
+	if (seg_linear(v, in->seg, insn_ea(v, in), sizeof env, ACC_W, &lin) ||
+	    !writable(v, lin, sizeof env)) {
+		v->exc.present = false;
+		return 1;
+	}
+	__asm__ volatile("fnstenv %0" : "=m"(env));
+	memset(env + 12, 0, 16);
+	return lin_write(v, lin, env, sizeof env, mmu_acc(v));
+}
+
 bool interp_fpstate_is_live(const struct insn *in)
 {
 	switch (in->mnemonic) {
+	case ZYDIS_MNEMONIC_FNSTENV:
 	case ZYDIS_MNEMONIC_XSAVE64:
 	case ZYDIS_MNEMONIC_XSAVEOPT64:
 	case ZYDIS_MNEMONIC_XSAVEC64:
@@ -279,6 +298,8 @@ int interp_fpstate_live(struct vcpu *v, const struct insn *in)
 {
 	uint64_t rfbm = ((uint32_t)v->st.gpr[RAX] | v->st.gpr[RDX] << 32) & v->st.xcr0;
 
+	if (in->mnemonic == ZYDIS_MNEMONIC_FNSTENV)
+		return store_environment(v, in);
 	if (!interp_fpstate_is_live(in) || !(v->st.cr4 & CR4_OSXSAVE) || (v->st.cr0 & CR0_TS))
 		return 1;
 	if (in->mnemonic == ZYDIS_MNEMONIC_XRSTOR64)
