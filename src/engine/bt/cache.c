@@ -53,14 +53,15 @@ int cache_init(struct vcpu *v, uint64_t size)
 	c->max_order = size / 64;
 	c->order = mmap(NULL, c->max_order * sizeof *c->order, PROT_READ | PROT_WRITE,
 			MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	c->hash = aligned_alloc(64, CACHE_HASH_SIZE * sizeof *c->hash);
+	c->hash = mmap(NULL, CACHE_HASH_SIZE * sizeof *c->hash, PROT_READ | PROT_WRITE,
+		       MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	c->pages = calloc(CACHE_PAGES, sizeof *c->pages);
 	c->empty_jc = aligned_alloc(64, JC_SIZE * sizeof *c->empty_jc);
 	c->tr = translate_new();
 	c->decoder = decode_cache_new(v->model);
-	if (c->order == MAP_FAILED || !c->hash || !c->pages || !c->empty_jc || !c->tr || !c->decoder)
+	if (c->order == MAP_FAILED || c->hash == MAP_FAILED || !c->pages || !c->empty_jc || !c->tr ||
+	    !c->decoder)
 		return -ENOMEM;
-	memset(c->hash, 0, CACHE_HASH_SIZE * sizeof *c->hash);
 	for (unsigned i = 0; i < JC_SIZE; i++)
 		jc_clear(&c->empty_jc[i], i);
 	v->empty_jc = (uint64_t)c->empty_jc;
@@ -83,7 +84,8 @@ void cache_free(struct vcpu *v)
 		munmap(c->meta, c->meta_size);
 	if (c->order && c->order != MAP_FAILED)
 		munmap(c->order, c->max_order * sizeof *c->order);
-	free(c->hash);
+	if (c->hash && c->hash != MAP_FAILED)
+		munmap(c->hash, CACHE_HASH_SIZE * sizeof *c->hash);
 	free(c->pages);
 	free(c->empty_jc);
 	free(c->tr);
