@@ -427,8 +427,8 @@ static int write_bios_stubs(struct mem *m)
 
 /*
  * The timer and the interrupt controllers as BIOSes leave them, which Linux sets up anew and some Multiboot
- * kernels rely on: 18.2 interrupts a second, vectors from 8 and 0x70 on; timer, keyboard, diskette, mouse and
- * disks may interrupt.
+ * kernels rely on: 18.2 interrupts a second, vectors from 8 and 0x70 on; timer, keyboard, diskette, clock,
+ * mouse and disks may interrupt.
  */
 static void write_bios_devices(struct mem *m)
 {

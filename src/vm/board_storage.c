@@ -251,6 +251,7 @@ static int cd_open(struct vm *vm, const char *path, struct block **ret, struct e
 				 "%s: too short for a CD, which has sectors of 2048 bytes; give an ISO image",
 				 path);
 	}
+	block_extend(*ret, align_up(block_size(*ret), CD_SECTOR));
 	_cleanup_fclose_ FILE *f = fopen(path, "re");
 	if (!f || fseek(f, 16 * CD_SECTOR + 1, SEEK_SET) < 0 || fread(id, 1, sizeof(id), f) != sizeof(id) ||
 	    memcmp(id, "CD001", sizeof(id)) != 0)

@@ -301,7 +301,7 @@ static void busy_identity(void)
 static void state_stays(void)
 {
 	/* movd xmm7, eax (0x1234), int3; then movd ebx, xmm7, int3 */
-	CODE64("\xb8\x34\x12\x00\x00\x66\x0f\x6e\xf8\xdb\xe3\xd9\xe8\xcc"); /* after RESET x87 wants FNINIT */
+	CODE64("\xb8\x34\x12\x00\x00\x66\x0f\x6e\xf8\xdb\xe3\xd9\xe8\xcc");
 	expect("vector state", CODE64("\x31\xdb\x66\x0f\x7e\xfb\xd9\x1c\x24\x8b\x04\x24\xcc"), 3);
 	expect("XMM7 from one program to the next", last.rbx, 0x1234);
 	expect("and the top of the x87 stack", last.rax, 0x3f800000);

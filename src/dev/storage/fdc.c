@@ -453,8 +453,9 @@ static int fdc_loaded(void *obj, struct error *err)
 		   (f->phase == COMMAND && f->len && f->len >= command_length(f->command[0]));
 
 	if (f->phase == EXECUTION)
-		bad |= !d || !d->block || f->cyl != d->cylinder || d->cylinder >= d->format->cylinders ||
-		       f->head >= d->format->heads || !f->sector || f->sector > d->format->per_track ||
+		bad |= !d || !d->block || f->cyl >= d->format->cylinders ||
+		       d->cylinder >= d->format->cylinders || f->head >= d->format->heads || !f->sector ||
+		       f->sector > d->format->per_track ||
 		       (f->writing ? f->filled || f->at >= SECTOR : f->at > f->filled);
 	if (bad)
 		return error_set(err, EINVAL,
