@@ -91,6 +91,28 @@ int t2_init(struct vcpu *v)
 	return 0;
 }
 
+/* All that stubs need, but for what t2_free frees in any case. 0, or -1 with err. */
+static int set_up(struct vcpu *v, struct error *err)
+{
+	struct t2 *t = v->t2;
+
+	t->written = calloc(mem_nr_pages(v->mem) / 64 + 1, sizeof(uint64_t));
+	t->scanned = t2_scanned_new();
+	t->image = aligned_alloc(64, X86_XSAVE_MAX);
+	if (!t->written || !t->scanned || !t->image)
+		return error_set(err, ENOMEM, "out of memory");
+	if (stub_host_init(&t->host, mem_ram_fd(v->mem), err))
+		return -1;
+	if (t->host.xsize > X86_XSAVE_MAX)
+		error_set(err, ENOTSUP, "the processor's state has %u bytes", (unsigned)t->host.xsize);
+	else if (bt_new_timer(v, t, &t->timer))
+		error_set(err, errno, "cannot create a timer: %s", strerror(errno));
+	else
+		return 0;
+	stub_host_free(&t->host);
+	return -1;
+}
+
 /* The first time that a stub is wanted. False: T1 only, from now on. */
 static bool start(struct vcpu *v)
 {
@@ -99,31 +121,15 @@ static bool start(struct vcpu *v)
 
 	if (t->started || t->failed)
 		return t->started;
-	t->written = calloc(mem_nr_pages(v->mem) / 64 + 1, sizeof(uint64_t));
-	t->scanned = t2_scanned_new();
-	t->image = t->written && t->scanned ? aligned_alloc(64, X86_XSAVE_MAX) : NULL;
-	if (!t->image || stub_host_init(&t->host, mem_ram_fd(v->mem), &err)) {
-		log_warn("no direct execution, programs run slower: %s",
-			 err.message[0] ? err.message : "out of memory");
+	if (set_up(v, &err)) {
+		log_warn("no direct execution, programs run slower: %s", err.message);
 		t->failed = true;
 		return false;
 	}
 	t->host.bound = v->vm->bound;
-	if (t->host.xsize > X86_XSAVE_MAX) {
-		stub_host_free(&t->host);
-		t->failed = true;
-		return false;
-	}
 	stub_round_trip(&t->host, &t->switch_ticks, &t->call_ns, &t->fault_ns);
-	t2_cpuid_init(v);
-	if (bt_new_timer(v, t, &t->timer)) {
-		log_warn("no direct execution, programs run slower: cannot create a timer: %s",
-			 strerror(errno));
-		stub_host_free(&t->host);
-		t->failed = true;
-		return false;
-	}
 	t->long_ticks = t->switch_ticks * 3 / 2;
+	t2_cpuid_init(v);
 	t->started = true;
 	return true;
 }
@@ -247,7 +253,7 @@ static void evict_oldest(struct vcpu *v)
 static void promote(struct vcpu *v, struct t2_space *s)
 {
 	struct t2 *t = v->t2;
-	uint64_t identity = t2_identity(v, s->root), begin = (uint64_t)ticks();
+	uint64_t identity = t2_identity(v, s->root), begin;
 
 	if (identity != s->identity && !stressed(v)) {
 		/* Another process than the one that the counting began with, or the first look at it. */
@@ -263,6 +269,7 @@ static void promote(struct vcpu *v, struct t2_space *s)
 	count_afresh(t, s);
 	if (!start(v))
 		return;
+	begin = (uint64_t)ticks();
 	if (!s->map) {
 		if (t->n_maps >= MAX_MAPS)
 			evict_oldest(v);
@@ -566,6 +573,8 @@ static enum t2_verdict stopped_fault(struct vcpu *v, struct t2_space *s, const s
 		give_up(v, s);
 		return T2_T1;
 	case T2_NOT_HERE:
+		/* If there are many more, CPUID will be made to fault, and it will have been worth it. */
+		v->t2->excused = v->t2->cpuid_can && !s->map->needs_cpuid;
 		return T2_T1;
 	case T2_GUESTS:
 		break;
@@ -711,7 +720,7 @@ enum t2_verdict t2_run(struct vcpu *v)
 {
 	struct t2 *t = v->t2;
 	struct t2_space *s = t->space;
-	uint64_t begin = (uint64_t)ticks(), direct, mapped;
+	uint64_t begin = (uint64_t)ticks(), direct, mapped, stops = v->stats.t2_stops;
 	enum t2_verdict r;
 
 	if (!t->direct)
@@ -727,7 +736,9 @@ enum t2_verdict t2_run(struct vcpu *v)
 	begin = (uint64_t)ticks();
 	direct = t->direct_ticks;
 	mapped = t->mapped_ticks;
+	t->excused = false;
 	r = run_direct(v, s);
-	judge(v, s, begin, t->direct_ticks - direct, t->mapped_ticks - mapped);
+	if (v->stats.t2_stops != stops && !t->excused)
+		judge(v, s, begin, t->direct_ticks - direct, t->mapped_ticks - mapped);
 	return r;
 }

@@ -145,6 +145,7 @@ struct t2 {
 	bool always, flip;   /* --stress: every stretch, or every other, in a stub */
 	bool globals;        /* a stub has, or had, a page from a global entry */
 	bool started, failed;
+	bool excused; /* the last run of a stub is not judged */
 	unsigned n_maps;
 	uint64_t switch_ticks; /* a stub's stop and its resumption at best */
 	uint64_t long_ticks;   /* the same with what goes with it: stretches from there on count as long */

@@ -14,10 +14,13 @@ struct t2_map {
 	unsigned hash_size;
 	unsigned mappings;    /* at most so many in the host's count */
 	unsigned pages, lost; /* at the last look at all entries: that were mapped; that had changed */
-	uint64_t pending[T2_MAX_PENDING];  /* pages to unmap before the stub runs */
-	unsigned n_pending;                /* more than fit: unmap everything */
-	uint64_t retry_va;                 /* the last fault passed to the guest; 0: none */
-	uint64_t breaks[STUB_BREAKPOINTS]; /* instructions that the stub stops at */
+	uint64_t pending[T2_MAX_PENDING]; /* pages to unmap before the stub runs */
+	unsigned n_pending;               /* more than fit: unmap everything */
+	uint64_t retry_va;                /* the last fault passed to the guest; 0: none */
+	struct t2_breaks {
+		uint64_t va[STUB_BREAKPOINTS]; /* instructions that the stub stops at */
+		bool spare[STUB_BREAKPOINTS];  /* others may have the breakpoint */
+	} breaks;
 	uint64_t break_ns; /* the least processor time lately that went into a stop by one; 0 at first */
 	uint64_t guard;    /* the page that is to become executable with breakpoints */
 	struct {
@@ -63,13 +66,15 @@ enum t2_fault t2_map_unfit_stop(struct vcpu *v, struct t2_space *s, uint64_t rip
 
 /* What is known of pages looked at before, for t2->scanned; to be freed by free(). */
 struct t2_scanned *t2_scanned_new(void);
-/*
- * How many instructions are in the page that the processor executes at CPL 3 but with
- * an answer that is the host's (CPUID unless that faults, RDPID, SGDT, LSL...)?  before: the page in front of
- * it, or NULL. at: where the first few of them are.
- */
-unsigned t2_scan(const struct vcpu *v, const uint8_t *page, const uint8_t *before, bool cpuid_faults,
-		 uint16_t at[STUB_BREAKPOINTS]);
+/* Instructions in a page that the processor executes at CPL 3 but with an answer that is the host's. */
+struct t2_found {
+	uint16_t at[STUB_BREAKPOINTS]; /* where they begin */
+	uint8_t n;
+	uint8_t required; /* the first so many must not run; RDTSCP and RDPID behind them had better not */
+	bool unfit;       /* there are others that must not run */
+};
+/* before: the page in front of it, or NULL. cpuid_faults: CPUID is none of them. */
+struct t2_found t2_scan(const struct vcpu *v, const uint8_t *page, const uint8_t *before, bool cpuid_faults);
 
 /* Is the instruction behind which RIP stands this one? As far as can be told from reading code backwards. */
 bool t2_behind(struct vcpu *v, const uint8_t *insn, unsigned n);

@@ -415,44 +415,87 @@ static bool run_flush(struct t2 *t, struct t2_map *m, struct run *run)
 
 /* ---- breakpoints on what must not run in a stub ---- */
 
-/* Frees the breakpoints of pages that are not executable (any more). */
-static void reclaim_breaks(struct t2_map *m)
+static bool is_found(const struct t2_found *f, uint64_t off)
+{
+	bool found = false;
+
+	for (unsigned i = 0; i < f->n; i++)
+		found |= f->at[i] == off;
+	return found;
+}
+
+/* Frees the breakpoints that are not wanted any more: of pages that are not executable, and in the one at va
+ * of what is not among f. */
+static void reclaim_breaks(struct t2_map *m, uint64_t va, const struct t2_found *f)
 {
 	for (unsigned i = 0; i < STUB_BREAKPOINTS; i++) {
-		struct t2_region *r = m->breaks[i] ? region_find(m, m->breaks[i]) : NULL;
+		uint64_t at = m->breaks.va[i];
+		struct t2_region *r = at ? region_find(m, at) : NULL;
+		bool here = (at & PAGE_MASK) == va;
 
-		if (!r || !bit_test(r->executable, m->breaks[i] >> 12 & (REGION_PAGES - 1)))
-			m->breaks[i] = 0;
+		if (here ? !is_found(f, at - va)
+			 : !r || !bit_test(r->executable, at >> 12 & (REGION_PAGES - 1)))
+			m->breaks.va[i] = m->breaks.spare[i] = 0;
 	}
 }
 
-/*
- * May the page at va be executable although it has n instructions, at at[], that
- * must not run?  Yes if they have breakpoints, or if it is the one that these are
- * wanted for and there are enough.
- */
-static bool guarded(struct t2_map *m, uint64_t va, const uint16_t *at, unsigned n)
+/* Where in the breakpoints is this one, or 0 for an unused one? STUB_BREAKPOINTS: nowhere. */
+static unsigned find_break(const struct t2_breaks *b, uint64_t va)
 {
-	uint64_t breaks[STUB_BREAKPOINTS];
-	unsigned have = 0;
+	unsigned i = 0;
 
-	for (unsigned i = 0; i < n && n <= STUB_BREAKPOINTS; i++)
-		for (unsigned k = 0; k < STUB_BREAKPOINTS; k++)
-			have += m->breaks[k] == va + at[i];
-	if (have == n)
-		return true;
-	if (m->guard != va || n > STUB_BREAKPOINTS)
+	while (i < STUB_BREAKPOINTS && b->va[i] != va)
+		i++;
+	return i;
+}
+
+static unsigned spare_break(const struct t2_breaks *b)
+{
+	unsigned i = 0;
+
+	while (i < STUB_BREAKPOINTS && !b->spare[i])
+		i++;
+	return i;
+}
+
+/*
+ * May the page at va be executable although these must not run in it?  Yes if they have breakpoints, or if it
+ * is the one that these are wanted for and there are enough.  Spare ones get what is left, and lose it to
+ * those that are required.
+ */
+static bool guarded(struct t2_map *m, uint64_t va, const struct t2_found *f)
+{
+	struct t2_breaks new;
+	bool changed = false;
+
+	if (f->unfit)
 		return false;
-	reclaim_breaks(m);
-	memcpy(breaks, m->breaks, sizeof(breaks));
-	for (unsigned i = 0; i < STUB_BREAKPOINTS; i++)
-		if (n && !breaks[i])
-			breaks[i] = va + at[--n];
-	if (n || stub_break(&m->stub, breaks)) {
-		stub_break(&m->stub, m->breaks);
-		return false;
+	for (unsigned i = 0; i < f->required; i++)
+		if (find_break(&m->breaks, va + f->at[i]) == STUB_BREAKPOINTS && m->guard != va)
+			return false;
+	reclaim_breaks(m, va, f);
+	new = m->breaks;
+	for (unsigned i = 0; i < f->n; i++) {
+		unsigned k;
+
+		if (find_break(&new, va + f->at[i]) < STUB_BREAKPOINTS)
+			continue;
+		k = find_break(&new, 0);
+		if (k == STUB_BREAKPOINTS && i < f->required)
+			k = spare_break(&new);
+		if (k == STUB_BREAKPOINTS && i < f->required)
+			return false;
+		if (k == STUB_BREAKPOINTS)
+			break;
+		new.va[k] = va + f->at[i];
+		new.spare[k] = i >= f->required;
+		changed = true;
 	}
-	memcpy(m->breaks, breaks, sizeof(breaks));
+	if (changed && stub_break(&m->stub, new.va)) {
+		stub_break(&m->stub, m->breaks.va);
+		return !f->required;
+	}
+	m->breaks = new;
 	return true;
 }
 
@@ -484,10 +527,9 @@ static bool map_page(struct vcpu *v, struct t2_map *m, struct t2_region *r, unsi
 	t->globals |= !!(entry & PTE_G);
 	page_forget(r, i);
 	if (!(entry & PTE_NX)) {
-		uint16_t at[STUB_BREAKPOINTS];
-		unsigned n = t2_scan(v, host, code_before(v, va), m->needs_cpuid, at);
+		struct t2_found found = t2_scan(v, host, code_before(v, va), m->needs_cpuid);
 
-		if (n && !guarded(m, va, at, n))
+		if ((found.n || found.unfit) && !guarded(m, va, &found))
 			bit_set(r->unfit, i);
 		else
 			prot |= PROT_EXEC;

@@ -154,13 +154,14 @@ static void decoder_init(ZydisDecoder *d, const struct vcpu *v)
 	ZydisDecoderEnableMode(d, ZYDIS_DECODER_MODE_MINIMAL, ZYAN_TRUE);
 }
 
-static unsigned scan(const struct vcpu *v, const uint8_t *page, const uint8_t *before, bool cpuid_faults,
-		     uint16_t found[STUB_BREAKPOINTS])
+static struct t2_found scan(const struct vcpu *v, const uint8_t *page, const uint8_t *before,
+			    bool cpuid_faults)
 {
 	ZydisDecoder d;
 	const uint8_t *p = page, *end = page + PAGE_SIZE;
 	uint16_t spare[STUB_BREAKPOINTS];
-	unsigned n = 0, n_spare = 0;
+	struct t2_found f = { 0 };
+	unsigned n_spare = 0;
 	bool ready = false;
 
 	for (; (p = memchr(p, 0x0f, (size_t)(end - p))); p++) {
@@ -178,15 +179,16 @@ static unsigned scan(const struct vcpu *v, const uint8_t *page, const uint8_t *b
 		if (names_processor(p, PAGE_SIZE - at)) {
 			if (begins >= 0 && n_spare < STUB_BREAKPOINTS)
 				spare[n_spare++] = (uint16_t)begins;
-		} else if (begins >= 0 && n < STUB_BREAKPOINTS) {
-			found[n++] = (uint16_t)begins;
+		} else if (begins >= 0 && f.n < STUB_BREAKPOINTS) {
+			f.at[f.n++] = (uint16_t)begins;
 		} else {
-			n = STUB_BREAKPOINTS + 1; /* no way to stop at it from this page alone */
+			f.unfit = true; /* no way to stop at it from this page alone */
 		}
 	}
-	for (unsigned i = 0; i < n_spare && n < STUB_BREAKPOINTS; i++)
-		found[n++] = spare[i];
-	return n;
+	f.required = f.n;
+	for (unsigned i = 0; i < n_spare && f.n < STUB_BREAKPOINTS; i++)
+		f.at[f.n++] = spare[i];
+	return f;
 }
 
 /* ---- what was found before ---- */
@@ -197,8 +199,7 @@ static unsigned scan(const struct vcpu *v, const uint8_t *page, const uint8_t *b
 struct t2_scanned {
 	struct scanned_page {
 		uint64_t hash;
-		uint16_t at[STUB_BREAKPOINTS];
-		uint8_t n;
+		struct t2_found found;
 	} e[SCANNED][2];
 };
 
@@ -229,8 +230,7 @@ static uint64_t hash(uint64_t h, const uint8_t *p, size_t n)
 	return h;
 }
 
-unsigned t2_scan(const struct vcpu *v, const uint8_t *page, const uint8_t *before, bool cpuid_faults,
-		 uint16_t found[STUB_BREAKPOINTS])
+struct t2_found t2_scan(const struct vcpu *v, const uint8_t *page, const uint8_t *before, bool cpuid_faults)
 {
 	uint64_t mode = x86_code64(&v->st) | (v->st.tsc_offset != 0) << 1 | host_xcr0_differs(v) << 2 |
 			!!(v->st.cr4 & CR4_FSGSBASE) << 3 | !!before << 4 | cpuid_faults << 5 | 1u << 6;
@@ -247,12 +247,9 @@ unsigned t2_scan(const struct vcpu *v, const uint8_t *page, const uint8_t *befor
 		e[1] = e[0];
 		e[0] = other;
 	}
-	if (e[0].hash != h) {
-		e[0] = (struct scanned_page){ .hash = h };
-		e[0].n = (uint8_t)scan(v, page, before, cpuid_faults, e[0].at);
-	}
-	memcpy(found, e[0].at, sizeof(e[0].at));
-	return e[0].n;
+	if (e[0].hash != h)
+		e[0] = (struct scanned_page){ h, scan(v, page, before, cpuid_faults) };
+	return e[0].found;
 }
 
 bool t2_behind(struct vcpu *v, const uint8_t *insn, unsigned n)
