@@ -10,6 +10,7 @@
 #include <sys/ioctl.h>
 #include <sys/stat.h>
 
+#include "base/iov.h"
 #include "base/util.h"
 #include "block/block_internal.h"
 
@@ -62,26 +63,15 @@ static void advance(struct block_req *r, size_t n)
 {
 	r->offset += n;
 	r->len -= n;
-	while (r->iovcnt && n >= r->iov->iov_len) {
-		n -= r->iov->iov_len;
-		r->iov++;
-		r->iovcnt--;
-	}
-	if (r->iovcnt) {
-		r->iov->iov_base = (uint8_t *)r->iov->iov_base + n;
-		r->iov->iov_len -= n;
-	}
+	iov_cut_front(&r->iov, &r->iovcnt, n);
 }
 
 /* The rest of a read, beyond the end of the file. */
 static void read_nothing(struct block_req *r)
 {
-	while (r->len) {
-		size_t n = r->iov->iov_len;
-
-		memset(r->iov->iov_base, 0, n);
-		advance(r, n);
-	}
+	for (unsigned i = 0; i < r->iovcnt; i++)
+		memset(r->iov[i].iov_base, 0, r->iov[i].iov_len);
+	r->len = 0;
 }
 
 static int transfer_count(const struct block_req *r)

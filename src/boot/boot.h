@@ -24,7 +24,7 @@
  *	0x01000  GDT                   0x08000  boot_params or hvm_start_info
  *	0x02000  PML4, PDPT, 4 PDs     0x10000  command line
  *	0x9fc00  reserved (EBDA)       0xe0000  ACPI tables (boot/acpi.h)
- *	0xffff0  in place of a BIOS
+ *	0xffea5  in place of a BIOS
  */
 #ifndef SILL_BOOT_BOOT_H
 #define SILL_BOOT_BOOT_H

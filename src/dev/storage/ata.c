@@ -31,9 +31,7 @@ static uint64_t total_sectors(const struct ata_drive *d)
  */
 static unsigned cylinders_of(const struct ata_drive *d, unsigned track, unsigned most)
 {
-	uint64_t n = min_u64(total_sectors(d) / track, most);
-
-	return n < 2 ? 2 : (unsigned)n;
+	return (unsigned)max_u64(min_u64(total_sectors(d) / track, most), 2);
 }
 
 static unsigned cylinders(const struct ata_drive *d)

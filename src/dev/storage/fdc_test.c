@@ -174,16 +174,22 @@ static void says_what_it_is(void **state)
 	mutex_unlock(&t.io);
 }
 
+/* Another diskette in drive 0. */
+static void exchange(uint32_t sectors, uint8_t cmos_types)
+{
+	mutex_lock(&t.io);
+	block_close(block[0]);
+	mutex_unlock(&t.io);
+	block[0] = diskette(sectors, false);
+	assert_int_equal(fdc_insert(fdc, 0, block[0], "another", NULL), 0);
+	assert_int_equal(fdc_cmos_types(fdc), cmos_types);
+}
+
 /* An image of 10 sectors is the start of a diskette of 1440K. */
 static void cut_short(void **state)
 {
 	(void)state;
-	mutex_lock(&t.io);
-	block_close(block[0]);
-	mutex_unlock(&t.io);
-	block[0] = diskette(10, false);
-	assert_int_equal(fdc_insert(fdc, 0, block[0], "short", NULL), 0);
-	assert_int_equal(fdc_cmos_types(fdc), 0x44);
+	exchange(10, 0x44);
 	SEND(0x07, 0);
 	SEND(0x08);
 	EXPECT(0x20, 0);
@@ -198,12 +204,7 @@ static void cut_short(void **state)
 static void single_sided(void **state)
 {
 	(void)state;
-	mutex_lock(&t.io);
-	block_close(block[0]);
-	mutex_unlock(&t.io);
-	block[0] = diskette(320, false);
-	assert_int_equal(fdc_insert(fdc, 0, block[0], "small", NULL), 0);
-	assert_int_equal(fdc_cmos_types(fdc), 0x14);
+	exchange(320, 0x14);
 	test_out(&t, DIR, 2, 1); /* 250 kbit/s */
 	SEND(0x0f, 0x00, 3);
 	SEND(0x08);

@@ -70,22 +70,24 @@ int cache_init(struct vcpu *v, uint64_t size)
 	return 0;
 }
 
+/* What mmap returned, or NULL. */
+static void unmap(void *p, size_t size)
+{
+	if (p && p != MAP_FAILED)
+		munmap(p, size);
+}
+
 void cache_free(struct vcpu *v)
 {
 	struct bt_cache *c = v->cache;
 
 	if (!c)
 		return;
-	if (c->rw && c->rw != MAP_FAILED)
-		munmap(c->rw, c->size);
-	if (c->rx && c->rx != MAP_FAILED)
-		munmap(c->rx, c->size);
-	if (c->meta && c->meta != MAP_FAILED)
-		munmap(c->meta, c->meta_size);
-	if (c->order && c->order != MAP_FAILED)
-		munmap(c->order, c->max_order * sizeof *c->order);
-	if (c->hash && c->hash != MAP_FAILED)
-		munmap(c->hash, CACHE_HASH_SIZE * sizeof *c->hash);
+	unmap(c->rw, c->size);
+	unmap(c->rx, c->size);
+	unmap(c->meta, c->meta_size);
+	unmap(c->order, c->max_order * sizeof *c->order);
+	unmap(c->hash, CACHE_HASH_SIZE * sizeof *c->hash);
 	free(c->pages);
 	free(c->empty_jc);
 	free(c->tr);

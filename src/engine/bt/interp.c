@@ -306,14 +306,6 @@ static bool stores_fpu_env(const struct insn *in)
 	return in->mnemonic == ZYDIS_MNEMONIC_FNSTENV || in->mnemonic == ZYDIS_MNEMONIC_FNSAVE;
 }
 
-static void scrub_fpu_env(uint8_t *env, const struct insn *in)
-{
-	if (in->need66)
-		memset(env + 6, 0, 8);
-	else
-		memset(env + 12, 0, 16);
-}
-
 /*
  * Intel's processors compute what they store before they look at where it goes, and changes of the x87 and
  * SSE state that this brings stay when the access then faults: an x87 store with an unmasked exception is
@@ -410,7 +402,7 @@ static int execute_native_with(struct vcpu *v, struct ientry *e, bool *stopped)
 	if (native_call(&f))
 		return native_exception(v);
 	if (stores_fpu_env(in)) {
-		scrub_fpu_env(m.bounce ? m.host : m.buf, in);
+		fpu_env_scrub(m.bounce ? m.host : m.buf, in);
 		if (!m.bounce)
 			memcpy(m.host, m.buf, in->mem_size);
 	}

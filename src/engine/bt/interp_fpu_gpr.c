@@ -59,6 +59,14 @@ void xsave_scrub(uint8_t *image)
 	memset(image + 6, 0, 18);
 }
 
+void fpu_env_scrub(uint8_t *env, const struct insn *in)
+{
+	if (in->need66)
+		memset(env + 6, 0, 8);
+	else
+		memset(env + 12, 0, 16);
+}
+
 static uint64_t header(const uint8_t *image, unsigned off)
 {
 	uint64_t x;
@@ -276,7 +284,7 @@ static int store_environment(struct vcpu *v, const struct insn *in)
 		return 1;
 	}
 	__asm__ volatile("fnstenv %0" : "=m"(env));
-	memset(env + 12, 0, 16);
+	fpu_env_scrub(env, in);
 	return lin_write(v, lin, env, sizeof env, mmu_acc(v));
 }
 

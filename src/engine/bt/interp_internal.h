@@ -242,6 +242,8 @@ unsigned xsave_compact_size(const struct vcpu *v, uint64_t bv);
 /* FOP, FIP, FDP hold host values: the guest gets zeros, which is what AMD shows without a pending exception.
  */
 void xsave_scrub(uint8_t *image);
+/* The same for what FNSTENV or FNSAVE, which `in` is, has stored. */
+void fpu_env_scrub(uint8_t *env, const struct insn *in);
 /* interp_fpu_gpr.c: those of the instructions above that need not leave translated code. 1: the interpreter
  * must do it. */
 bool interp_fpstate_is_live(const struct insn *in);

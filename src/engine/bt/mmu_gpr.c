@@ -296,17 +296,29 @@ static bool large_maybe(const struct vcpu *v, uint64_t va)
 	return v->large_filter[h >> 6] >> (h & 63) & 1;
 }
 
-/* The bit of a page in the hash sets of struct asid. */
+/* The hash sets of pages in struct asid. */
 static unsigned page_bit(uint64_t page)
 {
 	return (unsigned)(page >> 12 ^ page >> (12 + PAGE_FILTER_BITS)) & ((1u << PAGE_FILTER_BITS) - 1);
 }
 
+static void note_page(uint64_t *set, uint64_t page)
+{
+	unsigned h = page_bit(page);
+
+	set[h >> 6] |= 1ull << (h & 63);
+}
+
+static bool page_maybe(const uint64_t *set, uint64_t page)
+{
+	unsigned h = page_bit(page);
+
+	return set[h >> 6] >> (h & 63) & 1;
+}
+
 static void note_exec(struct asid *a, uint64_t va)
 {
-	unsigned h = page_bit(va);
-
-	a->exec_pages[h >> 6] |= 1ull << (h & 63);
+	note_page(a->exec_pages, va);
 	if ((va & 0xfff) > PAGE_SIZE - 15)
 		note_exec(a, (va | 0xfff) + 1);
 }
@@ -339,13 +351,6 @@ void mmu_jc_enter(struct vcpu *v, bool user, uint64_t pc, uint64_t va, void *cod
 		touch(&a->local_jc, i);
 }
 
-static bool exec_maybe(const struct asid *a, uint64_t va)
-{
-	unsigned h = page_bit(va);
-
-	return a->exec_pages[h >> 6] >> (h & 63) & 1;
-}
-
 /* True if a data breakpoint may lie in the page: such pages stay out of the TLB. */
 static bool watched(const struct vcpu *v, uint64_t va)
 {
@@ -358,20 +363,6 @@ static bool watched(const struct vcpu *v, uint64_t va)
 			return true;
 	}
 	return false;
-}
-
-static void note_written(struct asid *a, enum tlb_mode m, uint64_t host_page)
-{
-	unsigned h = page_bit(host_page);
-
-	a->written_pages[m][h >> 6] |= 1ull << (h & 63);
-}
-
-static bool written_maybe(const struct asid *a, enum tlb_mode m, uint64_t host_page)
-{
-	unsigned h = page_bit(host_page);
-
-	return a->written_pages[m][h >> 6] >> (h & 63) & 1;
 }
 
 /*
@@ -489,7 +480,7 @@ static void fill(struct vcpu *v, uint64_t va, unsigned acc, const struct walk *w
 		e->tag_r = page;
 	if (w->dirty && !(flags & MEM_PAGE_CODE) && allowed(v, a | ACC_W, w)) {
 		e->tag_w = page;
-		note_written(holder, mode, e->page);
+		note_page(holder->written_pages[mode], e->page);
 	} else if (e->tag_w == page)
 		e->tag_w = no_tag(i);
 }
@@ -701,7 +692,7 @@ static void invlpg_slot(struct asid *a, uint64_t va)
 	for (int m = 0; m < 2; m++)
 		if (a->itlb[m][i & (ITLB_SIZE - 1)].tag == page)
 			a->itlb[m][i & (ITLB_SIZE - 1)].tag = ~0ull;
-	if (exec_maybe(a, va))
+	if (page_maybe(a->exec_pages, va))
 		jc_forget_page(a, page);
 }
 
@@ -789,7 +780,7 @@ static void protect_in_table(struct asid *a, enum tlb_mode m, uint64_t host_page
 		if (t[i].page == host_page)
 			t[i].tag_w = no_tag(i);
 		else
-			note_written(a, m, t[i].page);
+			note_page(a->written_pages[m], t[i].page);
 	}
 }
 
@@ -798,7 +789,7 @@ void mmu_protect_page(struct vcpu *v, const void *host)
 	forget_stack(v);
 	for (int s = 0; s < ASID_SLOTS; s++)
 		for (int m = 0; m < TLB_MODES; m++)
-			if (v->asids[s].valid && written_maybe(&v->asids[s], m, (uint64_t)host))
+			if (v->asids[s].valid && page_maybe(v->asids[s].written_pages[m], (uint64_t)host))
 				protect_in_table(&v->asids[s], m, (uint64_t)host);
 }
 

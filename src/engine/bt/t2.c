@@ -198,7 +198,7 @@ static struct t2_program *program_of(struct t2 *t, uint64_t page)
 }
 
 /* The process that had a stub, or more than one in turn, has ended. */
-static void learn_of_program(struct t2 *t, const struct t2_space *s)
+static void learn_of_program(struct t2 *t, struct t2_space *s)
 {
 	struct t2_program *p = program_of(t, s->program);
 
@@ -206,6 +206,7 @@ static void learn_of_program(struct t2 *t, const struct t2_space *s)
 		p->patience /= 2;
 	else
 		p->patience += p->patience < MAX_PATIENCE;
+	s->gain = 0;
 }
 
 /*
@@ -218,7 +219,6 @@ static void retire(struct vcpu *v, struct t2_space *s)
 	s->on = false;
 	s->identity = 0;
 	s->backoff = 0;
-	s->gain = 0;
 	memset(s->expect, 0, sizeof(s->expect));
 	s->map->pages = s->map->lost = 0;
 	count_afresh(v->t2, s);
@@ -290,9 +290,9 @@ static void promote(struct vcpu *v, struct t2_space *s)
 }
 
 /*
- * (Part of) a stretch took `spent` ticks: `direct` were the program's in the stub, `mapped` went into mapping
- * pages, the rest into the ways.  Has the stub gained anything lately?  Not where code that must not run
- * there (RDTSCP, with which Linux's clock_gettime reads the time) stops it every few microseconds.
+ * Of the ticks since `begin`, `direct` were the program's in the stub, `mapped` went into mapping pages, the
+ * rest into the ways.  Has the stub gained anything lately?  Not where code that must not run there stops it
+ * every few microseconds; nor if for some time nothing but mapping is done.
  */
 static void judge(struct vcpu *v, struct t2_space *s, uint64_t begin, uint64_t direct, uint64_t mapped)
 {

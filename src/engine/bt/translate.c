@@ -419,8 +419,8 @@ static bool translate_insn(struct tr *t, const struct insn *in)
 		tr_copy_insn(t, in);
 	else
 		ok = in->cls == INSN_SPECIAL && tr_special(t, in);
-	if (!ok && (in->cls == INSN_SPECIAL || in->mnemonic == ZYDIS_MNEMONIC_FNSTENV) && !t->ended &&
-	    special_in_c(in) && !t->v->lockstep) {
+	if (!ok && (in->cls == INSN_SPECIAL || (in->cls == INSN_NATIVE && interp_fpstate_is_live(in))) &&
+	    !t->ended && special_in_c(in) && !t->v->lockstep) {
 		tr_exit_special(t, in);
 		ok = true;
 	}

@@ -209,40 +209,17 @@ static void tr_lea(struct tr *t, const struct insn *in)
 	struct ea a = tr_insn_operand(t, in);
 	unsigned dst = in->ops[0].reg, h = tr_host_reg(dst);
 	unsigned size = in->opsize == 8 && in->addrsize == 8 ? 8 : 4;
+	bool half = in->opsize == 2; /* the upper bits stay */
 
-	a.seg = SEG_DS;
-	if (a.absolute && !a.pcrel && in->opsize != 2) {
-		uint64_t x = (uint64_t)a.disp;
-
-		if (in->opsize == 4 || in->addrsize == 4)
-			x = (uint32_t)x;
-		emit_mov_imm(&t->e, h == EMIT_NO_REG ? T0 : h, x);
+	tr_emit_address(t, &a, half || h == EMIT_NO_REG ? T0 : h, size);
+	if (half) {
+		emit1(&t->e, 0x66);
 		if (h == EMIT_NO_REG)
-			emit_store(&t->e, T0, VCPU, OFF_GPR(dst));
-		return;
-	}
-	if (in->opsize != 2 && in->addrsize != 2 && h != EMIT_NO_REG) {
-		tr_emit_address(t, &a, h, size);
-		return;
-	}
-	tr_emit_ea(t, &a);
-	if (in->opsize == 2) {
-		/* Keep the upper bits: a 16-bit move. */
-		if (h == EMIT_NO_REG) {
-			emit1(&t->e, 0x66);
 			emit_op_mem(&t->e, 4, OP_MOV_STORE, T0, VCPU, OFF_GPR(dst));
-		} else {
-			emit1(&t->e, 0x66);
+		else
 			emit_op_reg(&t->e, 4, OP_MOV_STORE, T0, h);
-		}
-		return;
-	}
-	if (h == EMIT_NO_REG) {
-		if (size == 4)
-			emit_op_reg(&t->e, 4, OP_MOV_STORE, T0, T0);
+	} else if (h == EMIT_NO_REG) {
 		emit_store(&t->e, T0, VCPU, OFF_GPR(dst));
-	} else {
-		emit_op_reg(&t->e, size, OP_MOV_STORE, T0, h);
 	}
 }
 

@@ -253,7 +253,7 @@ void tr_emit_address(struct tr *t, const struct ea *a, unsigned dst, unsigned si
 		if (a->pcrel)
 			tr_emit_pc(t, dst, (uint64_t)a->disp);
 		else
-			emit_mov_imm(e, dst, (uint64_t)a->disp);
+			emit_mov_imm(e, dst, size == 8 ? (uint64_t)a->disp : (uint32_t)a->disp);
 		if (a->pcrel && t->mode == 8 && size == 4) /* relative to EIP: 32 bits */
 			emit_op_reg(e, 4, OP_MOV_STORE, dst, dst);
 		return;
