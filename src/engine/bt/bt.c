@@ -450,7 +450,7 @@ static void serve_posted(struct vcpu *v)
 	unlock_posts(v);
 }
 
-static void relax(unsigned spin)
+void bt_relax(unsigned spin)
 {
 	if (spin > 200)
 		sched_yield();
@@ -469,18 +469,18 @@ static void stand_still(struct vcpu *v)
 		for (unsigned spin = 0; atomic_load(stopper); spin++) {
 			if (atomic_load_explicit(&v->request, memory_order_relaxed) & BT_REQ_POSTED)
 				serve_posted(v);
-			relax(spin);
+			bt_relax(spin);
 		}
 		atomic_store(&v->stopped, 0);
 		/* The next one may have seen us stand still just before. */
 	} while (atomic_load(stopper));
 }
 
-static void serve_requests(struct vcpu *v)
+void bt_serve(struct vcpu *v)
 {
-	if (atomic_load_explicit(&v->request, memory_order_relaxed) & BT_REQ_POSTED)
+	if (atomic_load(&v->request) & BT_REQ_POSTED)
 		serve_posted(v);
-	if (atomic_load_explicit(&v->request, memory_order_relaxed) & BT_REQ_STOP)
+	if (atomic_load(&v->request) & BT_REQ_STOP)
 		stand_still(v);
 }
 
@@ -543,7 +543,7 @@ void bt_sync(struct vcpu *v, uint32_t mask)
 			/* Not to stand still: whoever stopped the world may be who waits here. */
 			if (atomic_load_explicit(&v->request, memory_order_relaxed) & BT_REQ_POSTED)
 				serve_posted(v);
-			relax(spin);
+			bt_relax(spin);
 		}
 	}
 }
@@ -574,7 +574,7 @@ void bt_stop_others(struct vcpu *v)
 		     spin++) {
 			if (atomic_load_explicit(&v->request, memory_order_relaxed) & BT_REQ_POSTED)
 				serve_posted(v);
-			relax(spin);
+			bt_relax(spin);
 		}
 	}
 }
@@ -597,8 +597,7 @@ static enum vcpu_exit run_loop(struct vcpu *v)
 	struct x86_state *s = &v->st;
 
 	for (;;) {
-		if (atomic_load_explicit(&v->request, memory_order_relaxed))
-			serve_requests(v);
+		bt_serve(v);
 		if (event_pending(v))
 			event_deliver(v);
 		v->irq_request = v->board.irq_pending && v->board.irq_pending(v->board.opaque);
@@ -627,9 +626,12 @@ static enum vcpu_exit bt_run(struct vcpu *v)
 
 	/* From here on others wait for us. */
 	atomic_store(&v->running, 1);
-	if (atomic_load(&v->request))
-		serve_requests(v);
+	if (v->lockstep)
+		lockstep_take_turn(v);
+	bt_serve(v);
 	r = run_loop(v);
+	if (v->lockstep)
+		lockstep_end_turn(v);
 	if (r == VCPU_EXIT_HALTED)
 		t2_idle(v);
 	atomic_store(&v->running, 0);

@@ -49,11 +49,17 @@ struct engine_vm {
 	    bound[CPU_SETSIZE]; /* vCPU threads that direct execution has bound to each (stub_pin) */
 	struct vcpu *vcpus[BT_MAX_VCPUS];
 	_Atomic uint32_t stopper; /* the vCPU that has stopped the others: index + 1; 0: none */
+	/* Lockstep: one vCPU at a time executes, in the order of their tickets. */
+	_Atomic uint32_t turn_ticket, turn;
 	bool use_t1, use_t2, lockstep;
 	struct stress stress;
 	uint64_t code_cache_size;
 };
 
+/* A safe point, if v->request says that there is something to do. */
+void bt_serve(struct vcpu *v);
+/* While another vCPU has to do something first: spin counts from 0. */
+void bt_relax(unsigned spin);
 /* Waits for the vCPUs in mask (bits by index) to serve what was posted to them; serves v's own meanwhile. */
 void bt_sync(struct vcpu *v, uint32_t mask);
 /* In v's thread, between what may be safe points: no other vCPU runs guest code until bt_resume_others. */

@@ -14,6 +14,8 @@
  * details go to the log.  Instructions whose result differs by nature (RDTSC,
  * RDRAND) and those that C executes in both cases are left to the interpreter
  * alone.
+ *
+ * Several vCPUs take turns, of some blocks each, first come, first served.
  */
 #include "engine/bt/lockstep.h"
 
@@ -23,10 +25,12 @@
 
 #include "base/log.h"
 #include "base/util.h"
+#include "engine/bt/bt.h"
 #include "engine/bt/interp_internal.h"
 #include "engine/bt/t1_internal.h"
 
 #define STEPS          64
+#define TURN           32 /* blocks */
 #define COMPARED_FLAGS (FLAGS_ARITH | FLAG_IF | FLAG_DF | FLAG_AC)
 
 struct snapshot {
@@ -41,6 +45,7 @@ struct lockstep {
 	bool vector;    /* the block can change vector registers */
 	struct x86_state start, end;
 	uint64_t blocks, insns;
+	unsigned turn_left; /* blocks */
 };
 
 int lockstep_init(struct vcpu *v)
@@ -59,6 +64,39 @@ void lockstep_free(struct vcpu *v)
 			 (unsigned long long)v->lockstep->blocks, (unsigned long long)v->lockstep->insns);
 	free(v->lockstep);
 	v->lockstep = NULL;
+}
+
+void lockstep_take_turn(struct vcpu *v)
+{
+	struct engine_vm *vm = v->vm;
+	uint32_t mine = atomic_fetch_add(&vm->turn_ticket, 1);
+
+	for (unsigned spin = 0; atomic_load(&vm->turn) != mine; spin++) {
+		bt_serve(v);
+		bt_relax(spin);
+	}
+	v->lockstep->turn_left = TURN;
+}
+
+void lockstep_end_turn(struct vcpu *v)
+{
+	atomic_fetch_add(&v->vm->turn, 1);
+}
+
+bool lockstep_next_turn(struct vcpu *v)
+{
+	struct engine_vm *vm = v->vm;
+
+	if (v->lockstep->turn_left) {
+		v->lockstep->turn_left--;
+		return false;
+	}
+	v->lockstep->turn_left = TURN;
+	if (atomic_load(&vm->turn_ticket) == atomic_load(&vm->turn) + 1)
+		return false;
+	lockstep_end_turn(v);
+	lockstep_take_turn(v);
+	return true;
 }
 
 static void take(const struct vcpu *v, struct snapshot *s)

@@ -178,6 +178,8 @@ void t1_run(struct vcpu *v)
 
 		if (atomic_load_explicit(&v->kick, memory_order_relaxed))
 			return;
+		if (v->lockstep && lockstep_next_turn(v))
+			link = NULL;
 		if (!t1_mode_flags(v, &flags)) {
 			link = NULL;
 			if (interpret_mode(v))
