@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "base/thread.h"
 
+#include <sched.h>
 #include <signal.h>
 
 int thread_start(pthread_t *thread, const char *name, size_t stack, void *(*run)(void *), void *opaque)
@@ -22,4 +23,11 @@ int thread_start(pthread_t *thread, const char *name, size_t stack, void *(*run)
 	if (!r)
 		pthread_setname_np(*thread, name);
 	return -r;
+}
+
+unsigned thread_processors(void)
+{
+	cpu_set_t set;
+
+	return sched_getaffinity(0, sizeof(set), &set) ? 1 : (unsigned)CPU_COUNT(&set);
 }

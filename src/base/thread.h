@@ -11,5 +11,7 @@
  * it. 0 or -errno.
  */
 int thread_start(pthread_t *thread, const char *name, size_t stack, void *(*run)(void *), void *opaque);
+/* Processors of the host that this process may use, at least 1. Any thread. */
+unsigned thread_processors(void);
 
 #endif

@@ -9,12 +9,19 @@
  * those that come meanwhile wait in `writes`, without a thread.  The number in
  * flight counts from submission to just before the callback, and only changes
  * under the I/O lock.
+ *
+ * A large read of what the host has in memory is nothing but copying, which two
+ * processors do faster than one: the caller and a thread take piece after piece of
+ * it until none is left (struct crew).  Where no processor is idle the thread comes
+ * too late and finds nothing to do.
  */
 #include "block/block.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
@@ -26,7 +33,12 @@
 
 #define MAX_THREADS 4u
 /* Bigger transfers go to a thread even if cached: copying them would hold the I/O lock for too long. */
-#define MAX_INLINE KIB(1024)
+#define MAX_INLINE KIB(2048)
+/* Reads from this size on are shared with a thread, piece by piece. */
+#define MIN_SHARED KIB(512)
+#define PIECE      KIB(128)
+/* How many times the caller looks whether the thread has done its last piece: up to about 0.1 ms. */
+#define PATIENCE 1500u
 
 struct req_list {
 	struct block_req *head, **tail;
@@ -45,6 +57,7 @@ struct block {
 	pthread_cond_t todo_cond;   /* something in todo, or stop */
 	pthread_cond_t done_cond;   /* something in done */
 	struct req_list todo, done; /* lock */
+	bool shares;                /* large reads: the host has more than one processor */
 	bool one_writer;
 	bool writing;            /* lock; one_writer: a write is in todo or in a worker's hands */
 	struct req_list writes;  /* lock */
@@ -68,6 +81,17 @@ static void list_add(struct req_list *l, struct block_req *r)
 	l->tail = &r->next;
 }
 
+static void list_remove(struct req_list *l, struct block_req *r)
+{
+	struct block_req **p = &l->head;
+
+	while (*p != r)
+		p = &(*p)->next;
+	*p = r->next;
+	if (!*p)
+		l->tail = p;
+}
+
 static struct block_req *list_take(struct req_list *l)
 {
 	struct block_req *r = l->head;
@@ -80,6 +104,50 @@ static struct block_req *list_take(struct req_list *l)
 	return r;
 }
 
+/* ---- large reads ---- */
+
+/*
+ * Whoever leaves last sees to what comes next.  `again` is a piece that the caller found not to be in
+ * memory; it is left to the thread.
+ */
+struct crew {
+	struct block_req *whole;
+	struct block_req help; /* what the thread is given */
+	atomic_uint next;      /* piece to be taken */
+	atomic_uint again;     /* NO_PIECE if none */
+	atomic_uint members;
+	atomic_int result;
+	unsigned n;
+	struct block_req piece[MAX_INLINE / PIECE];
+	struct iovec iov[];
+};
+
+#define NO_PIECE UINT_MAX
+
+static void crew_note(struct crew *c, int result)
+{
+	int none = 0;
+
+	if (result)
+		atomic_compare_exchange_strong(&c->result, &none, result);
+}
+
+/* The thread's part, and that of a request that is not shared. False: no callback is due. */
+static bool run_request(struct block *b, struct block_req *r)
+{
+	struct crew *c = r->crew;
+	unsigned i;
+
+	if (!c) {
+		r->result = b->drv->run(b->state, r);
+		return true;
+	}
+	while ((i = atomic_fetch_add(&c->next, 1)) < c->n ||
+	       (i = atomic_exchange(&c->again, NO_PIECE)) != NO_PIECE)
+		crew_note(c, b->drv->run(b->state, &c->piece[i]));
+	return atomic_fetch_sub(&c->members, 1) == 1;
+}
+
 /* ---- the threads ---- */
 
 static void *worker(void *opaque)
@@ -90,6 +158,7 @@ static void *worker(void *opaque)
 	mutex_lock(&b->lock);
 	for (;;) {
 		struct block_req *r = next ? next : list_take(&b->todo);
+		bool report;
 
 		if (!r) {
 			if (b->stop)
@@ -102,8 +171,10 @@ static void *worker(void *opaque)
 		if (r != next)
 			b->ntodo--;
 		mutex_unlock(&b->lock);
-		r->result = b->drv->run(b->state, r);
+		report = run_request(b, r);
 		mutex_lock(&b->lock);
+		if (!report)
+			continue;
 		if (b->one_writer && r->op == BLOCK_WRITE) {
 			next = list_take(&b->writes);
 			b->writing = next;
@@ -165,24 +236,10 @@ static int check(const struct block *b, const struct block_req *r)
 	return 0;
 }
 
-void block_submit(struct block *b, struct block_req *r)
+/* Has a thread do the request. */
+static void submit_to_thread(struct block *b, struct block_req *r)
 {
-	int rc = check(b, r);
 	bool todo_only = false;
-
-	if (!rc && r->len == 0 && r->op != BLOCK_FLUSH) {
-		r->done(r, 0);
-		return;
-	}
-	if (!rc) {
-		rc = -EAGAIN;
-		if (b->drv->try_now && r->len <= MAX_INLINE)
-			rc = b->drv->try_now(b->state, r);
-	}
-	if (rc != -EAGAIN) {
-		r->done(r, rc);
-		return;
-	}
 
 	b->in_flight++;
 	mutex_lock(&b->lock);
@@ -205,9 +262,152 @@ void block_submit(struct block *b, struct block_req *r)
 	if (todo_only)
 		return;
 	/* No thread to be had at all: slow, but right. */
-	r->result = b->drv->run(b->state, r);
+	if (run_request(b, r)) {
+		b->in_flight--;
+		r->done(r, r->result);
+	}
+}
+
+/* The request, or -EAGAIN if that needs a thread. */
+static int try_now(struct block *b, struct block_req *r)
+{
+	return b->drv->try_now && r->len <= MAX_INLINE ? b->drv->try_now(b->state, r) : -EAGAIN;
+}
+
+static void crew_done(struct crew *c)
+{
+	c->whole->done(c->whole, atomic_load(&c->result));
+	free(c);
+}
+
+/* As callbacks: of a piece that was left over, and of the thread's part. */
+static void piece_done(struct block_req *r, int result)
+{
+	crew_note(r->opaque, result);
+	crew_done(r->opaque);
+}
+
+static void help_done(struct block_req *r, int result)
+{
+	(void)result;
+	crew_done(r->opaque);
+}
+
+/* NULL: no memory. */
+static struct crew *crew_new(struct block_req *r)
+{
+	unsigned n = (unsigned)((r->len + PIECE - 1) / PIECE), left = r->iovcnt;
+	struct crew *c = calloc(1, sizeof(*c) + (r->iovcnt + n) * sizeof(struct iovec));
+	struct iovec *to, *from = r->iov, head;
+
+	if (!c)
+		return NULL;
+	to = c->iov;
+	head = *from;
+	c->whole = r;
+	c->n = n;
+	c->again = NO_PIECE;
+	c->help = (struct block_req){ .op = BLOCK_READ, .done = help_done, .opaque = c, .crew = c };
+	for (unsigned i = 0; i < n; i++) {
+		uint64_t at = (uint64_t)i * PIECE, len = min_u64(PIECE, r->len - at);
+
+		c->piece[i] = (struct block_req){ .op = BLOCK_READ,
+						  .offset = r->offset + at,
+						  .len = len,
+						  .iov = to,
+						  .done = piece_done,
+						  .opaque = c };
+		while (len && left) {
+			*to = head;
+			to->iov_len = (size_t)min_u64(head.iov_len, len);
+			head.iov_base = (uint8_t *)head.iov_base + to->iov_len;
+			head.iov_len -= to->iov_len;
+			len -= to->iov_len;
+			if (!head.iov_len && --left)
+				head = *++from;
+			to++;
+		}
+		c->piece[i].iovcnt = (unsigned)(to - c->piece[i].iov);
+	}
+	return c;
+}
+
+/* If the thread has not begun, it need not. */
+static void call_off(struct block *b, struct crew *c)
+{
+	mutex_lock(&b->lock);
+	for (struct block_req *r = b->todo.head; r; r = r->next) {
+		if (r != &c->help)
+			continue;
+		list_remove(&b->todo, r);
+		b->ntodo--;
+		atomic_fetch_sub(&c->members, 1);
+		break;
+	}
+	mutex_unlock(&b->lock);
+}
+
+/* False: the first piece is not in memory, or there is no memory; nothing was begun. */
+static bool read_shared(struct block *b, struct block_req *r)
+{
+	struct crew *c = crew_new(r);
+	unsigned i = 0;
+	int rc;
+
+	if (!c)
+		return false;
+	rc = try_now(b, &c->piece[0]);
+	if (rc == -EAGAIN) {
+		free(c);
+		return false;
+	}
+	atomic_store(&c->members, 2);
+	atomic_store(&c->next, 1);
+	submit_to_thread(b, &c->help);
+	do {
+		crew_note(c, rc);
+		i = atomic_fetch_add(&c->next, 1);
+		if (i >= c->n)
+			break;
+		rc = try_now(b, &c->piece[i]);
+	} while (rc != -EAGAIN);
+	if (i < c->n)
+		atomic_store(&c->again, i);
+	else
+		call_off(b, c);
+	for (unsigned k = 0; k < PATIENCE && i >= c->n && atomic_load(&c->members) > 1; k++)
+		__builtin_ia32_pause();
+	if (atomic_fetch_sub(&c->members, 1) > 1)
+		return true;
 	b->in_flight--;
-	r->done(r, r->result);
+	i = atomic_load(&c->again);
+	if (i != NO_PIECE)
+		submit_to_thread(b, &c->piece[i]);
+	else
+		crew_done(c);
+	return true;
+}
+
+void block_submit(struct block *b, struct block_req *r)
+{
+	int rc = check(b, r);
+
+	r->crew = NULL;
+	if (!rc && r->len == 0 && r->op != BLOCK_FLUSH) {
+		r->done(r, 0);
+		return;
+	}
+	if (!rc && r->op == BLOCK_READ && r->len >= MIN_SHARED && r->len <= MAX_INLINE && b->shares) {
+		if (read_shared(b, r))
+			return;
+		rc = -EAGAIN;
+	} else if (!rc) {
+		rc = try_now(b, r);
+	}
+	if (rc != -EAGAIN)
+		r->done(r, rc);
+	else
+		submit_to_thread(b, r);
 }
 
 void block_drain(struct block *b)
@@ -377,6 +577,7 @@ int block_open(struct loop *loop, const char *path, bool readonly, enum block_fo
 	pthread_cond_init(&b->done_cond, NULL);
 	list_init(&b->todo);
 	list_init(&b->writes);
+	b->shares = drv->try_now && thread_processors() > 1;
 	b->one_writer = drv->one_writer && drv->one_writer(b->state);
 	list_init(&b->done);
 	b->work = (struct loop_work){ .fn = done_work, .opaque = b };

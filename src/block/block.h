@@ -50,6 +50,7 @@ struct block_req {
 	void (*done)(struct block_req *r, int result);
 	void *opaque;
 	/* private to src/block */
+	struct crew *crew; /* others share the work */
 	int result;
 	struct block_req *next;
 };

@@ -174,6 +174,52 @@ static void test_many_in_flight(void **state)
 	block_close(b);
 }
 
+/* Larger reads are shared with a thread, in pieces; whoever does which, all must arrive. */
+static void test_large_reads(void **state)
+{
+	struct fixture *f = *state;
+	uint64_t size = MIB(5) + 1024;
+	uint8_t *disk = malloc(size), *got = malloc(size);
+	struct block *b;
+
+	make_file(f, size - 600);
+	for (uint64_t i = 0; i < size; i++)
+		disk[i] = (uint8_t)(i >> 9 ^ i * 7);
+	assert_int_equal(block_open(f->loop, f->path, false, BLOCK_FORMAT_RAW, &b, &f->err), 0);
+	assert_int_equal(run(b, BLOCK_WRITE, 0, disk, block_size(b)), 0);
+	size = block_size(b);
+	for (unsigned i = 0; i < 200; i++) {
+		uint64_t len = KIB(500) + i * 8192, at = (i * 77777 & ~511u) % (size - len), done = 0;
+		struct iovec iov[64];
+		unsigned n = 0;
+
+		memset(got, 0, len);
+		while (done < len) {
+			iov[n].iov_base = got + done;
+			iov[n].iov_len = n == 63 ? len - done : min_u64(len - done, i * 5000 * (n & 3));
+			done += iov[n++].iov_len;
+		}
+		if (i % 8 == 7) {
+			/* Not all of it is in memory any more. */
+			int fd = open(f->path, O_RDONLY | O_CLOEXEC);
+
+			fdatasync(fd);
+			posix_fadvise(fd, (off_t)(at + len / 3), (off_t)(len / 3), POSIX_FADV_DONTNEED);
+			close(fd);
+		}
+		assert_int_equal(run_v(b, BLOCK_READ, at, len, iov, n, false), 0);
+		assert_memory_equal(got, disk + at, len);
+	}
+	/* The file ends within the last piece, then within an earlier one. */
+	assert_int_equal(run(b, BLOCK_READ, size - MIB(1), got, MIB(1)), 0);
+	assert_memory_equal(got, disk + size - MIB(1), MIB(1));
+	assert_int_equal(truncate(f->path, (off_t)(size - KIB(700))), 0);
+	assert_int_equal(run(b, BLOCK_READ, size - MIB(1), got, MIB(1)), -EIO);
+	block_close(b);
+	free(disk);
+	free(got);
+}
+
 static void quit_done(struct block_req *r, int rc)
 {
 	struct fixture *f = r->opaque;
@@ -298,6 +344,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(test_read_write, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_many_in_flight, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_large_reads, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_loop_completion, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_locking, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_short_file, setup, teardown),

@@ -26,6 +26,7 @@
 #include <ucontext.h>
 #include <unistd.h>
 
+#include "base/thread.h"
 #include "base/util.h"
 #include "engine/bt/bt.h"
 #include "engine/bt/interp.h"
@@ -135,7 +136,6 @@ static int bt_vm_new(struct mem *m, unsigned nr_vcpus, const struct engine_optio
 		     struct error *err)
 {
 	struct engine_vm *vm = calloc(1, sizeof *vm);
-	cpu_set_t cpus;
 	struct mem_notifier n = { .code_written = code_written, .layout_changed = layout_changed };
 
 	if (!vm)
@@ -152,8 +152,7 @@ static int bt_vm_new(struct mem *m, unsigned nr_vcpus, const struct engine_optio
 	}
 	vm->mem = m;
 	mutex_init(&vm->lock, LOCK_RANK_ENGINE, "engine");
-	if (!sched_getaffinity(0, sizeof(cpus), &cpus))
-		vm->host_cpus = (unsigned)CPU_COUNT(&cpus);
+	vm->host_cpus = thread_processors();
 	vm->use_t1 = !(o && o->tier && !strcmp(o->tier, "interp"));
 	vm->use_t2 = !o || !o->tier || !strcmp(o->tier, "auto");
 	vm->lockstep = o && o->tier && !strcmp(o->tier, "lockstep");
