@@ -18,6 +18,7 @@
 #include "dev/pc/serial.h"
 #include "dev/pc/sysctl.h"
 #include "dev/pci/pci.h"
+#include "dev/timer/hpet.h"
 #include "dev/timer/pit.h"
 #include "dev/timer/rtc.h"
 #include "fuzz_input.h"
@@ -184,6 +185,7 @@ static struct irq_line isa(struct fuzz *f, unsigned n)
 
 static int add_devices(struct fuzz *f)
 {
+	struct hpet *hpet;
 	struct pit *pit;
 	struct rtc *rtc;
 	struct serial *serial;
@@ -192,7 +194,9 @@ static int add_devices(struct fuzz *f)
 	struct sysctl *sysctl;
 
 	f->chr.ops = &chr_ops;
-	if (pit_new(&f->b, isa(f, 0), &pit, NULL) < 0 || rtc_new(&f->b, isa(f, 8), &rtc, NULL) < 0 ||
+	if (hpet_new(&f->b, f->router, &hpet, NULL) < 0 ||
+	    pit_new(&f->b, hpet_pit_line(hpet), &pit, NULL) < 0 ||
+	    rtc_new(&f->b, hpet_rtc_line(hpet), &rtc, NULL) < 0 ||
 	    serial_new(&f->b, 0x3f8, isa(f, 4), &f->chr, 0, &serial, NULL) < 0 ||
 	    acpi_pm_new(&f->b, isa(f, 9), &f->pm, NULL) < 0 || fwcfg_new(&f->b, &fwcfg, NULL) < 0 ||
 	    fwcfg_add_file(fwcfg, "file", "0123456789", 10, NULL) < 0 ||
@@ -243,6 +247,8 @@ static gpa_t address(struct fuzz *f)
 
 	if (which >= 0xf0)
 		return GPA((uint64_t)v << (which & 15));
+	if (which >= 0xe0) /* the registers that there are */
+		return GPA(HPET_BASE + (v & 0x1ff));
 	return GPA(base[which % ARRAY_SIZE(base)] + (v & 0x1fff));
 }
 

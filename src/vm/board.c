@@ -27,6 +27,7 @@
 #include "dev/pc/sysctl.h"
 #include "dev/pc/testdev.h"
 #include "dev/pci/pci.h"
+#include "dev/timer/hpet.h"
 #include "dev/timer/pit.h"
 #include "dev/timer/rtc.h"
 #include "dev/virtio/virtio_gpu.h"
@@ -120,6 +121,7 @@ static int describe(struct vm *vm, struct fwcfg *f, struct error *err)
 static int add_isa(struct vm *vm, struct error *err)
 {
 	struct board *b = &vm->board;
+	struct hpet *hpet;
 	struct pit *pit;
 	struct sysctl *sysctl;
 	struct i8042 *i8042;
@@ -128,9 +130,11 @@ static int add_isa(struct vm *vm, struct error *err)
 	struct debugcon *debugcon;
 	struct testdev *testdev;
 	struct dma *dma;
-	int r = pit_new(b, irq_router_isa_line(vm->router, 0), &pit, err);
+	int r = hpet_new(b, vm->router, &hpet, err);
 	if (!r)
-		r = rtc_new(b, irq_router_isa_line(vm->router, 8), &vm->rtc, err);
+		r = pit_new(b, hpet_pit_line(hpet), &pit, err);
+	if (!r)
+		r = rtc_new(b, hpet_rtc_line(hpet), &vm->rtc, err);
 	if (!r)
 		r = add_ports(vm, err);
 	if (!r)

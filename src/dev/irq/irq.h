@@ -7,6 +7,7 @@
  *	              +--> IOAPIC pin n (IRQ 0: pin 2; IRQ 2 is the cascade)
  *	PIRQ line p --+--> IOAPIC pin 16 + p
  *	              +--> PIC pin pirq_pic[p] (PIIX3 route register)
+ *	HPET -> IOAPIC pins 20..23
  *	MSI, IPI, IOAPIC message -> the LAPICs that its destination names
  *
  * One lock of rank LOCK_RANK_IRQ guards the PIC, the IOAPIC and all LAPICs: an
@@ -87,6 +88,8 @@ void irq_router_lapic_page(struct irq_router *r, uint64_t page);
 
 /* An ISA interrupt line, 0..15, as devices hold it. */
 struct irq_line irq_router_isa_line(struct irq_router *r, unsigned irq);
+/* An IOAPIC pin that no ISA or PIRQ line is wired to, 20..23, as a device holds it. */
+struct irq_line irq_router_ioapic_line(struct irq_router *r, unsigned pin);
 /* Drives ISA IRQ n / PIRQ line p (0..3); the caller has OR-ed the sources of a line. Any thread. */
 void irq_router_set_isa(struct irq_router *r, unsigned irq, bool level);
 void irq_router_set_pirq(struct irq_router *r, unsigned line, bool level);

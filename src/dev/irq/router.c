@@ -103,6 +103,31 @@ struct irq_line irq_router_isa_line(struct irq_router *r, unsigned irq)
 	return (struct irq_line){ .set = line_set, .state = line_state, .opaque = r, .pin = irq };
 }
 
+static enum irq_state pin_state(void *opaque, unsigned pin)
+{
+	struct irq_router *r = opaque;
+	enum irq_state s;
+
+	mutex_lock(&r->lock);
+	s = ioapic_pin_state_locked(r->ioapic, pin);
+	mutex_unlock(&r->lock);
+	return s;
+}
+
+static void pin_set(void *opaque, unsigned pin, bool level)
+{
+	struct irq_router *r = opaque;
+
+	mutex_lock(&r->lock);
+	ioapic_set_pin_locked(r->ioapic, pin, level);
+	mutex_unlock(&r->lock);
+}
+
+struct irq_line irq_router_ioapic_line(struct irq_router *r, unsigned pin)
+{
+	return (struct irq_line){ .set = pin_set, .state = pin_state, .opaque = r, .pin = pin };
+}
+
 void irq_router_nmi(struct irq_router *r)
 {
 	mutex_lock(&r->lock);
