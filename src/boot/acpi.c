@@ -4,6 +4,7 @@
  *
  *	RSDP -> XSDT, RSDT -> FADT -> FACS, DSDT
  *	                   -> MADT
+ *	                   -> HPET
  *
  * Everything is written with explicit offsets from the specification's tables,
  * so a field's place can be checked against it.
@@ -23,6 +24,7 @@
 #include "boot/aml.h"
 #include "dev/pc/acpi_pm.h"
 #include "dev/pci/pci.h"
+#include "dev/timer/hpet.h"
 
 #define IOAPIC_ADDR 0xfec00000u
 #define LAPIC_ADDR  0xfee00000u
@@ -227,6 +229,17 @@ static void emit_motherboard(struct aml *a, const struct acpi_config *c)
 	aml_close(a);
 }
 
+static void emit_hpet(struct aml *a)
+{
+	aml_device(a, "HPET");
+	aml_name(a, "_HID");
+	aml_eisa_id(a, "PNP0103");
+	aml_crs(a);
+	aml_memory32(a, (uint32_t)HPET_BASE, HPET_SIZE);
+	aml_crs_end(a);
+	aml_close(a);
+}
+
 static void emit_cpus(struct aml *a, unsigned nr)
 {
 	for (unsigned i = 0; i < nr; i++) {
@@ -261,6 +274,7 @@ static void emit_dsdt(struct aml *a, const struct acpi_config *c)
 	emit_cpus(a, c->nr_cpus);
 	emit_pci(a, c);
 	emit_motherboard(a, c);
+	emit_hpet(a);
 	for (size_t i = 0; i < ARRAY_SIZE(isa_devices); i++)
 		emit_isa(a, &isa_devices[i]);
 	for (size_t i = 0; c->i8042 && i < ARRAY_SIZE(i8042_devices); i++)
@@ -286,7 +300,7 @@ static uint32_t build_dsdt(struct area *a, const struct acpi_config *c)
 	return aml.overflow ? 0 : end_table(a, t, "DSDT", 2, aml.len);
 }
 
-/* ---- FADT, FACS, MADT ---- */
+/* ---- FADT, FACS, MADT, HPET ---- */
 
 static uint32_t build_facs(struct area *a)
 {
@@ -381,6 +395,18 @@ static uint32_t build_madt(struct area *a, unsigned nr_cpus)
 	return end_table(a, t, "APIC", 3, (size_t)(p - t));
 }
 
+/* IA-PC HPET 1.0a §3.2.4 */
+static uint32_t build_hpet(struct area *a)
+{
+	uint8_t *t = begin_table(a, 16);
+	put(t + 36, HPET_ID, 4);
+	t[41] = 64; /* a generic address: memory, 64 bits from bit 0 */
+	put(t + 44, HPET_BASE, 8);
+	t[52] = 0; /* the first of its kind */
+	put(t + 53, HPET_MIN_TICK, 2);
+	return end_table(a, t, "HPET", 1, 56);
+}
+
 static uint32_t build_root(struct area *a, const char *signature, const uint32_t *tables, unsigned nr,
 			   unsigned width)
 {
@@ -399,8 +425,9 @@ static int build(struct area *a, const struct acpi_config *c, struct error *err)
 	uint32_t facs = build_facs(a), dsdt = build_dsdt(a, c);
 	if (!dsdt)
 		return error_set(err, ENOSPC, "the ACPI tables do not fit; give the VM fewer processors");
-	uint32_t tables[2] = { build_fadt(a, c, facs, dsdt), build_madt(a, c->nr_cpus) };
-	uint32_t xsdt = build_root(a, "XSDT", tables, 2, 8), rsdt = build_root(a, "RSDT", tables, 2, 4);
+	const uint32_t tables[] = { build_fadt(a, c, facs, dsdt), build_madt(a, c->nr_cpus), build_hpet(a) };
+	const unsigned nr = ARRAY_SIZE(tables);
+	uint32_t xsdt = build_root(a, "XSDT", tables, nr, 8), rsdt = build_root(a, "RSDT", tables, nr, 4);
 
 	uint8_t *r = a->buf; /* §5.2.5.3 */
 	memcpy(r, "RSD PTR ", 8);

@@ -100,6 +100,9 @@ static void tables_hang_together(void **state)
 	}
 	assert_int_equal(cpus, 3);
 	assert_int_equal(ioapics, 1);
+	const uint8_t *hpet = table(f, word(xsdt + 52, 8), "HPET");
+	assert_int_equal(word(hpet + 36, 4), 0x8086a201);
+	assert_int_equal(word(hpet + 44, 8), 0xfed00000);
 }
 
 static void every_size_fits(void **state)
@@ -128,6 +131,7 @@ static void iasl_accepts(void **state)
 	const uint8_t *tables[] = {
 		fadt,
 		table(f, word(xsdt + 44, 8), "APIC"),
+		table(f, word(xsdt + 52, 8), "HPET"),
 		table(f, word(fadt + 36, 4), "FACS"),
 		table(f, word(fadt + 40, 4), "DSDT"),
 	};
