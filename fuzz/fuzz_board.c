@@ -13,6 +13,7 @@
 #include "dev/irq/irq.h"
 #include "dev/irq/lapic.h"
 #include "dev/pc/acpi_pm.h"
+#include "dev/pc/ferr.h"
 #include "dev/pc/fwcfg.h"
 #include "dev/pc/pvpanic.h"
 #include "dev/pc/serial.h"
@@ -45,6 +46,7 @@ struct fuzz {
 	struct pci_bus *bus;
 	struct card *card;
 	struct acpi_pm *pm;
+	struct ferr *ferr;
 	struct chardev chr;
 	bool chr_full;
 };
@@ -200,7 +202,8 @@ static int add_devices(struct fuzz *f)
 	    serial_new(&f->b, 0x3f8, isa(f, 4), &f->chr, 0, &serial, NULL) < 0 ||
 	    acpi_pm_new(&f->b, isa(f, 9), &f->pm, NULL) < 0 || fwcfg_new(&f->b, &fwcfg, NULL) < 0 ||
 	    fwcfg_add_file(fwcfg, "file", "0123456789", 10, NULL) < 0 ||
-	    pvpanic_new(&f->b, &pvpanic, NULL) < 0 || sysctl_new(&f->b, true, &sysctl, NULL) < 0)
+	    ferr_new(&f->b, isa(f, 13), &f->ferr, NULL) < 0 || pvpanic_new(&f->b, &pvpanic, NULL) < 0 ||
+	    sysctl_new(&f->b, true, &sysctl, NULL) < 0)
 		return -1;
 	if (pci_bus_new(&f->b, f->router, &f->bus, NULL) < 0 ||
 	    i440fx_new(f->bus, f->b.mem, NULL, NULL) < 0 || piix3_new(f->bus, NULL) < 0 ||
@@ -230,8 +233,8 @@ static void make_board(struct fuzz *f)
 
 static uint16_t port(struct fuzz *f)
 {
-	static const uint16_t base[] = { 0x20, 0xa0,  0x4d0, 0x40,  0x61, 0x70, 0x3f8, 0x600, 0x608, 0x620,
-					 0xb2, 0x510, 0x514, 0x505, 0x92, 0x64, 0xcf8, 0xcfc, 0xc000 };
+	static const uint16_t base[] = { 0x20, 0xa0,  0x4d0, 0x40,  0x61, 0x70, 0x3f8, 0x600, 0x608,  0x620,
+					 0xb2, 0x510, 0x514, 0x505, 0x92, 0x64, 0xcf8, 0xcfc, 0xc000, 0xe8 };
 	uint8_t which = u8(f), low = u8(f);
 
 	if (which >= 0xf0)
@@ -408,6 +411,9 @@ static void step(struct fuzz *f)
 	case 14:
 		lapic_raise_perf(f->lapic[f->current]);
 		lapic_raise_thermal(f->lapic[f->current]);
+		mutex_lock(&f->io);
+		ferr_set(f->ferr, op & 16);
+		mutex_unlock(&f->io);
 		if (op >> 4 == 15)
 			lapic_init(f->lapic[f->current]);
 		break;

@@ -47,6 +47,10 @@ struct vcpu_board {
 	/* A KVM hypercall by the kernel, arguments already cut to the mode's width (bits): what RAX gets. */
 	uint64_t (*hypercall)(void *opaque, uint64_t nr, const uint64_t arg[4], unsigned width);
 	void (*cr8_write)(void *opaque, uint8_t value);
+	/* The FERR# pin (x87 errors with CR0.NE clear): asserted before an instruction that waits for errors,
+	 * until the error is dealt with. Returns IGNNE#: whether the instruction is executed all the same;
+	 * else the processor stands until it is interrupted. May be NULL. */
+	bool (*ferr)(void *opaque, bool asserted);
 	/* Four bytes of a device of the processor's own (the LAPIC), if reading them is nothing but a load;
 	 * false: by mem_mmio_read. General-regs-only: translated code calls it. May be NULL. */
 	bool (*peek)(void *opaque, uint64_t pa, uint32_t *value);

@@ -21,6 +21,7 @@
 #include "dev/pc/debug_exit.h"
 #include "dev/pc/debugcon.h"
 #include "dev/pc/dma.h"
+#include "dev/pc/ferr.h"
 #include "dev/pc/parallel.h"
 #include "dev/pc/pvpanic.h"
 #include "dev/pc/serial.h"
@@ -135,6 +136,8 @@ static int add_isa(struct vm *vm, struct error *err)
 		r = pit_new(b, hpet_pit_line(hpet), &pit, err);
 	if (!r)
 		r = rtc_new(b, hpet_rtc_line(hpet), &vm->rtc, err);
+	if (!r)
+		r = ferr_new(b, irq_router_isa_line(vm->router, 13), &vm->ferr, err);
 	if (!r)
 		r = add_ports(vm, err);
 	if (!r)

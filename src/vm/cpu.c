@@ -18,6 +18,7 @@
 #include <x86intrin.h>
 
 #include "base/util.h"
+#include "dev/pc/ferr.h"
 #include "vm/vm_internal.h"
 
 #define KVM_HC_SEND_IPI 10u
@@ -119,6 +120,20 @@ static void board_cr8_write(void *opaque, uint8_t value)
 	lapic_cr8_write(((struct vm_cpu *)opaque)->lapic, value);
 }
 
+/* Only the bootstrap processor's pins are wired. */
+static bool board_ferr(void *opaque, bool asserted)
+{
+	struct vm_cpu *c = opaque;
+	bool ignored = false;
+
+	if (c->index == 0) {
+		mutex_lock(&c->vm->io_lock);
+		ignored = ferr_set(c->vm->ferr, asserted);
+		mutex_unlock(&c->vm->io_lock);
+	}
+	return ignored;
+}
+
 /* ---- the thread ---- */
 
 static __thread struct vm_cpu *current_cpu;
@@ -160,6 +175,7 @@ static void handle_init(struct vm_cpu *c, struct x86_state *s)
 		memcpy(s->mtrr_mask, old->mtrr_mask, sizeof(s->mtrr_mask));
 		s->mtrr_def_type = old->mtrr_def_type;
 		s->pat = old->pat;
+		s->ferr = old->ferr;
 		s->xcr0 = old->xcr0;
 		s->tsc_aux = old->tsc_aux;
 		s->cr0 = (s->cr0 & ~(uint64_t)(CR0_CD | CR0_NW)) | (old->cr0 & (CR0_CD | CR0_NW));
@@ -367,6 +383,7 @@ static int cpu_new(struct vm *vm, struct vm_cpu *c, struct error *err)
 			.cr8_read = board_cr8_read,
 			.cr8_write = board_cr8_write,
 			.hypercall = board_hypercall,
+			.ferr = board_ferr,
 			.peek = vm_cpu_peek,
 		},
 		.apic_id = c->index,

@@ -62,6 +62,7 @@ struct vm {
 	struct pci_bus *pci;
 	struct kvmclock *kvmclock;
 	struct rtc *rtc;
+	struct ferr *ferr;
 	struct fwcfg *fwcfg;
 	struct chardev *console, *serial2, *parallel; /* NULL: nothing is connected */
 	struct block *blocks[VM_MAX_DISKS];

@@ -154,6 +154,7 @@ struct x86_state {
 	bool nmi_blocked;    /* until IRET */
 	uint8_t shadow;      /* at this one instruction boundary: enum x86_shadow */
 	bool shutdown;       /* triple fault */
+	bool ferr;           /* FERR# is asserted (see struct vcpu_board) */
 
 	/* x87, SSE, AVX...: the standard-format XSAVE image, XCR0-wide. */
 	uint8_t xsave[X86_XSAVE_MAX] __attribute__((aligned(64)));

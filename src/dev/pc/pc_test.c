@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The small PC devices: ACPI power management, fw_cfg, pvpanic, reset ports. */
+/* The small PC devices: ACPI power management, fw_cfg, pvpanic, reset ports, x87 errors. */
 #include <endian.h>
 #include <errno.h>
 
 #include "dev/pc/acpi_pm.h"
+#include "dev/pc/ferr.h"
 #include "dev/pc/fwcfg.h"
 #include "dev/pc/pvpanic.h"
 #include "dev/pc/sysctl.h"
@@ -12,13 +13,13 @@
 static struct test_board t;
 static struct acpi_pm *pm;
 static struct fwcfg *fw;
-static bool sci;
+static struct ferr *ferr;
+static bool sci, irq13;
 
 static void line(void *opaque, unsigned pin, bool l)
 {
 	(void)opaque;
-	(void)pin;
-	sci = l;
+	*(pin == 13 ? &irq13 : &sci) = l;
 }
 
 static int setup(void **state)
@@ -27,9 +28,10 @@ static int setup(void **state)
 	struct sysctl *sc;
 
 	(void)state;
-	sci = false;
+	sci = irq13 = false;
 	test_board_init(&t);
 	assert_int_equal(acpi_pm_new(&t.b, (struct irq_line){ .set = line }, &pm, NULL), 0);
+	assert_int_equal(ferr_new(&t.b, (struct irq_line){ .set = line, .pin = 13 }, &ferr, NULL), 0);
 	assert_int_equal(fwcfg_new(&t.b, &fw, NULL), 0);
 	assert_int_equal(pvpanic_new(&t.b, &pv, NULL), 0);
 	assert_int_equal(sysctl_new(&t.b, false, &sc, NULL), 0);
@@ -122,6 +124,32 @@ static void read_port(uint16_t selector, void *buf, size_t len)
 	test_out(&t, 0x510, selector, 2);
 	for (size_t i = 0; i < len; i++)
 		((uint8_t *)buf)[i] = test_in(&t, 0x511, 1);
+}
+
+static void coprocessor_errors(void **state)
+{
+	(void)state;
+	test_out(&t, 0xf0, 0, 1);
+	assert_false(ferr_set(ferr, true)); /* not ignored by what was written before */
+	assert_true(irq13);
+	test_out(&t, 0xf0, 0, 1);
+	assert_false(irq13);
+	assert_true(ferr_set(ferr, true)); /* the same error: ignored, and no interrupt */
+	assert_false(irq13);
+	test_round_trip(&t);
+	assert_true(ferr_set(ferr, true));
+	assert_false(ferr_set(ferr, false));
+	assert_false(ferr_set(ferr, true));
+	assert_true(irq13);
+	ferr_set(ferr, false);
+	assert_true(irq13); /* until the write */
+	test_out(&t, 0xf1, 0, 1);
+	assert_false(irq13);
+	ferr_set(ferr, true);
+	test_out(&t, 0xf0, 0, 1);
+	board_reset(&t.b);
+	assert_false(ferr_set(ferr, true));
+	assert_int_equal(test_in(&t, 0xf0, 2), 0xffff);
 }
 
 static void fwcfg_by_port(void **state)
@@ -226,8 +254,13 @@ static void hostile_writes_and_round_trip(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		T(pm_timer),      T(power_button), T(sleep_and_reset),
-		T(fwcfg_by_port), T(fwcfg_by_dma), T(hostile_writes_and_round_trip),
+		T(pm_timer),
+		T(power_button),
+		T(sleep_and_reset),
+		T(coprocessor_errors),
+		T(fwcfg_by_port),
+		T(fwcfg_by_dma),
+		T(hostile_writes_and_round_trip),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

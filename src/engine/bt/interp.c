@@ -288,6 +288,71 @@ static int native_exception(struct vcpu *v)
 	}
 }
 
+/*
+ * x87 errors as PCs before the 486 had them (SDM 1 8.7.2, D.2).  While CR0.NE is clear, an instruction that
+ * waits for errors gives no #MF when it finds one: the processor asserts FERR#, for an interrupt, and stands
+ * until one comes; the instruction has not begun.  With IGNNE# asserted it is executed as if there were no
+ * error.  The error is noticed by the host's #MF, whichever tier meets it.  From then on until it is gone,
+ * which takes FERR# back, x87 instructions are interpreted (control_flags).
+ */
+enum { IMAGE_FCW = 0, IMAGE_FSW = 2, IMAGE_BV = 512 };
+#define FSW_ERRORS 0x3f
+#define FSW_FLAGS  0x7f /* and the stack fault */
+#define FSW_ES     0x80
+#define FSW_B      0x80 /* of the high byte */
+
+/* FERR# is asserted: takes it back if what was executed has dealt with the error. */
+static void watch_ferr(struct vcpu *v)
+{
+	if ((v->st.xsave[IMAGE_BV] & 1) && (v->st.xsave[IMAGE_FSW] & FSW_ES))
+		return;
+	v->st.ferr = false;
+	if (v->board.ferr)
+		v->board.ferr(v->board.opaque, false);
+}
+
+static bool loads_fsw(const struct insn *in)
+{
+	return in->mnemonic == ZYDIS_MNEMONIC_FLDENV || in->mnemonic == ZYDIS_MNEMONIC_FRSTOR;
+}
+
+/* Executes what waits for errors with those that there are put aside. */
+static int call_ignoring(struct vcpu *v, const struct insn *in, struct native_frame *f)
+{
+	uint8_t *x = v->st.xsave, flags = x[IMAGE_FSW] & FSW_FLAGS;
+	int r;
+
+	x[IMAGE_FSW] = 0;
+	x[IMAGE_FSW + 1] &= (uint8_t)~FSW_B;
+	r = native_call(f) ? native_exception(v) : 0;
+	if (!r && loads_fsw(in))
+		return 0;
+	x[IMAGE_FSW] |= flags;
+	if (flags & ~x[IMAGE_FCW] & FSW_ERRORS) {
+		x[IMAGE_FSW] |= FSW_ES;
+		x[IMAGE_FSW + 1] |= FSW_B;
+	}
+	x[IMAGE_BV] |= 1;
+	return r;
+}
+
+/* 0; or -1: v->exc is the exception, or not present if the processor stands. */
+static int call_native(struct vcpu *v, const struct insn *in, struct native_frame *f)
+{
+	if (!native_call(f))
+		return 0;
+	if (v->fault_trapno != EXC_MF || (v->st.cr0 & CR0_NE))
+		return native_exception(v);
+	if (needs_full(v))
+		return -1;
+	v->st.ferr = true;
+	if (v->board.ferr && v->board.ferr(v->board.opaque, true))
+		return call_ignoring(v, in, f);
+	v->exc.present = false;
+	v->st.halted = true;
+	return -1;
+}
+
 /* BT/BTS/BTR/BTC with a register offset address a bit string (SDM 2A). */
 static bool is_bit_string(const struct insn *in)
 {
@@ -321,8 +386,8 @@ static int faulting_store(struct vcpu *v, const struct insn *in, struct native_f
 	memcpy(image, v->st.xsave, sizeof image);
 	memset(buf, 0xa5, in->mem_size);
 	memcpy(seen, buf, in->mem_size);
-	if (native_call(f))
-		return native_exception(v);
+	if (call_native(v, in, f))
+		return -1;
 	if (in->unit == UNIT_X87) {
 		if ((v->st.xsave[fsw] & fsw_es) && !memcmp(seen, buf, in->mem_size))
 			return 0;
@@ -399,8 +464,8 @@ static int execute_native_with(struct vcpu *v, struct ientry *e, bool *stopped)
 	f.xmask = v->xmask;
 	if (bad)
 		return faulting_store(v, in, &f, m.buf);
-	if (native_call(&f))
-		return native_exception(v);
+	if (call_native(v, in, &f))
+		return -1;
 	if (stores_fpu_env(in)) {
 		fpu_env_scrub(m.bounce ? m.host : m.buf, in);
 		if (!m.bounce)
@@ -523,6 +588,8 @@ int interp_try(struct vcpu *v)
 			s->rip = v->insn_rip;
 		return -1;
 	}
+	if (s->ferr && e->in.unit != UNIT_INT)
+		watch_ferr(v);
 	/* IRET has just loaded it, for the instruction that it goes to (SDM 3B 17.3.1.1). */
 	if (!v->dr_watch ||
 	    (e->in.mnemonic != ZYDIS_MNEMONIC_IRET && e->in.mnemonic != ZYDIS_MNEMONIC_IRETD &&
@@ -556,7 +623,8 @@ void interp_step(struct vcpu *v)
 
 	if (interp_try(v)) {
 		v->held_dr6 = 0;
-		event_exception(v);
+		if (v->exc.present)
+			event_exception(v);
 		return;
 	}
 	/* INT1 is itself the #DB that what was held joins. */

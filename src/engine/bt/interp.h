@@ -20,8 +20,8 @@
 
 /* Executes one instruction at RIP, delivering the exception it raises, if any, and traps due after it. */
 void interp_step(struct vcpu *v);
-/* Only the instruction itself: 0; or -1 with v->exc (or, under v->in_gpr, v->bail), RIP back at its start and
- * nothing delivered. */
+/* Only the instruction itself: 0; or -1 with v->exc (or, under v->in_gpr, v->bail; or neither, if the
+ * processor stands before it, halted), RIP back at its start and nothing delivered. */
 int interp_try(struct vcpu *v);
 /* Runs until a kick, HLT, shutdown, or an event can be delivered. */
 void interp_run_until_event(struct vcpu *v);

@@ -306,6 +306,8 @@ int interp_fpstate_live(struct vcpu *v, const struct insn *in)
 {
 	uint64_t rfbm = ((uint32_t)v->st.gpr[RAX] | v->st.gpr[RDX] << 32) & v->st.xcr0;
 
+	if (v->st.ferr)
+		return 1; /* the interpreter looks whether it takes the error back */
 	if (in->mnemonic == ZYDIS_MNEMONIC_FNSTENV)
 		return store_environment(v, in);
 	if (!interp_fpstate_is_live(in) || !(v->st.cr4 & CR4_OSXSAVE) || (v->st.cr0 & CR0_TS))

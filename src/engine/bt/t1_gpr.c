@@ -113,7 +113,7 @@ static uint32_t control_flags(const struct x86_state *s, bool user)
 {
 	uint32_t f = user ? BLOCK_USER : 0;
 
-	if (!(s->cr0 & (CR0_EM | CR0_TS)))
+	if (!(s->cr0 & (CR0_EM | CR0_TS)) && !s->ferr)
 		f |= BLOCK_X87;
 	if ((f & BLOCK_X87) && (s->cr4 & CR4_OSFXSR)) {
 		f |= BLOCK_SSE;
@@ -154,11 +154,13 @@ bool t1_mode_flags(struct vcpu *v, uint32_t *ret)
 	}
 	if (x86_cpl(s) == 1 || x86_cpl(s) == 2)
 		return false;
-	if (c->cr0 != s->cr0 || c->cr4 != s->cr4 || c->efer != s->efer || c->xcr0 != s->xcr0)
+	if (c->cr0 != s->cr0 || c->cr4 != s->cr4 || c->efer != s->efer || c->xcr0 != s->xcr0 ||
+	    c->ferr != s->ferr)
 		*c = (struct control_cache){ .cr0 = s->cr0,
 					     .cr4 = s->cr4,
 					     .efer = s->efer,
 					     .xcr0 = s->xcr0,
+					     .ferr = s->ferr,
 					     .flags = { control_flags(s, false), control_flags(s, true) } };
 	*ret = c->flags[user] | segments;
 	return true;

@@ -360,7 +360,8 @@ static bool representable(const struct vcpu *v)
 
 	if ((s->rflags & bad) || !(s->rflags & FLAG_IF) || s->shadow || v->dr_watch || (s->cr4 & CR4_TSD))
 		return false;
-	if ((s->cr0 & (CR0_TS | CR0_EM)) || !(s->cr4 & CR4_OSXSAVE) || s->xcr0 != v->model->xcr0_mask)
+	if ((s->cr0 & (CR0_TS | CR0_EM)) || s->ferr || !(s->cr4 & CR4_OSXSAVE) ||
+	    s->xcr0 != v->model->xcr0_mask)
 		return false;
 	if (cs->attr & SEG_L) {
 		if (cs->sel != HOST_CS64 || s->rip >= STUB_VA_END)

@@ -243,6 +243,7 @@ struct vcpu {
 	 * for. */
 	struct control_cache {
 		uint64_t cr0, cr4, efer, xcr0;
+		bool ferr;
 		uint32_t flags[2];
 	} control;
 	uint32_t jc_flags[4];       /* mode flags of the blocks in the jump caches, by block_class */
