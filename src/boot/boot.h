@@ -24,7 +24,7 @@
  *	0x01000  GDT                   0x08000  boot_params or hvm_start_info
  *	0x02000  PML4, PDPT, 4 PDs     0x10000  command line
  *	0x9fc00  reserved (EBDA)       0xe0000  ACPI tables (boot/acpi.h)
- *	0xffea5  in place of a BIOS
+ *	0xffe60  in place of a BIOS; the processor, when it is reset, finds it below 4 GiB (BOOT_ROM_ALIAS)
  */
 #ifndef SILL_BOOT_BOOT_H
 #define SILL_BOOT_BOOT_H
@@ -37,6 +37,11 @@
 
 struct boot_image;
 struct x86_state;
+
+/* Where the last 64 KiB of the first MiB are to be seen, too, read-only. */
+#define BOOT_ROM       0xf0000u
+#define BOOT_ROM_ALIAS 0xffff0000u
+#define BOOT_ROM_SIZE  0x10000u
 
 /*
  * Reads and checks a kernel and an initrd (NULL: none).  The image stays in

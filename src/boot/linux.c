@@ -383,13 +383,24 @@ static int boot_pvh(struct mem *m, const struct boot_image *b, const struct boot
 }
 
 /*
- * There is no BIOS.  Who calls it all the same, in real mode, as Xen does, is told that it cannot; who jumps
- * to the reset vector gets a reset; and interrupts are acknowledged, the timer's counted (at 0x46c, as all
- * BIOSes do, but for midnight).  The timer's lies where PCs have it.
+ * There is no BIOS.  Who calls it all the same, in real mode, as Xen does, is told that it cannot; and
+ * interrupts are acknowledged, the timer's counted (at 0x46c, as all BIOSes do, but for midnight).  The
+ * timer's lies where PCs have it.
+ *
+ * Who jumps to the reset vector, or resets the processor, which starts there (BOOT_ROM_ALIAS), gets a reset,
+ * unless CMOS byte 0F, which this clears, says where to go on: 0A at the far pointer at 0x467, 05 there, too,
+ * after interrupts have been acknowledged.
  */
 static int write_bios_stubs(struct mem *m)
 {
-	enum { TIMER = 0xfea5, MASTER = 0xfec0, SLAVE = 0xfed0, START = 0xfff0, CALL = 0xfff8 };
+	enum {
+		RESET = 0xfe60,
+		TIMER = 0xfea5,
+		MASTER = 0xfec0,
+		SLAVE = 0xfed0,
+		START = 0xfff0,
+		CALL = 0xfff8
+	};
 	static const uint8_t timer[] = {
 		0x1e, 0x50, 0x31, 0xc0, 0x8e, 0xd8, /* push %ds; push %ax; xor %ax, %ax; mov %ax, %ds */
 		0x66, 0xff, 0x06, 0x6c, 0x04,       /* incl 0x46c */
@@ -398,16 +409,27 @@ static int write_bios_stubs(struct mem *m)
 	};
 	static const uint8_t master[] = { 0x50, 0xb0, 0x20, 0xe6, 0x20, 0x58, 0xcf };
 	static const uint8_t slave[] = { 0x50, 0xb0, 0x20, 0xe6, 0xa0, 0xe6, 0x20, 0x58, 0xcf };
+	static const uint8_t reset[] = {
+		0xfa, 0x31, 0xdb, 0x8e, 0xdb,       /* cli; xor %bx, %bx; mov %bx, %ds */
+		0xb0, 0x0f, 0xe6, 0x70, 0xe4, 0x71, /* mov $0xf, %al; out %al, $0x70; in $0x71, %al */
+		0x88, 0xc4, 0xb0, 0x00, 0xe6, 0x71, /* mov %al, %ah; mov $0, %al; out %al, $0x71 */
+		0x80, 0xfc, 0x0a, 0x74, 0x0b,       /* cmp $10, %ah; je 1f */
+		0x80, 0xfc, 0x05, 0x75, 0x0a,       /* cmp $5, %ah; jne 2f */
+		0xb0, 0x20, 0xe6, 0xa0, 0xe6, 0x20, /* mov $0x20, %al; out %al, $0xa0; out %al, $0x20 */
+		0xff, 0x2e, 0x67, 0x04,             /* 1: ljmp *0x467 */
+		0xb0, 0xfe, 0xe6, 0x64, /* 2: mov $0xfe, %al; out %al, $0x64: the keyboard controller's */
+		0xf4, 0xeb, 0xfd,       /* hlt; jmp to it */
+	};
 	static const uint8_t start[] = {
-		0xb0, 0xfe, 0xe6, 0x64, /* mov $0xfe, %al; out %al, $0x64: the keyboard controller's reset */
-		0xf4, 0xeb, 0xfd, 0x90, /* hlt; jmp to it; nop */
-		0xf9, 0xca, 0x02, 0x00, 0x90, /* CALL: stc; lret $2: carry is "failed" */
+		0xea, 0x60, 0xfe, 0x00, 0xf0, 0x90, 0x90, 0x90, /* ljmp $0xf000, $RESET */
+		0xf9, 0xca, 0x02, 0x00, 0x90,                   /* CALL: stc; lret $2: carry is "failed" */
 	};
 	static const struct {
 		const uint8_t *code;
 		size_t size;
 		uint16_t at;
-	} stubs[] = { { timer, sizeof(timer), TIMER },
+	} stubs[] = { { reset, sizeof(reset), RESET },
+		      { timer, sizeof(timer), TIMER },
 		      { master, sizeof(master), MASTER },
 		      { slave, sizeof(slave), SLAVE },
 		      { start, sizeof(start), START } };

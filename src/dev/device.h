@@ -31,7 +31,8 @@ struct device {
 	struct device *next; /* board's list, in order of registration */
 };
 
-enum board_request { BOARD_POWEROFF, BOARD_RESET, BOARD_PANIC, BOARD_EXIT };
+/* BOARD_INIT: a reset of the processors only, as old ports make it ("soft"). */
+enum board_request { BOARD_POWEROFF, BOARD_RESET, BOARD_INIT, BOARD_PANIC, BOARD_EXIT };
 
 /*
  * The board as devices see it: what they may call. Filled in by src/vm. Devices
@@ -43,8 +44,10 @@ struct board {
 	struct clock *clock;
 	struct mutex *io_lock;
 	struct device *devices;
-	/* The guest asked for: power off, reset, an end with a status, or reported a panic (pvpanic). Any
-	 * thread. */
+	bool soft_reset; /* board_reset stands for what firmware does after BOARD_INIT: keep what it would not
+			    know of */
+	/* The guest asked for: power off, reset, an end with a status, or reported a panic (pvpanic). Under
+	 * the I/O lock, any thread. */
 	void (*request)(void *opaque, enum board_request what);
 	void *request_opaque;
 	uint8_t exit_status; /* with BOARD_EXIT: what the program should end with */

@@ -39,7 +39,7 @@ struct test_board {
 	struct irq_router *router;
 	struct test_cpu cpu[TEST_CPUS];
 	unsigned current;
-	unsigned poweroffs, resets, panics;
+	unsigned poweroffs, resets, inits, panics;
 };
 
 static inline void test_kick(void *opaque)
@@ -87,6 +87,8 @@ static inline void test_request(void *opaque, enum board_request what)
 		t->poweroffs++;
 	else if (what == BOARD_RESET)
 		t->resets++;
+	else if (what == BOARD_INIT)
+		t->inits++;
 	else
 		t->panics++;
 }

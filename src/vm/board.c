@@ -287,14 +287,16 @@ static int add_virtio_input(struct vm *vm, struct error *err)
 int vm_board_new(struct vm *vm, struct error *err)
 {
 	bool shown = vm->config->vnc || vm->config->window;
-	vm->has_i8042 = vm->firmware || shown || vm->config->vga == VM_VGA_VIRTIO;
+	bool typed_at = vm->firmware || shown || vm->config->vga == VM_VGA_VIRTIO;
+	/* Multiboot kernels know PCs that have one, and wait for it. */
+	vm->has_i8042 = typed_at || vm->image->is_multiboot;
 	vm->has_vga = (vm->firmware || shown) && vm->config->vga == VM_VGA_STD;
 	int r = add_chipset(vm, err);
 	if (!r)
 		r = add_isa(vm, err);
 	if (!r)
 		r = add_display(vm, err);
-	if (!r && vm->has_i8042 && !vm->config->no_usb)
+	if (!r && typed_at && !vm->config->no_usb)
 		r = vm_usb_new(vm, err);
 	if (!r)
 		r = vm_storage_new(vm, err);

@@ -369,6 +369,12 @@ void vm_cpus_reset(struct vm *vm)
 	}
 }
 
+void vm_cpus_init(struct vm *vm)
+{
+	for (unsigned i = 0; i < vm->nr_cpus; i++)
+		post_cpu_event(&vm->cpus[i], CPU_EVENT_INIT);
+}
+
 static int cpu_new(struct vm *vm, struct vm_cpu *c, struct error *err)
 {
 	struct vcpu_config config = {

@@ -28,8 +28,17 @@ int vm_firmware_add_rom(struct vm *vm, struct mem_block **ret, struct error *err
 	struct rom *rom;
 	struct flash *flash;
 	*ret = NULL;
-	if (!f)
+	if (!f) {
+		/* What direct boot leaves in place of a BIOS. */
+		vm->boot_rom = (struct io_region){ .name = "boot",
+						   .base = BOOT_ROM_ALIAS,
+						   .size = BOOT_ROM_SIZE,
+						   .block = mem_ram_as_block(vm->mem),
+						   .block_offset = BOOT_ROM,
+						   .readonly = true };
+		mem_map_mmio(vm->mem, &vm->boot_rom);
 		return 0;
+	}
 	int r = rom_new(b, f->code, f->code_size, &rom, err);
 	if (!r && f->vars)
 		r = flash_new(b, GPA(GIB(4) - f->code_size - f->vars_size), f->vars, f->vars_size, f->vars_fd,

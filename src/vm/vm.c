@@ -51,6 +51,18 @@ void vm_post_event(struct vm *vm, int event, const char *why)
 	loop_quit(vm->loop);
 }
 
+/*
+ * Does a reset of the processors let a directly booted system go on, where it has told the BIOS (CMOS byte
+ * 0F, boot/linux.c)?  That is how programs for the 80286 come back from protected mode.  Otherwise, firmware
+ * would start from the beginning: that is a reset.  [io lock]
+ */
+static bool resumes(struct vm *vm)
+{
+	uint8_t code = rtc_cmos(vm->rtc, RTC_SHUTDOWN);
+
+	return !vm->firmware && (code == 0x05 || code == 0x0a);
+}
+
 static void board_request(void *opaque, enum board_request what)
 {
 	struct vm *vm = opaque;
@@ -60,6 +72,12 @@ static void board_request(void *opaque, enum board_request what)
 		break;
 	case BOARD_RESET:
 		vm_post_event(vm, VM_EVENT_RESET, NULL);
+		break;
+	case BOARD_INIT:
+		if (resumes(vm))
+			vm_cpus_init(vm);
+		else
+			vm_post_event(vm, VM_EVENT_INIT, NULL);
 		break;
 	case BOARD_EXIT:
 		vm_post_event(vm, VM_EVENT(VM_END_STATUS), NULL);
@@ -117,9 +135,10 @@ static int boot_directly(struct vm *vm, struct error *err)
 
 /* Everything to its power-on state, and the boot processor at firmware's or the kernel's entry. While no vCPU
  * runs. */
-static int start_guest(struct vm *vm, struct error *err)
+static int start_guest(struct vm *vm, bool soft, struct error *err)
 {
 	mutex_lock(&vm->io_lock);
+	vm->board.soft_reset = soft && !vm->firmware;
 	board_reset(&vm->board);
 	vm->started_ns = clock_now_ns(&vm->clock);
 	mutex_unlock(&vm->io_lock);
@@ -230,6 +249,7 @@ static bool restarts(struct vm *vm, int *event)
 		*event = VM_EVENT(VM_END_CRASH);
 		return false;
 	case VM_EVENT_RESET:
+	case VM_EVENT_INIT:
 		vm->early_faults = 0;
 		if (!vm->config->no_reboot)
 			return true;
@@ -243,37 +263,57 @@ static bool restarts(struct vm *vm, int *event)
 	}
 }
 
-static int restart(struct vm *vm, struct error *err)
+/* The event has been dealt with: the vCPUs go on, but in a paused VM. */
+static void let_go(struct vm *vm)
+{
+	atomic_store(&vm->event, VM_EVENT_NONE);
+	if (!vm->paused)
+		vm_unpark(vm);
+	if (atomic_load(&vm->quit))
+		vm_quit(vm);
+}
+
+/* Was the triple fault a system's way back from protected mode? Then it is on that way. */
+static bool resume(struct vm *vm)
+{
+	mutex_lock(&vm->io_lock);
+	bool yes = resumes(vm);
+	mutex_unlock(&vm->io_lock);
+	if (!yes)
+		return false;
+	vm_cpus_init(vm);
+	let_go(vm);
+	return true;
+}
+
+static int restart(struct vm *vm, bool soft, struct error *err)
 {
 	log_info("%s: the guest restarts", vm->config->name);
 	set_time_running(vm, false);
-	int r = start_guest(vm, err);
+	int r = start_guest(vm, soft, err);
 	if (r)
 		return r;
-	/* A paused VM is reset but does not run. */
-	atomic_store(&vm->event, VM_EVENT_NONE);
-	if (!vm->paused) {
+	if (!vm->paused)
 		set_time_running(vm, true);
-		vm_unpark(vm);
-	}
-	if (atomic_load(&vm->quit))
-		vm_quit(vm);
+	let_go(vm);
 	return 0;
 }
 
 enum vm_end vm_run(struct vm *vm, struct error *why)
 {
 	int event = VM_EVENT(VM_END_ERROR);
-	int r = start_guest(vm, why);
+	int r = start_guest(vm, false, why);
 	if (!r) {
 		set_time_running(vm, true);
 		r = vm_cpus_start(vm, why);
 	}
 	while (!r) {
 		event = wait_for_event(vm);
+		if (event == VM_EVENT_SHUTDOWN && resume(vm))
+			continue;
 		if (!restarts(vm, &event))
 			break;
-		r = restart(vm, why);
+		r = restart(vm, event == VM_EVENT_INIT, why);
 	}
 	vm_cpus_stop(vm);
 	set_time_running(vm, false);

@@ -82,7 +82,7 @@ struct vm {
 	struct net *net;
 	struct boot_image *image;  /* direct boot */
 	struct firmware *firmware; /* or firmware */
-	struct io_region boot_rom; /* the network card's */
+	struct io_region boot_rom; /* the network card's; direct boot: what is in place of a BIOS */
 	struct chardev *debugcon;  /* what that writes to its debug port; may be NULL */
 	bool has_i8042, has_vga;
 	struct display display; /* pixels NULL: there is none */
@@ -126,6 +126,7 @@ struct vm {
 #define VM_EVENT_NONE   0
 #define VM_EVENT(end)   ((int)(end) + 1)
 #define VM_EVENT_RESET  100 /* the guest asks for it */
+#define VM_EVENT_INIT   103 /* likewise, by a reset of its processors only */
 #define VM_EVENT_BUTTON 101 /* the user does */
 #define VM_EVENT_SHUTDOWN                                                                                    \
 	102 /* a processor shut down by a triple fault, which a PC's chipset answers with a reset */
@@ -146,6 +147,8 @@ bool vm_cpu_peek(void *opaque, uint64_t pa, uint32_t *value);
 int vm_cpus_start(struct vm *vm, struct error *err);
 /* To RESET, application processors waiting for their start-up IPI. While parked or before the start. */
 void vm_cpus_reset(struct vm *vm);
+/* Their INIT pins are pulled. Any thread. */
+void vm_cpus_init(struct vm *vm);
 /* Waits until no vCPU runs; lets them run; makes their threads end (while parked). Without the I/O lock. */
 void vm_park(struct vm *vm);
 void vm_unpark(struct vm *vm);

@@ -138,7 +138,7 @@ static void write_out_port(struct i8042 *c, uint8_t v)
 	c->out_port = v;
 	sysctl_set_a20(c->sysctl, v & OUT_A20);
 	if (!(v & OUT_RESET))
-		board_ask(c->board, BOARD_RESET);
+		board_ask(c->board, BOARD_INIT);
 }
 
 static uint8_t read_out_port(const struct i8042 *c)
@@ -226,7 +226,7 @@ static uint64_t status_read(void *opaque, uint64_t offset, unsigned size)
 static void pulse(struct i8042 *c, uint8_t v)
 {
 	if (!(v & OUT_RESET))
-		board_ask(c->board, BOARD_RESET);
+		board_ask(c->board, BOARD_INIT);
 }
 
 static void command_write(void *opaque, uint64_t offset, uint64_t value, unsigned size)

@@ -144,9 +144,9 @@ static void controller(void **state)
 	test_out(&t, 0x64, 0xae, 1);
 	assert_int_equal(edges[0], 1);
 	test_out(&t, 0x64, 0xff, 1);
-	assert_int_equal(t.resets, 0);
+	assert_int_equal(t.inits, 0);
 	test_out(&t, 0x64, 0xfe, 1);
-	assert_int_equal(t.resets, 1);
+	assert_int_equal(t.inits, 1);
 }
 
 static void keyboard(void **state)

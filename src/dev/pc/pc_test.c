@@ -103,12 +103,19 @@ static void sleep_and_reset(void **state)
 	assert_int_equal(test_in(&t, 0xb2, 1), 0xa0);
 	assert_int_equal(test_in(&t, 0x64, 1), 0xff);
 	test_out(&t, 0x64, 0xd1, 1);
-	assert_int_equal(t.resets, 0);
+	assert_int_equal(t.inits, 0);
 	test_out(&t, 0x64, 0xfe, 1);
-	assert_int_equal(t.resets, 1);
+	assert_int_equal(t.inits, 1);
 	test_out(&t, 0x92, 0x03, 1);
 	test_out(&t, 0x92, 0x03, 1); /* only the rise counts */
-	assert_int_equal(t.resets, 2);
+	assert_int_equal(t.inits, 2);
+	t.b.soft_reset = true;
+	board_reset(&t.b);
+	assert_int_equal(test_in(&t, 0x92, 1), 3);
+	t.b.soft_reset = false;
+	board_reset(&t.b);
+	assert_int_equal(test_in(&t, 0x92, 1), 2);
+	assert_int_equal(t.resets, 0);
 	assert_int_equal(test_in(&t, 0x505, 1), 3);
 	test_out(&t, 0x505, 2, 1);
 	assert_int_equal(t.panics, 0);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * System control port A (92): bit 0's rise resets, bit 1 is the A20 gate.  The
+ * System control port A (92): bit 0's rise resets the processor, bit 1 is the A20 gate.  The
  * keyboard controller's output port has the gate too; it is one and the same, so
  * that each shows what the other did and either can undo it.
  *
@@ -56,7 +56,7 @@ static void a_write(void *opaque, uint64_t offset, uint64_t value, unsigned size
 	s->port_a = value & (PORT_A_RESET | PORT_A_A20);
 	sysctl_set_a20(s, value & PORT_A_A20);
 	if (rise)
-		board_ask(s->board, BOARD_RESET);
+		board_ask(s->board, BOARD_INIT);
 }
 
 static void kbc_write(void *opaque, uint64_t offset, uint64_t value, unsigned size)
@@ -66,14 +66,15 @@ static void kbc_write(void *opaque, uint64_t offset, uint64_t value, unsigned si
 	(void)offset;
 	(void)size;
 	if (value == KBC_RESET)
-		board_ask(s->board, BOARD_RESET);
+		board_ask(s->board, BOARD_INIT);
 }
 
 static void sysctl_reset(struct device *d)
 {
 	struct sysctl *s = (struct sysctl *)d;
 
-	s->port_a = PORT_A_A20;
+	/* The bit that asked for a reset of the processor is only cleared by one of the board. */
+	s->port_a = (uint8_t)(PORT_A_A20 | (s->board->soft_reset ? s->port_a & PORT_A_RESET : 0));
 	mem_set_a20(s->board->mem, true);
 }
 

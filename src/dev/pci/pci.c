@@ -510,12 +510,13 @@ static void address_write(void *opaque, uint64_t offset, uint64_t value, unsigne
 	if (size == 4) {
 		bus->address = value & 0x80fffffcu;
 	} else if (size == 1 && offset == RESET_OFFSET) {
-		/* The rise of bit 2 resets; soft and hard are the same here. */
+		/* The rise of bit 2 resets: with bit 1 the board, without it the processor (290550 §2.5.3).
+		 */
 		bool rise = (value & RESET_CPU) && !(bus->reset_control & RESET_CPU);
 
 		bus->reset_control = value & (RESET_CPU | RESET_HARD);
 		if (rise)
-			board_ask(bus->board, BOARD_RESET);
+			board_ask(bus->board, value & RESET_HARD ? BOARD_RESET : BOARD_INIT);
 	}
 }
 

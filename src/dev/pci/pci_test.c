@@ -370,6 +370,9 @@ static void reset_port(void **state)
 	assert_int_equal(test_in(&t, 0xcf9, 1), 6);
 	test_out(&t, 0xcf9, 0x06, 1);
 	assert_int_equal(t.resets, 1);
+	test_out(&t, 0xcf9, 0x00, 1);
+	test_out(&t, 0xcf9, 0x04, 1); /* the processor alone */
+	assert_int_equal(t.inits, 1);
 	select_config(FOO, 0); /* a dword there is the address, not a reset */
 	assert_int_equal(t.resets, 1);
 }
