@@ -38,6 +38,17 @@ static const struct fdc_format formats[] = {
 	/* More on the same diskette: DMF, and what Linux's superformat makes. */
 	{ 3360, 80, 21, 2, 0, 4 },
 	{ 3444, 82, 21, 2, 0, 4 },
+	{ 2952, 82, 18, 2, 0, 4 },
+	{ 2988, 83, 18, 2, 0, 4 },
+	{ 3200, 80, 20, 2, 0, 4 },
+	{ 3486, 83, 21, 2, 0, 4 },
+	{ 3520, 80, 22, 2, 0, 4 },
+	{ 3680, 80, 23, 2, 0, 4 },
+	{ 3840, 80, 24, 2, 0, 4 },
+	{ 6240, 80, 39, 2, 3, 5 },
+	{ 6400, 80, 40, 2, 3, 5 },
+	{ 7040, 80, 44, 2, 3, 5 },
+	{ 7680, 80, 48, 2, 3, 5 },
 	{ 720, 40, 9, 2, 2, 1 },
 	/* Of the first PCs, in a drive for 360K. */
 	{ 640, 40, 8, 2, 2, 1 },
@@ -554,10 +565,11 @@ int fdc_insert(struct fdc *f, unsigned nr, struct block *block, const char *path
 	const struct fdc_format *format = format_of(block_size(block));
 
 	if (!format)
-		return error_set(err, EINVAL,
-				 "--floppy %s: %llu bytes are no diskette; give an image of 2880K, 1722K, "
-				 "1680K or up to 1440K (truncate -s 1440K makes an empty one)",
-				 path, (unsigned long long)block_size(block));
+		return error_set(
+		    err, EINVAL,
+		    "--floppy %s: %llu bytes are no diskette; give an image of up to 1440K, or of "
+		    "one of the sizes that man sill lists (truncate -s 1440K makes an empty one)",
+		    path, (unsigned long long)block_size(block));
 	if (block_size(block) < (uint64_t)format->sectors * SECTOR)
 		log_warn("--floppy %s: %llu bytes are taken for the start of a diskette of %uK", path,
 			 (unsigned long long)block_size(block), format->sectors / 2);

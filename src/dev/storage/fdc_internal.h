@@ -8,7 +8,7 @@
 #include "dev/storage/fdc.h"
 
 #define SECTOR      512u
-#define MAX_STRETCH (2 * 36 * SECTOR)
+#define MAX_STRETCH (2 * 48 * SECTOR)
 #define DMA_CHANNEL 2
 
 /* Status bytes */

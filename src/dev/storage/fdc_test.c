@@ -200,6 +200,36 @@ static void cut_short(void **state)
 	assert_int_equal(ram(BUF + 10 * 512), 0);
 }
 
+/* More on a diskette than was meant: 1600K, 3840K, and a track beyond the 80th. */
+static void crowded(void **state)
+{
+	(void)state;
+	exchange(3200, 0x44);
+	SEND(0x0f, 4, 79);
+	SEND(0x08);
+	EXPECT(0x24, 79);
+	program_dma(true, BUF, 2 * 512);
+	SEND(0xe6, 4, 79, 1, 19, 2, 20, 0x1b, 0xff);
+	EXPECT(0, 0, 0, 80, 0, 1, 2);
+	assert_int_equal(ram(BUF), 3198);
+	assert_int_equal(ram(BUF + 512), 3199);
+	exchange(7680, 0x54);
+	test_out(&t, DIR, 3, 1); /* 1 Mbit/s */
+	program_dma(true, BUF, 48 * 512);
+	SEND(0xe6, 0, 79, 0, 1, 2, 48, 0x1b, 0xff);
+	EXPECT(4, 0, 0, 79, 1, 1, 2);
+	assert_int_equal(ram(BUF + 47 * 512), 79 * 96 + 47);
+	exchange(2988, 0x44);
+	test_out(&t, DIR, 0, 1);
+	SEND(0x0f, 4, 82);
+	SEND(0x08);
+	EXPECT(0x24, 82);
+	program_dma(true, BUF, 512);
+	SEND(0xe6, 4, 82, 1, 18, 2, 18, 0x1b, 0xff);
+	EXPECT(0, 0, 0, 83, 0, 1, 2);
+	assert_int_equal(ram(BUF), 2987);
+}
+
 /* 160K: one side of 8 sectors. */
 static void single_sided(void **state)
 {
@@ -521,9 +551,9 @@ static void round_trip(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		T(says_what_it_is), T(cut_short),   T(single_sided),       T(resets),        T(seeks),
-		T(reads),           T(many_tracks), T(writes_and_formats), T(programmed_io), T(wrong_places),
-		T(dma_registers),   T(hostile),     T(round_trip),
+		T(says_what_it_is), T(cut_short),     T(crowded),     T(single_sided),       T(resets),
+		T(seeks),           T(reads),         T(many_tracks), T(writes_and_formats), T(programmed_io),
+		T(wrong_places),    T(dma_registers), T(hostile),     T(round_trip),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
