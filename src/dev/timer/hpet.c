@@ -241,12 +241,18 @@ static void catch_up(struct hpet *h, int64_t now)
 	}
 }
 
+/* A level that is up can wait for the guest: when it takes it down, it finds what has matched since. */
+static bool needs_waking(const struct hpet *h, unsigned i)
+{
+	return may_interrupt(h, i) && !(h->status & 1u << i);
+}
+
 static void arm(struct hpet *h)
 {
 	int64_t at = INT64_MAX;
 
 	for (unsigned i = 0; i < TIMERS; i++)
-		if (may_interrupt(h, i))
+		if (needs_waking(h, i))
 			at = min_i64(at, min_i64(h->timer[i].match_ns, h->timer[i].owed_ns));
 	if (at == INT64_MAX)
 		loop_timer_cancel(&h->wake);
