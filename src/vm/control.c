@@ -3,7 +3,7 @@
  * A request is {"execute": NAME, "arguments": {...}, "id": ANY}; it is answered by
  * {"return": {...}, "id": ANY} or {"error": SENTENCE, "id": ANY}, in the order of
  * the requests.  A client's next request is looked at when the one before has been
- * answered; pausing and typing are answered when they are done.
+ * answered; pausing and typing are answered when they are done, or the VM has ended.
  *
  * The socket belongs to the user alone (mode 0600), and so a client may do what
  * the user may; still its input is bounded and never trusted to be well-formed.
@@ -729,11 +729,24 @@ int control_new(struct vm *vm, const char *path, struct control **ret, struct er
 	return 0;
 }
 
+/* The VM is gone, perhaps by what was typed: then all that matters was. */
+static bool all_pressed(const struct control *k)
+{
+	for (size_t i = k->at_key; i < k->nr_keys; i++)
+		if (k->keys[i].down)
+			return false;
+	return true;
+}
+
 void control_free(struct control *k)
 {
 	if (!k)
 		return;
 	for (struct client *c = k->clients; c; c = c->next) {
+		if (c->waits == WAITS_KEYS && all_pressed(k))
+			ok(c);
+		else if (c->waits != WAITS_NOT)
+			refuse(c, "the VM ended before that was done");
 		flush(c); /* the last answer */
 		drop(c);
 	}
