@@ -372,6 +372,79 @@ static void compat(void)
 	expect("RIP", last.rip, CODE + 5);
 }
 
+/*
+ * Segments of a thread's own, which a system puts where Linux has them.  The program loads them itself; what
+ * it gets is what the table says at that time, whatever it said before.
+ */
+static uint64_t table[15];
+
+static uint64_t data_segment(uint32_t base, uint64_t attr, uint64_t limit)
+{
+	return limit | (base & 0xffffffull) << 16 | attr << 40 | (uint64_t)(base >> 24) << 56;
+}
+
+static void thread_segments(void)
+{
+	static const char load_gs[] = "\xb8\x63\x00\x00\x00\x8e\xe8\x65\xa1\x10\x00\x00\x00\xcc";
+	struct {
+		uint16_t limit;
+		uint64_t base;
+	} __attribute__((packed)) old, r = { sizeof table - 1, (uint64_t)table };
+
+	__asm__ volatile("sgdt %0" : "=m"(old));
+	for (unsigned i = 0; i < 10; i++)
+		table[i] = gdt[i];
+	__asm__ volatile("lgdt %0\n\tmov %1, %%gs\n\tmov %1, %%fs" ::"m"(r), "r"(0));
+	*(uint32_t *)(data_a + 16) = 0xfeed;
+	*(uint32_t *)(data_b + 16) = 0xbeef;
+	expect("GS of an entry that is empty", CODE32(load_gs), 13);
+	expect("its error code", last.error, 0x60);
+	table[12] = data_segment(DATA, 0xc0f2, 0xffff);
+	expect("GS of one that is not", CODE32(load_gs), 3);
+	expect("what lies there", last.rax, 0xfeed);
+	/* As when a system starts another program. */
+	table[12] = data_segment(OTHER, 0xc0f2, 0xffff);
+	__asm__ volatile("mov %0, %%gs" ::"r"(0));
+	expect("GS of the entry, which is another", CODE32(load_gs), 3);
+	expect("what lies there", last.rax, 0xbeef);
+	/* mov ecx, gs:[16], before the same */
+	table[12] = data_segment(DATA, 0xc0f2, 0xffff);
+	expect("GS as it was and as it is",
+	       CODE32("\x65\x8b\x0d\x10\x00\x00\x00\xb8\x63\x00\x00\x00\x8e\xe8\x65\xa1\x10\x00\x00\x00\xcc"),
+	       3);
+	expect("what lay there", last.rcx, 0xbeef);
+	expect("what lies there", last.rax, 0xfeed);
+	/* The last byte within it, and the first beyond: mov al, gs:[1005h]; mov al, gs:[1006h] */
+	table[12] = data_segment(DATA, 0x40f2, 0x1005);
+	expect("GS with a limit", CODE32(load_gs), 3);
+	expect("a load beyond it", CODE32("\x65\xa0\x05\x10\x00\x00\x65\xa0\x06\x10\x00\x00\xcc"), 13);
+	expect("RIP", last.rip, CODE + 6);
+	/* mov word gs:[0], ax where it may only be read */
+	table[12] = data_segment(DATA, 0xc0f0, 0xffff);
+	expect("GS to read", CODE32(load_gs), 3);
+	expect("a store to it", CODE32("\x66\x65\xa3\x00\x00\x00\x00\xcc"), 13);
+	/* mov eax, 6bh; mov fs, eax; mov ecx, fs:[16]; mov eax, gs:[16] */
+	table[12] = data_segment(DATA, 0xc0f2, 0xffff);
+	table[13] = data_segment(OTHER, 0xc0f2, 0xffff);
+	expect("GS", CODE32(load_gs), 3);
+	expect("FS of the next entry",
+	       CODE32("\xb8\x6b\x00\x00\x00\x8e\xe0\x64\x8b\x0d\x10\x00\x00\x00\x65\xa1\x10\x00\x00\x00\xcc"),
+	       3);
+	expect("what lies there", last.rcx, 0xbeef);
+	expect("and in GS", last.rax, 0xfeed);
+	/* mov eax, 63h; mov ss, eax; mov esp, 16; mov eax, [esp] */
+	expect("SS of an entry", CODE32("\xb8\x63\x00\x00\x00\x8e\xd0\xbc\x10\x00\x00\x00\x8b\x04\x24\xcc"),
+	       3);
+	expect("what lies there", last.rax, 0xfeed);
+	expect("SS", last.ss, 0x63);
+	expect("RSP", last.rsp, 16);
+	table[12] = 0;
+	__asm__ volatile("mov %0, %%gs\n\tmov %0, %%fs" ::"r"(0));
+	expect("GS of the entry, emptied", CODE32(load_gs), 13);
+	expect("its error code", last.error, 0x60);
+	__asm__ volatile("lgdt %0" ::"m"(old));
+}
+
 /* The last page below the addresses that are not canonical, and AH with memory where registers are short. */
 static void edges(void)
 {
@@ -456,6 +529,7 @@ void guest_main(void)
 	busy_identity();
 	state_stays();
 	compat();
+	thread_segments();
 	syscalls();
 	edges();
 }

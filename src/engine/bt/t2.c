@@ -47,11 +47,10 @@
 #define STRIKES         4
 
 /* The host's selectors for user code (those of every Linux kernel), and the first of its TLS entries. */
-#define HOST_CS64   0x33
-#define HOST_CS32   0x23
-#define HOST_DS     0x2b
-#define HOST_TLS    12
-#define HOST_TLS_NR 3
+#define HOST_CS64 0x33
+#define HOST_CS32 0x23
+#define HOST_DS   0x2b
+#define HOST_TLS  12
 
 static int64_t ticks(void)
 {
@@ -338,21 +337,44 @@ static bool data_ok(const struct x86_seg *s)
 	return s->sel == 0 || flat_data(s);
 }
 
-/* FS or GS: also a TLS entry. In 64-bit mode the base counts, whatever the selector. */
-static bool extra_ok(const struct x86_seg *s)
+/* The guest's TLS entry of this selector, as its table has it now. False: it is none that a host process can
+ * have. */
+static bool guest_tls(struct vcpu *v, uint16_t sel, struct x86_seg *ret)
 {
-	unsigned index = s->sel >> 3;
+	const unsigned fixed = SEG_P | 3 << 5 | SEG_S | 8 | SEG_L | SEG_DB;
+	struct descriptor d;
 
-	if (s->sel == 0)
+	*ret = (struct x86_seg){ 0 };
+	if ((sel & 7) != 3 || (sel >> 3) - HOST_TLS >= T2_TLS_NR)
+		return false;
+	if (desc_read(v, sel, EXC_GP, &d)) {
+		v->exc.present = false;
+		return false;
+	}
+	/* Data for CPL 3, of 32 bits. */
+	if ((d.attr & fixed) != (SEG_P | 3 << 5 | SEG_S | SEG_DB))
+		return false;
+	d.attr |= 1; /* accessed */
+	seg_from_desc(ret, sel, &d);
+	return true;
+}
+
+/*
+ * FS or GS: also a TLS entry, if the table still says the same, for the program may load it again.  In 64-bit
+ * mode only the base counts, and that is the register's own.
+ */
+static bool extra_ok(struct vcpu *v, const struct x86_seg *s)
+{
+	struct x86_seg d;
+
+	if (data_ok(s))
 		return true;
-	if (flat_data(s))
-		return true;
-	return (s->sel & 7) == 3 && index >= HOST_TLS && index < HOST_TLS + HOST_TLS_NR &&
-	       (s->attr & SEG_P) && (s->attr & SEG_DB);
+	return guest_tls(v, s->sel, &d) &&
+	       (x86_code64(&v->st) || (d.base == s->base && d.limit == s->limit && d.attr == s->attr));
 }
 
 /* Can the current state be that of a host process? */
-static bool representable(const struct vcpu *v)
+static bool representable(struct vcpu *v)
 {
 	const struct x86_state *s = &v->st;
 	const uint64_t bad = FLAG_TF | FLAG_IOPL | FLAG_NT | FLAG_VM | FLAG_AC | FLAG_ID | FLAG_RF;
@@ -371,32 +393,47 @@ static bool representable(const struct vcpu *v)
 	}
 	if (s->seg[SEG_SS].sel != HOST_DS || (!(cs->attr & SEG_L) && !flat_data(&s->seg[SEG_SS])))
 		return false;
-	return data_ok(&s->seg[SEG_DS]) && data_ok(&s->seg[SEG_ES]) && extra_ok(&s->seg[SEG_FS]) &&
-	       extra_ok(&s->seg[SEG_GS]) &&
-	       !(s->seg[SEG_FS].sel && s->seg[SEG_GS].sel && s->seg[SEG_FS].sel != HOST_DS &&
-		 s->seg[SEG_GS].sel != HOST_DS);
+	return data_ok(&s->seg[SEG_DS]) && data_ok(&s->seg[SEG_ES]) && extra_ok(v, &s->seg[SEG_FS]) &&
+	       extra_ok(v, &s->seg[SEG_GS]);
 }
 
-/* Gives the stub the descriptor that FS or GS was loaded from. */
-static bool set_tls(struct t2_map *m, const struct x86_seg *seg)
+/*
+ * Gives the stub the guest's TLS entries: those that FS and GS were loaded from, and those that it had
+ * before, for what the program loads in it must be what the guest's table says now.  An entry that it never
+ * had faults.
+ */
+static bool set_tls(struct vcpu *v, struct t2_map *m)
 {
-	struct user_desc d = { .entry_number = seg->sel >> 3,
-			       .base_addr = (uint32_t)seg->base,
-			       .seg_32bit = 1,
-			       .limit_in_pages = 1,
-			       .limit = seg->limit >> 12,
-			       .useable = 1 };
+	const struct x86_seg *fs = &v->st.seg[SEG_FS], *gs = &v->st.seg[SEG_GS];
 
-	if (!seg->sel || seg->sel == HOST_DS)
-		return true;
-	if (m->tls_sel == seg->sel && m->tls_base == seg->base && m->tls_limit == seg->limit)
-		return true;
-	if (ptrace((enum __ptrace_request)PTRACE_SET_THREAD_AREA, m->stub.pid,
-		   (void *)(uint64_t)d.entry_number, &d))
-		return false;
-	m->tls_sel = seg->sel;
-	m->tls_base = seg->base;
-	m->tls_limit = seg->limit;
+	for (unsigned i = 0; i < T2_TLS_NR; i++) {
+		const uint16_t sel = (uint16_t)((HOST_TLS + i) << 3 | 3);
+		struct x86_seg *has = &m->tls[i], want;
+		struct user_desc d = { .entry_number = HOST_TLS + i,
+				       .read_exec_only = 1,
+				       .seg_not_present = 1 };
+
+		if (!has->attr && fs->sel != sel && gs->sel != sel)
+			continue;
+		if (guest_tls(v, sel, &want)) {
+			if (want.base == has->base && want.limit == has->limit && want.attr == has->attr)
+				continue;
+			d.base_addr = (uint32_t)want.base;
+			d.limit = want.attr & SEG_G ? want.limit >> 12 : want.limit;
+			d.seg_32bit = 1;
+			d.contents = !!(want.attr & 4);
+			d.read_exec_only = !(want.attr & 2);
+			d.limit_in_pages = !!(want.attr & SEG_G);
+			d.seg_not_present = 0;
+			d.useable = !!(want.attr & SEG_AVL);
+		} else if (!has->attr) {
+			continue;
+		}
+		if (ptrace((enum __ptrace_request)PTRACE_SET_THREAD_AREA, m->stub.pid,
+			   (void *)(uint64_t)d.entry_number, &d))
+			return false;
+		*has = want;
+	}
 	return true;
 }
 
@@ -469,6 +506,7 @@ static void regs_in(struct vcpu *v, const struct user_regs_struct *r)
 	s->rflags = (s->rflags & ~user) | (r->eflags & user);
 	reload(v, SEG_DS, (uint16_t)r->ds);
 	reload(v, SEG_ES, (uint16_t)r->es);
+	reload(v, SEG_SS, (uint16_t)r->ss);
 	reload(v, SEG_FS, (uint16_t)r->fs);
 	reload(v, SEG_GS, (uint16_t)r->gs);
 	s->seg[SEG_FS].base = r->fs_base;
@@ -631,8 +669,7 @@ static enum t2_verdict run_once(struct vcpu *v, struct t2_space *s, bool *again)
 
 	*again = false;
 	stub_pin(&t->host, &m->stub, ticks(), (int64_t)t->pin_ticks);
-	if (!set_tls(m, &v->st.seg[SEG_FS]) || !set_tls(m, &v->st.seg[SEG_GS]) ||
-	    !t2_cpuid_before_run(v, m)) {
+	if (!set_tls(v, m) || !t2_cpuid_before_run(v, m)) {
 		give_up(v, s);
 		return T2_T1;
 	}

@@ -6,6 +6,7 @@
 #include "engine/bt/t2.h"
 
 #define T2_MAX_PENDING 64
+#define T2_TLS_NR      3
 
 /* A stub and what is mapped in it. */
 struct t2_map {
@@ -30,9 +31,7 @@ struct t2_map {
 	bool needs_cpuid; /* pages are executable that are fit only if CPUID faults (t2_cpuid.c) */
 	unsigned unfit_stops;
 	uint64_t unfit_since;
-	uint16_t tls_sel; /* selector whose descriptor the stub has; 0: none */
-	uint64_t tls_base;
-	uint32_t tls_limit;
+	struct x86_seg tls[T2_TLS_NR]; /* the stub's TLS entries; attr 0: none */
 };
 
 /* NULL if the host refuses. */
