@@ -325,6 +325,12 @@ static void state_stays(void)
 	expect("WRGSBASE", rdmsr(0xc0000101), OTHER);
 	CODE64("\xf3\x48\x0f\xae\xc8\xcc"); /* rdgsbase rax */
 	expect("RDGSBASE", last.rax, OTHER);
+	/* Any canonical address will do: mov rax, ffffffff80000000h; wrgsbase rax; then to read it */
+	CODE64("\x48\xb8\x00\x00\x00\x80\xff\xff\xff\xff\xf3\x48\x0f\xae\xd8\xcc");
+	expect("WRGSBASE of the upper half", rdmsr(0xc0000101), 0xffffffff80000000);
+	expect("and a program with it", CODE64("\xf3\x48\x0f\xae\xc8\xcc"), 3);
+	expect("RDGSBASE", last.rax, 0xffffffff80000000);
+	wrmsr(0xc0000101, 0);
 }
 
 static void syscalls(void)

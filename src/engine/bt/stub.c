@@ -345,7 +345,7 @@ void stub_run(struct stub *s, struct user_regs_struct *regs, volatile pid_t *kic
 	int status;
 
 	memset(ev, 0, sizeof(*ev));
-	ev->stop = STUB_DEAD;
+	ev->stop = STUB_REFUSED;
 	regs->orig_rax = ~0ull;
 	if (ptrace(PTRACE_SETREGS, s->pid, NULL, regs))
 		return;
@@ -361,6 +361,7 @@ void stub_run(struct stub *s, struct user_regs_struct *regs, volatile pid_t *kic
 		*kick = 0;
 		return;
 	}
+	ev->stop = STUB_DEAD;
 	status = wait_stop(s->pid);
 	*kick = 0;
 	if (status < 0 || ptrace(PTRACE_GETREGS, s->pid, NULL, regs))

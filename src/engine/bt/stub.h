@@ -83,7 +83,9 @@ enum stub_stop {
 	STUB_SYSCALL, /* at a system call; RIP is after the instruction */
 	STUB_SIGNAL,  /* sig, and siginfo for faults */
 	STUB_KICKED,
-	STUB_DEAD, /* someone killed it: its registers are lost */
+	STUB_DEAD,    /* someone killed it: its registers are lost */
+	STUB_REFUSED, /* the host did not run it, for instance because it takes no such registers; they are
+			 kept */
 };
 
 struct stub_event {

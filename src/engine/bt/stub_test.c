@@ -497,6 +497,27 @@ static void test_kick(void **state)
 	waitpid(kicker, NULL, 0);
 }
 
+/* Registers that the host does not take: nothing is lost, and the next may be better. */
+static void test_refused(void **state)
+{
+	struct rig *r = rig(state);
+	struct user_regs_struct before;
+
+	load(r, "\xcc", 1);
+	r->regs.gs_base = 0xffffffff80000000;
+	before = r->regs;
+	run(r);
+	assert_int_equal(r->ev.stop, STUB_REFUSED);
+	assert_int_equal(r->kick, 0);
+	assert_int_equal(r->regs.rip, before.rip);
+	assert_int_equal(r->regs.rsp, before.rsp);
+	assert_int_equal(r->regs.gs_base, before.gs_base);
+	r->regs.gs_base = 0;
+	run(r);
+	assert_int_equal(r->ev.stop, STUB_SIGNAL);
+	assert_int_equal(r->regs.rip, CODE_VA + 1);
+}
+
 /* Whoever kills the tracer does not set its stubs free. */
 static void test_dies_with_its_tracer(void **state)
 {
@@ -611,6 +632,7 @@ int main(void)
 		ATTACK(test_addresses),
 		ATTACK(test_filter_alone),
 		ATTACK(test_kick),
+		ATTACK(test_refused),
 		ATTACK(test_dies_with_its_tracer),
 		ATTACK(test_nothing_is_left),
 		ATTACK(test_cpuid_faults_when_asked),

@@ -382,6 +382,9 @@ static bool representable(struct vcpu *v)
 
 	if ((s->rflags & bad) || !(s->rflags & FLAG_IF) || s->shadow || v->dr_watch || (s->cr4 & CR4_TSD))
 		return false;
+	/* The host gives its processes no bases in the upper half, though they may set them by WRGSBASE. */
+	if (s->seg[SEG_FS].base >= STUB_VA_END || s->seg[SEG_GS].base >= STUB_VA_END)
+		return false;
 	if ((s->cr0 & (CR0_TS | CR0_EM)) || s->ferr || !(s->cr4 & CR4_OSXSAVE) ||
 	    s->xcr0 != v->model->xcr0_mask)
 		return false;
@@ -688,6 +691,10 @@ static enum t2_verdict run_once(struct vcpu *v, struct t2_space *s, bool *again)
 	t->direct_ticks += used;
 	v->stats.t2_ns += spent;
 	v->stats.t2_stops++;
+	if (ev.stop == STUB_REFUSED) {
+		give_up(v, s);
+		return T2_T1;
+	}
 	if (ev.stop == STUB_DEAD || stub_xstate_get(&t->host, &m->stub, v->st.xsave))
 		return stopped_dead(v, s);
 	/* What Linux keeps in the bytes that the processor leaves alone. */
