@@ -283,7 +283,13 @@ static void busy_identity(void)
 	page[0x100] = 0xff; /* inc edi; ret */
 	page[0x101] = 0xc7;
 	page[0x102] = 0xc3;
+	/* mov ecx, 100000; xor eax, eax; again: inc eax; dec ecx; jnz again; int3 */
+	static const char loop[] = "\xb9\xa0\x86\x01\x00\x31\xc0\xff\xc0\xff\xc9\x75\xfa\xcc";
+	for (unsigned i = 0; i < sizeof loop - 1; i++)
+		page[0x300 + i] = (uint8_t)loop[i];
 	map(3, page, 5);
+	expect("a loop beside CPUIDs", CODE64("\xb8\x00\x33\x00\x40\xff\xe0"), 3); /* jmp to it */
+	expect("its rounds", last.rax, 100000);
 	/* mov ebx, 20000; xor edi, edi; again: mov eax, OTHER + 100h; call rax; dec ebx; jnz again;
 	 * xor eax, eax; xor ecx, ecx; mov edx, OTHER + 200h; call rdx; mov ecx, edi; int3 */
 	expect("a page with CPUID and more",

@@ -200,6 +200,12 @@ void t1_run(struct vcpu *v)
 				if (interpret(v))
 					return;
 				break;
+			case T2_T1_PAGE:
+				/* Links do not leave a page of user code, and a loop there wants them. */
+				asked = true;
+				if (v->st.rip == here)
+					link = way;
+				break;
 			case T2_T1:
 				asked = true;
 				/* The way to a block without groups must not be forgotten, or the one with

@@ -734,8 +734,10 @@ static enum t2_verdict run_direct(struct vcpu *v, struct t2_space *s)
 		if (atomic_load_explicit(&v->kick, memory_order_relaxed) ||
 		    atomic_load_explicit(&v->request, memory_order_relaxed))
 			return T2_DONE;
-		if (!s->on || !representable(v) || t2_map_unfit(s->map, v->st.rip))
+		if (!s->on || !representable(v))
 			return T2_T1;
+		if (t2_map_unfit(s->map, v->st.rip))
+			return T2_T1_PAGE;
 		if ((s->stale || s->n_invals || s->map->n_pending) && !t2_map_sync(v, s)) {
 			give_up(v, s);
 			return T2_T1;

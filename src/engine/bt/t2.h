@@ -168,9 +168,10 @@ int t2_init(struct vcpu *v);
 void t2_free(struct vcpu *v);
 
 enum t2_verdict {
-	T2_DONE,   /* the run loop should look at events */
-	T2_T1,     /* go on at RIP in T1 */
-	T2_INTERP, /* interpret the instruction at RIP */
+	T2_DONE,    /* the run loop should look at events */
+	T2_T1,      /* go on at RIP in T1 */
+	T2_T1_PAGE, /* and stay there while code stays in this page, which is not for stubs */
+	T2_INTERP,  /* interpret the instruction at RIP */
 };
 /* User code is about to run at st.rip, state is whole. */
 enum t2_verdict t2_run(struct vcpu *v);
