@@ -194,7 +194,7 @@ void *t1_find(struct vcpu *v, uint64_t va, struct block_exit *e)
 	v->stats.lookups++;
 	if (v->alone || (v->cache->global_links && v->global_gen != v->links_gen))
 		return NULL;
-	if ((v->cur_flags & BLOCK_USER) && t2_wants(v))
+	if ((v->cur_flags & BLOCK_USER) && t2_wants_at(v, va))
 		return NULL;
 	if (!(v->cur_flags & (BLOCK_32 | BLOCK_SEG)) && !canonical(va))
 		return NULL;

@@ -580,8 +580,6 @@ int interp_system(struct vcpu *v, const struct insn *in)
 	case ZYDIS_MNEMONIC_RDPMC:
 		return exc_gp(v, 0);
 	case ZYDIS_MNEMONIC_CPUID:
-		if (needs_full(v))
-			return -1;
 		do_cpuid(v);
 		return 0;
 	case ZYDIS_MNEMONIC_XGETBV:

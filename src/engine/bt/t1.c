@@ -188,7 +188,7 @@ void t1_run(struct vcpu *v)
 		}
 		if (!v->dr_watch)
 			v->st.rflags &= ~(uint64_t)FLAG_RF;
-		if (!asked && (flags & BLOCK_USER) && t2_wants(v)) {
+		if (!asked && (flags & BLOCK_USER) && t2_wants_at(v, pc_of(v, flags))) {
 			struct block_exit *way = link;
 			uint64_t here = v->st.rip;
 
@@ -202,7 +202,6 @@ void t1_run(struct vcpu *v)
 				break;
 			case T2_T1_PAGE:
 				/* Links do not leave a page of user code, and a loop there wants them. */
-				asked = true;
 				if (v->st.rip == here)
 					link = way;
 				break;

@@ -273,7 +273,7 @@ static bool must_leave(const struct vcpu *v, uint32_t flags)
 
 	return (v->irq_request && (s->rflags & FLAG_IF)) || (s->nmi_pending && !s->nmi_blocked) ||
 	       flags != v->jc_flags[block_class(flags)] || v->links_gen != v->global_gen || v->alone ||
-	       ((flags & BLOCK_USER) && t2_wants(v));
+	       ((flags & BLOCK_USER) && t2_wants_at(v, pc_of(v, flags)));
 }
 
 /* By the jump cache, or else as t1_find. */

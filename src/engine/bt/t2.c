@@ -41,7 +41,7 @@
  * mapping pages. */
 #define LONGEST_WAYS    4
 #define LONGEST_MAPPING 64
-#define LONGEST_BREAK   16 /* in faults */
+#define LONGEST_BREAK   16 /* in faults: a stop by a breakpoint, or by CPUID */
 #define RUNS_WINDOW     64
 #define TIME_WINDOW     50000
 #define STRIKES         4
@@ -590,14 +590,19 @@ static enum t2_verdict stopped_vsyscall(struct vcpu *v, const struct stub_event 
 	return T2_T1;
 }
 
+/* Without an address it is no page fault. */
+static bool has_address(const struct stub_event *ev)
+{
+	return ev->code == SEGV_MAPERR || ev->code == SEGV_ACCERR;
+}
+
 static enum t2_verdict stopped_fault(struct vcpu *v, struct t2_space *s, const struct stub_event *ev,
 				     bool *again)
 {
 	enum t2_fault f;
 
 	*again = false;
-	/* Without an address it was no page fault. */
-	if (ev->code != SEGV_MAPERR && ev->code != SEGV_ACCERR) {
+	if (!has_address(ev)) {
 		step_back_overflow(v);
 		return T2_T1;
 	}
@@ -637,16 +642,23 @@ static enum t2_verdict stopped_dead(struct vcpu *v, struct t2_space *s)
 /*
  * Processor time of a stub that goes into this stop, of the `ns` that it used.  A breakpoint's cannot be
  * measured beforehand: where the host's own hypervisor watches the debug registers it depends on how long ago
- * they were used.  So it is taken to be the least that there was lately, within reason.
+ * they were used.  Nor can that of CPUID, which a hypervisor has to make fault.  So it is taken to be the
+ * least that there was lately, within reason.
  */
 static uint64_t stop_cost(const struct t2 *t, struct t2_map *m, const struct stub_event *ev, uint64_t ns)
 {
+	uint64_t *least;
+
 	if (ev->stop != STUB_SIGNAL)
 		return t->call_ns;
-	if (ev->code != TRAP_HWBKPT)
+	if (ev->code == TRAP_HWBKPT)
+		least = &m->break_ns;
+	else if (ev->sig == SIGSEGV && !has_address(ev) && m->needs_cpuid)
+		least = &m->cpuid_ns;
+	else
 		return t->fault_ns;
-	m->break_ns = m->break_ns ? min_u64(m->break_ns + m->break_ns / 64 + 1, ns) : ns;
-	return max_u64(min_u64(m->break_ns, LONGEST_BREAK * t->fault_ns), t->fault_ns);
+	*least = *least ? min_u64(*least + *least / 64 + 1, ns) : ns;
+	return max_u64(min_u64(*least, LONGEST_BREAK * t->fault_ns), t->fault_ns);
 }
 
 /* TSC ticks that guest code in the stub has run until this stop. */
@@ -736,8 +748,10 @@ static enum t2_verdict run_direct(struct vcpu *v, struct t2_space *s)
 			return T2_DONE;
 		if (!s->on || !representable(v))
 			return T2_T1;
-		if (t2_map_unfit(s->map, v->st.rip))
+		if (t2_map_unfit(s->map, v->st.rip)) {
+			t->unfit_page = v->st.rip & PAGE_MASK;
 			return T2_T1_PAGE;
+		}
 		if ((s->stale || s->n_invals || s->map->n_pending) && !t2_map_sync(v, s)) {
 			give_up(v, s);
 			return T2_T1;

@@ -123,6 +123,8 @@ struct t2_space {
 	struct t2_map *map; /* stub and mappings, kept over a demotion */
 };
 
+#define NO_PAGE 1 /* no page begins there */
+
 struct t2 {
 	struct stub_host host;
 	struct t2_space *space; /* of the current CR3 */
@@ -139,6 +141,7 @@ struct t2 {
 	enum t2_trial trial;
 	uint8_t cause;       /* of it */
 	bool hold;           /* until the kernel is entered user code stays in T1 */
+	uint64_t unfit_page; /* likewise while it stays in this page, which is not for stubs; else NO_PAGE */
 	uint8_t cold;        /* blocks that were translated meanwhile */
 	timer_t timer;       /* ends a hold that takes too long (t2_hold_over); made with `started` */
 	bool armed, watched; /* it runs; it does for the current stretch */
@@ -170,7 +173,7 @@ void t2_free(struct vcpu *v);
 enum t2_verdict {
 	T2_DONE,    /* the run loop should look at events */
 	T2_T1,      /* go on at RIP in T1 */
-	T2_T1_PAGE, /* and stay there while code stays in this page, which is not for stubs */
+	T2_T1_PAGE, /* and stay there while code stays in this page (unfit_page) */
 	T2_INTERP,  /* interpret the instruction at RIP */
 };
 /* User code is about to run at st.rip, state is whole. */
@@ -180,6 +183,12 @@ enum t2_verdict t2_run(struct vcpu *v);
 static inline bool t2_wants(const struct vcpu *v)
 {
 	return v->t2 && v->t2->space && (v->t2->space->on || v->t2->space->look) && !v->t2->hold;
+}
+
+/* Likewise of user code at pc. */
+static inline bool t2_wants_at(const struct vcpu *v, uint64_t pc)
+{
+	return t2_wants(v) && (pc & PAGE_MASK) != v->t2->unfit_page;
 }
 
 /* T1 had no translation of user code that is about to run. */

@@ -267,6 +267,7 @@ void t2_mode(struct vcpu *v, bool user)
 		t->cold = 0;
 		t->direct = false;
 		t->direct_ticks = t->mapped_ticks = 0;
+		t->unfit_page = NO_PAGE;
 		if (t->always || t->flip) {
 			t->hold = t->flip && !t->hold;
 			if (t->space)

@@ -22,8 +22,9 @@ struct t2_map {
 		uint64_t va[STUB_BREAKPOINTS]; /* instructions that the stub stops at */
 		bool spare[STUB_BREAKPOINTS];  /* others may have the breakpoint */
 	} breaks;
-	uint64_t break_ns; /* the least processor time lately that went into a stop by one; 0 at first */
-	uint64_t guard;    /* the page that is to become executable with breakpoints */
+	/* The least processor time lately that went into a stop by one, and by CPUID; 0 at first. */
+	uint64_t break_ns, cpuid_ns;
+	uint64_t guard; /* the page that is to become executable with breakpoints */
 	struct {
 		uint64_t page;
 		unsigned stops;

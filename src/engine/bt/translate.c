@@ -188,7 +188,6 @@ static bool special_in_c(const struct insn *in)
 	switch (in->mnemonic) {
 	case ZYDIS_MNEMONIC_IN:
 	case ZYDIS_MNEMONIC_OUT:
-	case ZYDIS_MNEMONIC_CPUID:
 	case ZYDIS_MNEMONIC_HLT:
 		return false;
 	default:
