@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How a program of the benchmarks' system is run natively, under Sill and under QEMU's TCG, for the scripts here."""
+import os
+import pathlib
+import shutil
+import sys
+
+TOP = pathlib.Path(__file__).resolve().parent.parent
+OUT = TOP / "build/bench"
+GUEST = TOP / "build/guest"
+SYSTEM = f"{GUEST}/full.img,readonly"
+PLACES = ["native", "sill", "tcg"]
+
+
+def chosen(parser, text):
+    """Those that --places names, but TCG only if there is QEMU."""
+    names = text.split(",")
+    if bad := set(names) - set(PLACES):
+        parser.error(f"--places: there is no {', '.join(bad)}")
+    if "tcg" in names and not shutil.which("qemu-system-x86_64"):
+        print(f"{parser.prog}: qemu-system-x86_64 is not installed (make deps): TCG is skipped", file=sys.stderr, flush=True)
+        names.remove("tcg")
+    return names
+
+
+def native(folder, run, with_sys=False):
+    """The command that runs `run` in the system's files, with folder as /mnt, and /sys if wanted."""
+    root = OUT / "root"
+    inner = " && ".join([
+        f"mount --rbind /dev {root}/dev", f"mount --rbind /proc {root}/proc",
+        *([f"mkdir -p {root}/sys", f"mount --rbind /sys {root}/sys"] if with_sys else []),
+        f"mount -t tmpfs tmpfs {root}/tmp", f"mount --bind {folder} {root}/mnt",
+        f"exec chroot {root} {run}"])
+    user = [] if os.geteuid() == 0 else ["--user", "--map-root-user"]
+    return ["unshare", *user, "--mount", "sh", "-c", inner]
+
+
+def sill(program, name, append, memory, cpus, disks):
+    """disks: as --disk has them."""
+    return [program, "run", "--name", name, "--kernel", str(GUEST / "vmlinuz"), "--initrd",
+            str(GUEST / "initrd.img"), "--append", append, "--memory", memory, "--cpus", str(cpus),
+            *(x for d in disks for x in ("--disk", d))]
+
+
+def tcg(append, memory, cpus, disks):
+    """The same machine."""
+    split = (d.partition(",") for d in disks)
+    drives = (f"file={path},format=raw,if=virtio" + (",readonly=on" if readonly else "") for path, _, readonly in split)
+    return ["qemu-system-x86_64", "-accel", "tcg", "-cpu", "max", "-machine", "q35", "-m", memory,
+            "-smp", str(cpus), "-nodefaults", "-display", "none", "-serial", "stdio", "-no-reboot",
+            "-kernel", str(GUEST / "vmlinuz"), "-initrd", str(GUEST / "initrd.img"), "-append", append,
+            *(x for d in drives for x in ("-drive", d))]
