@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #define ARRAY_SIZE(a)                   (sizeof(a) / sizeof((a)[0]))
+#define BIT(n)                          (1u << (n))
 #define KIB(n)                          ((uint64_t)(n) << 10)
 #define MIB(n)                          ((uint64_t)(n) << 20)
 #define GIB(n)                          ((uint64_t)(n) << 30)

@@ -81,15 +81,19 @@ static void list_add(struct req_list *l, struct block_req *r)
 	l->tail = &r->next;
 }
 
-static void list_remove(struct req_list *l, struct block_req *r)
+/* False: it is not there. */
+static bool list_remove(struct req_list *l, struct block_req *r)
 {
 	struct block_req **p = &l->head;
 
-	while (*p != r)
+	while (*p && *p != r)
 		p = &(*p)->next;
+	if (!*p)
+		return false;
 	*p = r->next;
 	if (!*p)
 		l->tail = p;
+	return true;
 }
 
 static struct block_req *list_take(struct req_list *l)
@@ -336,13 +340,9 @@ static struct crew *crew_new(struct block_req *r)
 static void call_off(struct block *b, struct crew *c)
 {
 	mutex_lock(&b->lock);
-	for (struct block_req *r = b->todo.head; r; r = r->next) {
-		if (r != &c->help)
-			continue;
-		list_remove(&b->todo, r);
+	if (list_remove(&b->todo, &c->help)) {
 		b->ntodo--;
 		atomic_fetch_sub(&c->members, 1);
-		break;
 	}
 	mutex_unlock(&b->lock);
 }

@@ -93,4 +93,20 @@ static inline enum irq_state irq_state(const struct irq_line *l)
 	return l->state ? l->state(l->opaque, l->pin) : IRQ_IDLE;
 }
 
+/*
+ * For edges that come again and again, of which those that come while the one before waits are owed: n more
+ * are due, and the line was in this state.  True: give one now.  At most `most` stay owed; a guest that does
+ * not want them is owed none.
+ */
+static inline bool irq_owe(enum irq_state state, uint64_t n, uint64_t most, uint32_t *owed)
+{
+	uint64_t all = *owed + n;
+	bool give = n || (all && state == IRQ_IDLE);
+
+	if (give)
+		all -= state != IRQ_PENDING;
+	*owed = state == IRQ_MASKED ? 0 : (uint32_t)(all < most ? all : most);
+	return give;
+}
+
 #endif

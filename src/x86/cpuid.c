@@ -17,8 +17,6 @@
 
 #include "base/util.h"
 
-#define BIT(n) (1u << (n))
-
 /* Leaf 1 ECX: user-visible features, by the model that first has them. */
 #define L1C_V2                                                                                               \
 	(BIT(0) | BIT(9) | BIT(13) | BIT(19) | BIT(20) | BIT(23)) /* SSE3 SSSE3 CX16 SSE4.1 SSE4.2 POPCNT */

@@ -6,8 +6,6 @@
 #include "base/util.h"
 #include "x86/cpuid.h"
 
-#define BIT(n) (1u << (n))
-
 /* KVM features: clocksource, no I/O delay, clocksource2, IPIs by hypercall, stable clock. */
 #define KVM_FEATURES (BIT(0) | BIT(1) | BIT(3) | BIT(11) | BIT(24))
 

@@ -82,6 +82,14 @@ static void expect(const uint8_t *bytes, unsigned n)
 }
 #define EXPECT(...) expect((const uint8_t[]){ __VA_ARGS__ }, sizeof((const uint8_t[]){ __VA_ARGS__ }))
 
+/* To a cylinder (unit: drive, and 4 for the second head), and asks how it went. */
+static void seek(uint8_t unit, uint8_t cylinder)
+{
+	SEND(0x0f, unit, cylinder);
+	SEND(0x08);
+	EXPECT(0x20 | unit, cylinder);
+}
+
 static void program_dma(bool to_memory, uint32_t addr, uint32_t len)
 {
 	test_out(&t, 0x0a, 6, 1);
@@ -205,9 +213,7 @@ static void crowded(void **state)
 {
 	(void)state;
 	exchange(3200, 0x44);
-	SEND(0x0f, 4, 79);
-	SEND(0x08);
-	EXPECT(0x24, 79);
+	seek(4, 79);
 	program_dma(true, BUF, 2 * 512);
 	SEND(0xe6, 4, 79, 1, 19, 2, 20, 0x1b, 0xff);
 	EXPECT(0, 0, 0, 80, 0, 1, 2);
@@ -221,9 +227,7 @@ static void crowded(void **state)
 	assert_int_equal(ram(BUF + 47 * 512), 79 * 96 + 47);
 	exchange(2988, 0x44);
 	test_out(&t, DIR, 0, 1);
-	SEND(0x0f, 4, 82);
-	SEND(0x08);
-	EXPECT(0x24, 82);
+	seek(4, 82);
 	program_dma(true, BUF, 512);
 	SEND(0xe6, 4, 82, 1, 18, 2, 18, 0x1b, 0xff);
 	EXPECT(0, 0, 0, 83, 0, 1, 2);
@@ -236,9 +240,7 @@ static void single_sided(void **state)
 	(void)state;
 	exchange(320, 0x14);
 	test_out(&t, DIR, 2, 1); /* 250 kbit/s */
-	SEND(0x0f, 0x00, 3);
-	SEND(0x08);
-	EXPECT(0x20, 3);
+	seek(0, 3);
 	program_dma(true, BUF, 2 * 512);
 	SEND(0xe6, 0, 3, 0, 7, 2, 8, 0x1b, 0xff);
 	EXPECT(0, 0, 0, 4, 0, 1, 2);

@@ -210,21 +210,14 @@ static void edge(struct hpet *h, unsigned i, uint64_t n, int64_t now)
 {
 	struct hpet_timer *t = &h->timer[i];
 	unsigned line = line_of(h, i);
-	enum irq_state state;
-	uint64_t owed = t->owed + n;
 
-	forget_owed(t);
-	if (!may_interrupt(h, i))
+	if (!may_interrupt(h, i)) {
+		forget_owed(t);
 		return;
-	state = irq_state(&h->line[line]);
-	if (n || state == IRQ_IDLE) {
-		pulse(h, line);
-		owed -= state != IRQ_PENDING;
 	}
-	if (!owed || !owes(t) || state == IRQ_MASKED)
-		return;
-	t->owed = (uint32_t)min_u64(owed, OWED_TICKS / t->period);
-	t->owed_ns = now + max_i64((int64_t)t->period * TICK_NS / 2, MIN_INTERVAL_NS);
+	if (irq_owe(irq_state(&h->line[line]), n, owes(t) ? OWED_TICKS / t->period : 0, &t->owed))
+		pulse(h, line);
+	t->owed_ns = t->owed ? now + max_i64((int64_t)t->period * TICK_NS / 2, MIN_INTERVAL_NS) : INT64_MAX;
 }
 
 /* Deals with all that is due. */

@@ -238,16 +238,10 @@ static void pit_tick(void *opaque)
 	struct pit *p = opaque;
 	enum irq_state state = irq_state(&p->irq0);
 	int64_t now = now_ns(p);
-	uint32_t n = due(p, now), most = (uint32_t)(OWED_NS / ns_of(p->ch[0].reload));
+	uint32_t n = due(p, now), most = owes(&p->ch[0]) ? (uint32_t)(OWED_NS / ns_of(p->ch[0].reload)) : 0;
 
-	p->owed += n;
-	if (n || (p->owed && state == IRQ_IDLE)) {
+	if (irq_owe(state, n, most, &p->owed))
 		rise(p);
-		p->owed -= state != IRQ_PENDING;
-	}
-	if (state == IRQ_MASKED || !owes(&p->ch[0]))
-		p->owed = 0;
-	p->owed = p->owed < most ? p->owed : most;
 	if (n)
 		schedule(p, now);
 	else

@@ -295,7 +295,7 @@ static int native_exception(struct vcpu *v)
  * error.  The error is noticed by the host's #MF, whichever tier meets it.  From then on until it is gone,
  * which takes FERR# back, x87 instructions are interpreted (control_flags).
  */
-enum { IMAGE_FCW = 0, IMAGE_FSW = 2, IMAGE_BV = 512 };
+enum { IMAGE_FCW = 0, IMAGE_FSW = 2, IMAGE_FTW = 4, IMAGE_MXCSR = 24, IMAGE_BV = 512 };
 #define FSW_ERRORS 0x3f
 #define FSW_FLAGS  0x7f /* and the stack fault */
 #define FSW_ES     0x80
@@ -379,7 +379,6 @@ static bool stores_fpu_env(const struct insn *in)
  */
 static int faulting_store(struct vcpu *v, const struct insn *in, struct native_frame *f, uint8_t *buf)
 {
-	const unsigned fsw = 2, ftw = 4, mxcsr = 24, xstate_bv = 512, fsw_es = 0x80;
 	struct exception fault = v->exc;
 	uint8_t image[X86_XSAVE_MAX], seen[128];
 
@@ -389,13 +388,13 @@ static int faulting_store(struct vcpu *v, const struct insn *in, struct native_f
 	if (call_native(v, in, f))
 		return -1;
 	if (in->unit == UNIT_X87) {
-		if ((v->st.xsave[fsw] & fsw_es) && !memcmp(seen, buf, in->mem_size))
+		if ((v->st.xsave[IMAGE_FSW] & FSW_ES) && !memcmp(seen, buf, in->mem_size))
 			return 0;
 	} else if (in->unit == UNIT_MMX) {
-		v->st.xsave[ftw] = image[xstate_bv] & 1 ? image[ftw] : 0;
+		v->st.xsave[IMAGE_FTW] = image[IMAGE_BV] & 1 ? image[IMAGE_FTW] : 0;
 		memcpy(image, v->st.xsave, sizeof image);
 	} else {
-		memcpy(image + mxcsr, v->st.xsave + mxcsr, 4);
+		memcpy(image + IMAGE_MXCSR, v->st.xsave + IMAGE_MXCSR, 4);
 	}
 	memcpy(v->st.xsave, image, sizeof image);
 	v->exc = fault;

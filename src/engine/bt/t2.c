@@ -359,6 +359,11 @@ static bool guest_tls(struct vcpu *v, uint16_t sel, struct x86_seg *ret)
 	return true;
 }
 
+static bool same_segment(const struct x86_seg *a, const struct x86_seg *b)
+{
+	return a->base == b->base && a->limit == b->limit && a->attr == b->attr;
+}
+
 /*
  * FS or GS: also a TLS entry, if the table still says the same, for the program may load it again.  In 64-bit
  * mode only the base counts, and that is the register's own.
@@ -369,8 +374,7 @@ static bool extra_ok(struct vcpu *v, const struct x86_seg *s)
 
 	if (data_ok(s))
 		return true;
-	return guest_tls(v, s->sel, &d) &&
-	       (x86_code64(&v->st) || (d.base == s->base && d.limit == s->limit && d.attr == s->attr));
+	return guest_tls(v, s->sel, &d) && (x86_code64(&v->st) || same_segment(&d, s));
 }
 
 /* Can the current state be that of a host process? */
@@ -419,7 +423,7 @@ static bool set_tls(struct vcpu *v, struct t2_map *m)
 		if (!has->attr && fs->sel != sel && gs->sel != sel)
 			continue;
 		if (guest_tls(v, sel, &want)) {
-			if (want.base == has->base && want.limit == has->limit && want.attr == has->attr)
+			if (same_segment(&want, has))
 				continue;
 			d.base_addr = (uint32_t)want.base;
 			d.limit = want.attr & SEG_G ? want.limit >> 12 : want.limit;
