@@ -32,11 +32,12 @@
 #define PTRACE_SYSEMU 31
 #endif
 
-extern const char stub_gate_code[], stub_gate_after[], stub_gate_end[];
+extern const char stub_gate_code[], stub_gate_after[], stub_gate_id[], stub_gate_words[], stub_gate_end[];
 
 #define CALLS_OFFSET  4096
 #define FILTER_OFFSET (STUB_GATE_SIZE - 4096)
 #define KICK_SIGNAL   SIGURG
+#define FLAG_ID       (1ull << 21)
 
 _Static_assert(CALLS_OFFSET + sizeof(struct stub_call) * STUB_MAX_CALLS <= FILTER_OFFSET,
 	       "the calls fit into the gate");
@@ -54,26 +55,22 @@ static int wait_stop(pid_t pid)
 	return WIFSTOPPED(status) ? status : -1;
 }
 
-/*
- * Executes the first n calls at the gate of pid, which is stopped.  0 or the
- * (negative) errno of the call that failed.  forked: where to put the pid of a
- * process that one of them creates.
- */
-static int gate_run(pid_t pid, unsigned n, pid_t *forked)
+/* Where in stubs something of the gate's code lies. */
+static uint64_t in_gate(const char *what)
 {
-	struct user_regs_struct regs;
-	unsigned long cs, ss;
+	return STUB_GATE + (uint64_t)(what - stub_gate_code);
+}
 
-	__asm__("mov %%cs, %0; mov %%ss, %1" : "=r"(cs), "=r"(ss));
-	memset(&regs, 0, sizeof(regs));
-	regs.rip = STUB_GATE;
-	regs.r12 = STUB_GATE + CALLS_OFFSET;
-	regs.r13 = n;
-	regs.cs = cs;
-	regs.ss = ss;
-	regs.eflags = 0x202;
-	regs.orig_rax = ~0ull;
-	if (ptrace(PTRACE_SETREGS, pid, NULL, &regs))
+/*
+ * Has pid, which is stopped, go on at the gate with these registers until it traps, and reads them.  0 or -ESRCH.
+ * forked: where to put the pid of a process that is created.
+ */
+static int gate_go(pid_t pid, struct user_regs_struct *regs, pid_t *forked)
+{
+	__asm__("mov %%cs, %0; mov %%ss, %1" : "=r"(regs->cs), "=r"(regs->ss));
+	regs->eflags = 0x202;
+	regs->orig_rax = ~0ull;
+	if (ptrace(PTRACE_SETREGS, pid, NULL, regs))
 		return -ESRCH;
 	for (;;) {
 		unsigned long child;
@@ -94,10 +91,30 @@ static int gate_run(pid_t pid, unsigned n, pid_t *forked)
 		/* Other signals (from a terminal, a late kick) are not the gate's. */
 		if (WSTOPSIG(status) != SIGTRAP)
 			continue;
-		if (ptrace(PTRACE_GETREGS, pid, NULL, &regs))
-			return -ESRCH;
-		return (int)(int64_t)regs.r14;
+		return ptrace(PTRACE_GETREGS, pid, NULL, regs) ? -ESRCH : 0;
 	}
+}
+
+/* Executes the first n calls. 0 or the (negative) errno of the one that failed. forked: as above. */
+static int gate_run(pid_t pid, unsigned n, pid_t *forked)
+{
+	struct user_regs_struct regs = { .rip = STUB_GATE, .r12 = STUB_GATE + CALLS_OFFSET, .r13 = n };
+
+	return gate_go(pid, &regs, forked) ? -ESRCH : (int)(int64_t)regs.r14;
+}
+
+/* ptrace does not change EFLAGS.ID, which a stub has as its program, or one that ran before, has left it. */
+static int set_id(struct stub *s, bool id)
+{
+	struct user_regs_struct regs = {
+		.rip = in_gate(stub_gate_id),
+		.rsp = in_gate(stub_gate_words) + id * sizeof(uint64_t),
+	};
+
+	if (gate_go(s->pid, &regs, NULL))
+		return -1;
+	s->id = regs.eflags & FLAG_ID;
+	return s->id == id ? 0 : -1;
 }
 
 static void call_set(struct stub_call *c, uint64_t nr, uint64_t a, uint64_t b, uint64_t d, uint64_t e,
@@ -187,7 +204,7 @@ static void zygote_main(int ram_fd, int gate_fd, unsigned n_calls)
 /* The filter that every stub gets: three calls, and one use of a fourth, from one instruction. */
 static void write_filter(uint8_t *gate)
 {
-	uint64_t ip = STUB_GATE + (uint64_t)(stub_gate_after - stub_gate_code);
+	uint64_t ip = in_gate(stub_gate_after);
 	struct sock_filter *f = (struct sock_filter *)(gate + FILTER_OFFSET + sizeof(struct sock_fprog));
 	const struct sock_filter code[] = {
 		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, arch)),
@@ -347,6 +364,8 @@ void stub_run(struct stub *s, struct user_regs_struct *regs, volatile pid_t *kic
 	memset(ev, 0, sizeof(*ev));
 	ev->stop = STUB_REFUSED;
 	regs->orig_rax = ~0ull;
+	if (!!(regs->eflags & FLAG_ID) != s->id && set_id(s, !s->id))
+		return;
 	if (ptrace(PTRACE_SETREGS, s->pid, NULL, regs))
 		return;
 	/* From here the kick's handler signals the stub; a kick before this is seen in the flag. */
@@ -366,6 +385,7 @@ void stub_run(struct stub *s, struct user_regs_struct *regs, volatile pid_t *kic
 	*kick = 0;
 	if (status < 0 || ptrace(PTRACE_GETREGS, s->pid, NULL, regs))
 		return;
+	s->id = regs->eflags & FLAG_ID;
 	ev->sig = WSTOPSIG(status);
 	if (ev->sig == (SIGTRAP | 0x80)) {
 		ev->stop = STUB_SYSCALL;

@@ -3,10 +3,13 @@
  * The gate's code (stub.h): does the calls at R12, R13 of them, and traps.
  * R14 holds 0 if all succeeded, else what the failed one returned.  Copied to
  * STUB_GATE, so position-independent; uses no stack.
+ *
+ * From stub_gate_id it makes EFLAGS.ID, which ptrace leaves alone, what it is in the word at RSP, of which there
+ * are two below.
  */
 	.intel_syntax noprefix
 	.section .rodata
-	.globl stub_gate_code, stub_gate_after, stub_gate_end
+	.globl stub_gate_code, stub_gate_after, stub_gate_id, stub_gate_words, stub_gate_end
 	.balign 16
 stub_gate_code:
 	xor r14d, r14d
@@ -29,5 +32,11 @@ stub_gate_after:
 2:	int3
 3:	mov r14, rax
 	int3
+stub_gate_id:
+	popfq
+	int3
+	.balign 8
+stub_gate_words:
+	.quad 0x202, 0x200202
 stub_gate_end:
 	.section .note.GNU-stack, "", @progbits
