@@ -12,7 +12,9 @@
  * Looking for bytes alone would find two-byte opcodes in many pages where they
  * are the middle of something else.  x86 code read from a wrong offset falls into
  * step within a few instructions, so a candidate counts if half of several
- * attempts to read the code before it arrive at it.  Compilers put hot functions
+ * attempts to read the code before it arrive at it, and one of them by way of what a
+ * program could execute: runtimes that compile as they run keep data beside code, small
+ * numbers above all (0F 00 00 00), and would find most pages unfit.  Compilers put hot functions
  * beside a rare CPUID: a page with a few such instructions can be executed with
  * breakpoints on them (t2_map.c).  RDTSCP and RDPID, which CPUID does not announce, get
  * what breakpoints are left: Linux's vDSO has some lying about that are never executed,
@@ -34,6 +36,7 @@
 
 #define BACK     64 /* bytes before a candidate where reading begins */
 #define ATTEMPTS 8
+#define CLEAN    24 /* bytes before a candidate that must look like code */
 #define LONGEST  16 /* bytes of an instruction, and one */
 
 static bool host_xcr0_differs(const struct vcpu *v)
@@ -85,6 +88,26 @@ static bool candidate(const struct vcpu *v, const uint8_t *p, unsigned left, boo
 
 #define NOT_CODE INT_MIN
 
+/* Would a program execute this? Not what is privileged, nor ADD [RAX], AL, of which zeros consist. */
+static bool plausible(const ZydisDecodedInstruction *in, const uint8_t *text)
+{
+	if (in->opcode_map != ZYDIS_OPCODE_MAP_DEFAULT)
+		return true;
+	switch (in->opcode) {
+	case 0x00:
+		return text[1];
+	case 0x6c ... 0x6f: /* INS, OUTS */
+	case 0xe4 ... 0xe7: /* IN, OUT */
+	case 0xec ... 0xef:
+	case 0xf4: /* HLT */
+	case 0xfa: /* CLI */
+	case 0xfb: /* STI */
+		return false;
+	default:
+		return true;
+	}
+}
+
 /*
  * Where the instruction begins whose opcode is at text + at, or NOT_CODE. size: of what is there. Attempts
  * that have met go on as one.
@@ -96,38 +119,49 @@ static int in_step(const ZydisDecoder *d, const uint8_t *text, unsigned at, unsi
 	enum { MISSED = 1, ARRIVED };
 	uint8_t fate[BACK + 1] = { 0 };
 	uint8_t way[BACK + 1];
+	/* After that, the last place that is no code, from `first`, and one; or 0. */
+	uint8_t last_bad[BACK + 1];
+	bool clean = false;
 	int begins = NOT_CODE;
 
 	for (unsigned k = 0; k < attempts; k++) {
-		unsigned here = first + k, steps = 0, end = MISSED;
+		unsigned here = first + k, steps = 0, end = MISSED, bad = 0;
 
 		while (here <= at) {
 			ZydisDecodedInstruction in;
 
 			if (fate[here - first]) {
 				end = fate[here - first];
+				bad = last_bad[here - first] ? last_bad[here - first] : bad;
 				break;
 			}
 			way[steps++] = (uint8_t)(here - first);
 			if (ZYAN_FAILED(
 				ZydisDecoderDecodeInstruction(d, NULL, text + here, size - here, &in))) {
-				here++;
+				bad = ++here - first;
 				continue;
 			}
 			if (here + in.raw.prefix_count == at) {
 				end = ARRIVED + here - first;
 				break;
 			}
+			if (!plausible(&in, text + here))
+				bad = here - first + 1;
 			here += in.length;
 		}
-		while (steps)
-			fate[way[--steps]] = (uint8_t)end;
+		while (steps) {
+			unsigned w = way[--steps];
+
+			fate[w] = (uint8_t)end;
+			last_bad[w] = bad > w ? (uint8_t)bad : 0;
+		}
 		if (end >= ARRIVED) {
 			begins = (int)(first + end - ARRIVED);
+			clean |= !bad || first + bad - 1 + CLEAN <= at;
 			hits++;
 		}
 	}
-	return hits * 2 >= attempts ? begins : NOT_CODE;
+	return clean && hits * 2 >= attempts ? begins : NOT_CODE;
 }
 
 /* The same in a page, before which another may lie: where it begins may then be negative. */
@@ -148,7 +182,7 @@ static void decoder_init(ZydisDecoder *d, const struct vcpu *v)
 {
 	bool code64 = x86_code64(&v->st);
 
-	/* Lengths and prefixes are all that is asked for. */
+	/* Lengths, prefixes and opcodes are all that is asked for. */
 	ZydisDecoderInit(d, code64 ? ZYDIS_MACHINE_MODE_LONG_64 : ZYDIS_MACHINE_MODE_LONG_COMPAT_32,
 			 code64 ? ZYDIS_STACK_WIDTH_64 : ZYDIS_STACK_WIDTH_32);
 	ZydisDecoderEnableMode(d, ZYDIS_DECODER_MODE_MINIMAL, ZYAN_TRUE);
