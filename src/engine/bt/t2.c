@@ -611,8 +611,8 @@ static enum t2_verdict stopped_fault(struct vcpu *v, struct t2_space *s, const s
 		return T2_T1;
 	}
 	f = t2_map_fault(v, s, ev->addr, v->st.rip);
-	if (f == T2_NOT_HERE)
-		f = t2_map_unfit_stop(v, s, ev->addr);
+	if (f == T2_NOT_HERE && t2_map_unfit_due(v, s->map, ev->addr))
+		f = t2_map_unfit_again(v, s, ev->addr);
 	switch (f) {
 	case T2_MAPPED:
 		v->stats.t2_maps++;
@@ -738,13 +738,19 @@ static enum t2_verdict run_once(struct vcpu *v, struct t2_space *s, bool *again)
 	return T2_T1;
 }
 
+static enum t2_verdict stay_in_page(struct vcpu *v)
+{
+	v->t2->unfit_page = v->st.rip & PAGE_MASK;
+	return T2_T1_PAGE;
+}
+
 /* As t2_run, of a root with a stub. */
 static enum t2_verdict run_direct(struct vcpu *v, struct t2_space *s)
 {
 	struct t2 *t = v->t2;
 	enum t2_verdict r = T2_T1;
 	uint64_t begin, direct;
-	bool again = true;
+	bool again = true, unfit;
 
 	while (again) {
 		if (atomic_load_explicit(&v->kick, memory_order_relaxed) ||
@@ -752,10 +758,9 @@ static enum t2_verdict run_direct(struct vcpu *v, struct t2_space *s)
 			return T2_DONE;
 		if (!s->on || !representable(v))
 			return T2_T1;
-		if (t2_map_unfit(s->map, v->st.rip)) {
-			t->unfit_page = v->st.rip & PAGE_MASK;
-			return T2_T1_PAGE;
-		}
+		unfit = t2_map_unfit(s->map, v->st.rip);
+		if (unfit && !t2_map_unfit_due(v, s->map, v->st.rip))
+			return stay_in_page(v);
 		if ((s->stale || s->n_invals || s->map->n_pending) && !t2_map_sync(v, s)) {
 			give_up(v, s);
 			return T2_T1;
@@ -763,6 +768,14 @@ static enum t2_verdict run_direct(struct vcpu *v, struct t2_space *s)
 		if (s->map->lost * 4 > s->map->pages && s->map->pages >= 8 && !stressed(v)) {
 			retire(v, s);
 			return T2_T1;
+		}
+		if (unfit) {
+			enum t2_fault f = t2_map_unfit_again(v, s, v->st.rip);
+
+			if (f == T2_BROKEN)
+				give_up(v, s);
+			if (f != T2_MAPPED)
+				return stay_in_page(v);
 		}
 		if (s->map->retry_va) {
 			begin = (uint64_t)ticks();

@@ -66,8 +66,6 @@ bool t2_cpuid_helps(struct vcpu *v, struct t2_map *m)
 	if (++m->unfit_stops < OFTEN)
 		return false;
 	m->needs_cpuid = true;
-	/* What was given up before gets another chance. */
-	memset(m->shunned, 0, sizeof(m->shunned));
 	return true;
 }
 

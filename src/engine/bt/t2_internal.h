@@ -25,10 +25,10 @@ struct t2_map {
 	/* The least processor time lately that went into a stop by one, and by CPUID; 0 at first. */
 	uint64_t break_ns, cpuid_ns;
 	uint64_t guard; /* the page that is to become executable with breakpoints */
-	struct {
+	struct t2_shunned {
 		uint64_t page;
 		unsigned stops;
-	} shunned[8];     /* unfit pages that code wanted to run in, by hash */
+	} shunned[64];    /* unfit pages that code wanted to run in, by hash */
 	bool needs_cpuid; /* pages are executable that are fit only if CPUID faults (t2_cpuid.c) */
 	unsigned unfit_stops;
 	uint64_t unfit_since;
@@ -61,8 +61,10 @@ uint64_t t2_identity(struct vcpu *v, uint64_t root);
  * they lie in files, it is the same in each process of a program. */
 uint64_t t2_first_page(struct vcpu *v, uint64_t root);
 
-/* Code wanted to run in an unfit page again: perhaps it is worth breakpoints. T2_MAPPED: now it can. */
-enum t2_fault t2_map_unfit_stop(struct vcpu *v, struct t2_space *s, uint64_t rip);
+/* Code wanted to run in an unfit page. Is it time to look at it again? */
+bool t2_map_unfit_due(struct vcpu *v, struct t2_map *m, uint64_t rip);
+/* Looks: it may be another by now, or worth breakpoints. T2_MAPPED: now code can run there. */
+enum t2_fault t2_map_unfit_again(struct vcpu *v, struct t2_space *s, uint64_t rip);
 
 /* What is known of pages looked at before, for t2->scanned; to be freed by free(). */
 struct t2_scanned *t2_scanned_new(void);

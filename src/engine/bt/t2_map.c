@@ -352,6 +352,12 @@ bool t2_map_sync(struct vcpu *v, struct t2_space *s)
 	return !stub_flush(&t->host, &m->stub);
 }
 
+/* Everything is to be unmapped before the stub runs again. */
+static void drop_all(struct t2_map *m)
+{
+	m->n_pending = T2_MAX_PENDING + 1;
+}
+
 static void protect_in(struct t2_map *m, uint64_t gpa)
 {
 	for (unsigned h = 0; h < m->hash_size; h++)
@@ -391,7 +397,7 @@ void t2_protect_all(struct vcpu *v)
 
 	for (int i = 0; t && i < T2_SETS * T2_WAYS; i++)
 		if (t->spaces[i].map)
-			t->spaces[i].map->n_pending = T2_MAX_PENDING + 1;
+			drop_all(t->spaces[i].map);
 }
 
 /* ---- mapping ---- */
@@ -617,30 +623,39 @@ enum t2_fault t2_map_retry(struct vcpu *v, struct t2_space *s)
 	return t2_map_fault(v, s, va, v->st.rip);
 }
 
-/* So often must code have run into an unfit page before breakpoints are spent on it. */
+/* So often must code have wanted to run in an unfit page before breakpoints are spent on it; and every so many times
+ * the page is looked at again. */
 #define SHUNNED_STOPS 4
 
-enum t2_fault t2_map_unfit_stop(struct vcpu *v, struct t2_space *s, uint64_t rip)
+bool t2_map_unfit_due(struct vcpu *v, struct t2_map *m, uint64_t rip)
 {
-	struct t2_map *m = s->map;
 	uint64_t page = rip & PAGE_MASK;
-	unsigned h = (unsigned)(page >> 12) % ARRAY_SIZE(m->shunned), i = page >> 12 & (REGION_PAGES - 1);
-	struct t2_region *r = region_find(m, page);
+	struct t2_shunned *h = &m->shunned[(page >> 12) % ARRAY_SIZE(m->shunned)];
+
+	if (h->page != page)
+		*h = (struct t2_shunned){ .page = page };
+	if (t2_cpuid_helps(v, m)) {
+		/* All pages are to be looked at anew, and breakpoints at CPUIDs not to be kept. */
+		drop_all(m);
+		return false;
+	}
+	if (++h->stops == SHUNNED_STOPS)
+		m->guard = page;
+	return h->stops % SHUNNED_STOPS == 0;
+}
+
+enum t2_fault t2_map_unfit_again(struct vcpu *v, struct t2_space *s, uint64_t rip)
+{
+	struct t2_region *r = region_find(s->map, rip);
+	unsigned i = rip >> 12 & (REGION_PAGES - 1);
 	bool ok;
 
-	if (m->shunned[h].page != page) {
-		m->shunned[h].page = page;
-		m->shunned[h].stops = 0;
-	}
-	/* Try once; if there are too few breakpoints the page stays as it is, unless CPUID can be made to
-	 * fault.
-	 */
-	if ((++m->shunned[h].stops != SHUNNED_STOPS && !t2_cpuid_helps(v, m)) || !r || !r->pt)
+	if (!r || !r->pt)
 		return T2_NOT_HERE;
-	m->guard = page;
+	/* What was not all there when the page was mapped, as where a program compiles as it runs, may be now. */
 	page_forget(r, i);
-	ok = map_window(v, m, r, i) && !stub_flush(&v->t2->host, &m->stub);
-	m->guard = 0;
+	ok = map_window(v, s->map, r, i) && !stub_flush(&v->t2->host, &s->map->stub);
+	s->map->guard = 0;
 	if (!ok)
 		return T2_BROKEN;
 	return bit_test(r->executable, i) ? T2_MAPPED : T2_NOT_HERE;
