@@ -623,8 +623,8 @@ enum t2_fault t2_map_retry(struct vcpu *v, struct t2_space *s)
 	return t2_map_fault(v, s, va, v->st.rip);
 }
 
-/* So often must code have wanted to run in an unfit page before breakpoints are spent on it; and every so many times
- * the page is looked at again. */
+/* Each time that code has wanted to run in an unfit page so often, the page is looked at again, and may have
+ * breakpoints. */
 #define SHUNNED_STOPS 4
 
 bool t2_map_unfit_due(struct vcpu *v, struct t2_map *m, uint64_t rip)
@@ -639,9 +639,7 @@ bool t2_map_unfit_due(struct vcpu *v, struct t2_map *m, uint64_t rip)
 		drop_all(m);
 		return false;
 	}
-	if (++h->stops == SHUNNED_STOPS)
-		m->guard = page;
-	return h->stops % SHUNNED_STOPS == 0;
+	return ++h->stops % SHUNNED_STOPS == 0;
 }
 
 enum t2_fault t2_map_unfit_again(struct vcpu *v, struct t2_space *s, uint64_t rip)
@@ -652,7 +650,9 @@ enum t2_fault t2_map_unfit_again(struct vcpu *v, struct t2_space *s, uint64_t ri
 
 	if (!r || !r->pt)
 		return T2_NOT_HERE;
-	/* What was not all there when the page was mapped, as where a program compiles as it runs, may be now. */
+	/* What was not all there when the page was mapped, as where a program compiles as it runs, may be now.
+	 * And breakpoints may have become free. */
+	s->map->guard = rip & PAGE_MASK;
 	page_forget(r, i);
 	ok = map_window(v, s->map, r, i) && !stub_flush(&v->t2->host, &s->map->stub);
 	s->map->guard = 0;
