@@ -21,10 +21,12 @@ struct t2_map {
 	struct t2_breaks {
 		uint64_t va[STUB_BREAKPOINTS]; /* instructions that the stub stops at */
 		bool spare[STUB_BREAKPOINTS];  /* others may have the breakpoint */
+		unsigned given[STUB_BREAKPOINTS], n_given; /* in what order */
 	} breaks;
 	/* The least processor time lately that went into a stop by one, and by CPUID; 0 at first. */
 	uint64_t break_ns, cpuid_ns;
 	uint64_t guard; /* the page that is to become executable with breakpoints */
+	bool take;      /* and may take those of others */
 	struct t2_shunned {
 		uint64_t page;
 		unsigned stops;

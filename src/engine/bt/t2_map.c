@@ -465,11 +465,33 @@ static unsigned spare_break(const struct t2_breaks *b)
 }
 
 /*
+ * The breakpoint that was given first, outside the window of pages at va, whose mapping may be under way: its page
+ * is not executable any more. STUB_BREAKPOINTS: there is none.
+ */
+static unsigned take_break(struct t2 *t, struct t2_map *m, struct t2_breaks *b, uint64_t va)
+{
+	unsigned k = STUB_BREAKPOINTS, page;
+	struct t2_region *r;
+
+	for (unsigned i = 0; i < STUB_BREAKPOINTS; i++)
+		if ((b->va[i] ^ va) >= t->window * PAGE_SIZE && (k == STUB_BREAKPOINTS || b->given[i] < b->given[k]))
+			k = i;
+	r = k < STUB_BREAKPOINTS ? region_find(m, b->va[k]) : NULL;
+	if (!r)
+		return k;
+	page = b->va[k] >> 12 & (REGION_PAGES - 1);
+	if (!unmap(t, m, b->va[k] & PAGE_MASK, PAGE_SIZE))
+		return STUB_BREAKPOINTS;
+	page_forget(r, page);
+	return k;
+}
+
+/*
  * May the page at va be executable although these must not run in it?  Yes if they have breakpoints, or if it
  * is the one that these are wanted for and there are enough.  Spare ones get what is left, and lose it to
  * those that are required.
  */
-static bool guarded(struct t2_map *m, uint64_t va, const struct t2_found *f)
+static bool guarded(struct t2 *t, struct t2_map *m, uint64_t va, const struct t2_found *f)
 {
 	struct t2_breaks new;
 	bool changed = false;
@@ -489,12 +511,15 @@ static bool guarded(struct t2_map *m, uint64_t va, const struct t2_found *f)
 		k = find_break(&new, 0);
 		if (k == STUB_BREAKPOINTS && i < f->required)
 			k = spare_break(&new);
+		if (k == STUB_BREAKPOINTS && i < f->required && m->take)
+			k = take_break(t, m, &new, va);
 		if (k == STUB_BREAKPOINTS && i < f->required)
 			return false;
 		if (k == STUB_BREAKPOINTS)
 			break;
 		new.va[k] = va + f->at[i];
 		new.spare[k] = i >= f->required;
+		new.given[k] = ++new.n_given;
 		changed = true;
 	}
 	if (changed && stub_break(&m->stub, new.va)) {
@@ -535,7 +560,7 @@ static bool map_page(struct vcpu *v, struct t2_map *m, struct t2_region *r, unsi
 	if (!(entry & PTE_NX)) {
 		struct t2_found found = t2_scan(v, host, code_before(v, va), m->needs_cpuid);
 
-		if ((found.n || found.unfit) && !guarded(m, va, &found))
+		if ((found.n || found.unfit) && !guarded(t, m, va, &found))
 			bit_set(r->unfit, i);
 		else
 			prot |= PROT_EXEC;
@@ -626,11 +651,18 @@ enum t2_fault t2_map_retry(struct vcpu *v, struct t2_space *s)
 /* Each time that code has wanted to run in an unfit page so often, the page is looked at again, and may have
  * breakpoints. */
 #define SHUNNED_STOPS 4
+/* And so often, it takes them from others. */
+#define TAKE_STOPS 64
+
+static struct t2_shunned *shunned(struct t2_map *m, uint64_t rip)
+{
+	return &m->shunned[(rip >> 12) % ARRAY_SIZE(m->shunned)];
+}
 
 bool t2_map_unfit_due(struct vcpu *v, struct t2_map *m, uint64_t rip)
 {
 	uint64_t page = rip & PAGE_MASK;
-	struct t2_shunned *h = &m->shunned[(page >> 12) % ARRAY_SIZE(m->shunned)];
+	struct t2_shunned *h = shunned(m, rip);
 
 	if (h->page != page)
 		*h = (struct t2_shunned){ .page = page };
@@ -653,9 +685,11 @@ enum t2_fault t2_map_unfit_again(struct vcpu *v, struct t2_space *s, uint64_t ri
 	/* What was not all there when the page was mapped, as where a program compiles as it runs, may be now.
 	 * And breakpoints may have become free. */
 	s->map->guard = rip & PAGE_MASK;
+	s->map->take = shunned(s->map, rip)->stops % TAKE_STOPS == 0;
 	page_forget(r, i);
 	ok = map_window(v, s->map, r, i) && !stub_flush(&v->t2->host, &s->map->stub);
 	s->map->guard = 0;
+	s->map->take = false;
 	if (!ok)
 		return T2_BROKEN;
 	return bit_test(r->executable, i) ? T2_MAPPED : T2_NOT_HERE;
