@@ -27,10 +27,6 @@ struct t2_map {
 	uint64_t break_ns, cpuid_ns;
 	uint64_t guard; /* the page that is to become executable with breakpoints */
 	bool take;      /* and may take those of others */
-	struct t2_shunned {
-		uint64_t page;
-		unsigned stops;
-	} shunned[64];    /* unfit pages that code wanted to run in, by hash */
 	bool needs_cpuid; /* pages are executable that are fit only if CPUID faults (t2_cpuid.c) */
 	unsigned unfit_stops;
 	uint64_t unfit_since;

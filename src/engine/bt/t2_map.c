@@ -44,6 +44,7 @@ struct t2_region {
 	uint64_t mapped[REGION_PAGES / 64], writable[REGION_PAGES / 64], executable[REGION_PAGES / 64],
 	    unfit[REGION_PAGES / 64];
 	uint64_t entry[REGION_PAGES];
+	uint8_t shunned[REGION_PAGES]; /* so often code wanted to run in an unfit page, modulo 256 */
 };
 
 static bool bit_test(const uint64_t *map, uint64_t i)
@@ -654,24 +655,16 @@ enum t2_fault t2_map_retry(struct vcpu *v, struct t2_space *s)
 /* And so often, it takes them from others. */
 #define TAKE_STOPS 64
 
-static struct t2_shunned *shunned(struct t2_map *m, uint64_t rip)
-{
-	return &m->shunned[(rip >> 12) % ARRAY_SIZE(m->shunned)];
-}
-
 bool t2_map_unfit_due(struct vcpu *v, struct t2_map *m, uint64_t rip)
 {
-	uint64_t page = rip & PAGE_MASK;
-	struct t2_shunned *h = shunned(m, rip);
+	struct t2_region *r = region_find(m, rip);
 
-	if (h->page != page)
-		*h = (struct t2_shunned){ .page = page };
 	if (t2_cpuid_helps(v, m)) {
 		/* All pages are to be looked at anew, and breakpoints at CPUIDs not to be kept. */
 		drop_all(m);
 		return false;
 	}
-	return ++h->stops % SHUNNED_STOPS == 0;
+	return r && ++r->shunned[rip >> 12 & (REGION_PAGES - 1)] % SHUNNED_STOPS == 0;
 }
 
 enum t2_fault t2_map_unfit_again(struct vcpu *v, struct t2_space *s, uint64_t rip)
@@ -685,7 +678,7 @@ enum t2_fault t2_map_unfit_again(struct vcpu *v, struct t2_space *s, uint64_t ri
 	/* What was not all there when the page was mapped, as where a program compiles as it runs, may be now.
 	 * And breakpoints may have become free. */
 	s->map->guard = rip & PAGE_MASK;
-	s->map->take = shunned(s->map, rip)->stops % TAKE_STOPS == 0;
+	s->map->take = r->shunned[i] % TAKE_STOPS == 0;
 	page_forget(r, i);
 	ok = map_window(v, s->map, r, i) && !stub_flush(&v->t2->host, &s->map->stub);
 	s->map->guard = 0;
