@@ -35,7 +35,10 @@
 #define PROMOTE_AFTER 2000 /* T1 time in long stretches of user code that a root must have spent */
 #define SWITCH_GUESS  10   /* what a switch costs, before it is measured */
 #define PIN_PERIOD    100000
+/* Thresholds are doubled so many times at most. RUNS_WINDOW lost runs cost less than a millisecond, so what that
+ * showed may be tried again soon; windows without a gain cost 200 of them. */
 #define MAX_BACKOFF   8
+#define RUNS_BACKOFF  4
 #define MAX_PATIENCE  4
 /* More counts for so many long_ticks, since the host had something else to do: the ways to the stub and back;
  * mapping pages. */
@@ -178,10 +181,10 @@ static bool stressed(const struct vcpu *v)
 	return v->t2->always || v->t2->flip;
 }
 
-static void demote(struct vcpu *v, struct t2_space *s)
+static void demote(struct vcpu *v, struct t2_space *s, unsigned max_backoff)
 {
 	s->on = false;
-	if (s->backoff < MAX_BACKOFF)
+	if (s->backoff < max_backoff)
 		s->backoff++;
 	count_afresh(v->t2, s);
 	v->stats.t2_demotions++;
@@ -228,7 +231,7 @@ static void retire(struct vcpu *v, struct t2_space *s)
 static void give_up(struct vcpu *v, struct t2_space *s)
 {
 	t2_map_free(v, s);
-	demote(v, s);
+	demote(v, s, MAX_BACKOFF);
 }
 
 static void evict_oldest(struct vcpu *v)
@@ -301,14 +304,14 @@ static void judge(struct vcpu *v, struct t2_space *s, uint64_t begin, uint64_t d
 	uint64_t spent = now - begin;
 	uint64_t ways = min_u64(spent - min_u64(direct + mapped, spent), LONGEST_WAYS * t->long_ticks);
 	int64_t gain = (int64_t)saved - (int64_t)ways;
-	bool bad = false;
+	bool lost = false, idle = false;
 
 	mapped = min_u64(mapped, LONGEST_MAPPING * t->long_ticks);
 	s->gain += gain - (int64_t)mapped;
 	s->window_gain += gain - (int64_t)mapped;
 	s->recent_gain += gain;
 	if (++s->runs >= RUNS_WINDOW) {
-		bad = s->recent_gain < 0;
+		lost = s->recent_gain < 0;
 		s->runs = 0;
 		s->recent_gain = 0;
 	}
@@ -317,10 +320,10 @@ static void judge(struct vcpu *v, struct t2_space *s, uint64_t begin, uint64_t d
 		s->backoff -= s->backoff && s->window_gain > 0;
 		s->window_gain = 0;
 		s->window_start = now;
-		bad = bad || s->strikes == STRIKES;
+		idle = s->strikes == STRIKES;
 	}
-	if (bad && s->on && !stressed(v))
-		demote(v, s);
+	if ((lost || idle) && s->on && !stressed(v))
+		demote(v, s, idle ? MAX_BACKOFF : RUNS_BACKOFF);
 }
 
 /* ---- registers ---- */
