@@ -35,17 +35,18 @@
 #define PROMOTE_AFTER 2000 /* T1 time in long stretches of user code that a root must have spent */
 #define SWITCH_GUESS  10   /* what a switch costs, before it is measured */
 #define PIN_PERIOD    100000
-/* Thresholds are doubled so many times at most. RUNS_WINDOW lost runs cost less than a millisecond, so what that
- * showed may be tried again soon; windows without a gain cost 200 of them. */
-#define MAX_BACKOFF   8
-#define RUNS_BACKOFF  4
+#define CREDIT        500  /* that a stub may lose, not counting mapping, ... */
+#define MAX_CREDIT    5000 /* ... beyond what it has gained before, of which so much counts */
+/* Thresholds are doubled so many times at most. A stub that is out of credit has lost less than a millisecond, so
+ * that may be tried again soon; windows without a gain cost 200 of them. */
+#define MAX_BACKOFF    8
+#define CREDIT_BACKOFF 4
 #define MAX_PATIENCE  4
 /* More counts for so many long_ticks, since the host had something else to do: the ways to the stub and back;
  * mapping pages. */
 #define LONGEST_WAYS    4
 #define LONGEST_MAPPING 64
 #define LONGEST_BREAK   16 /* in faults: a stop by a breakpoint, or by CPUID */
-#define RUNS_WINDOW     64
 #define TIME_WINDOW     50000
 #define STRIKES         4
 
@@ -72,6 +73,7 @@ int t2_init(struct vcpu *v)
 	t->promote_ticks = PROMOTE_AFTER * us;
 	t->switch_ticks = t->long_ticks = SWITCH_GUESS * us;
 	t->window_ticks = TIME_WINDOW * us;
+	t->credit_ticks = CREDIT * us;
 	t->pin_ticks = PIN_PERIOD * us;
 	t->max_mappings = 65530;
 	f = fopen("/proc/sys/vm/max_map_count", "re");
@@ -168,8 +170,7 @@ void t2_idle(struct vcpu *v)
 static void count_afresh(struct t2 *t, struct t2_space *s)
 {
 	s->long_ticks = 0;
-	s->runs = 0;
-	s->recent_gain = 0;
+	s->credit = (int64_t)t->credit_ticks;
 	s->look = false;
 	/* Of the current stretch nothing is learnt: part of it was ours. */
 	t->since = 0;
@@ -304,17 +305,14 @@ static void judge(struct vcpu *v, struct t2_space *s, uint64_t begin, uint64_t d
 	uint64_t spent = now - begin;
 	uint64_t ways = min_u64(spent - min_u64(direct + mapped, spent), LONGEST_WAYS * t->long_ticks);
 	int64_t gain = (int64_t)saved - (int64_t)ways;
-	bool lost = false, idle = false;
+	bool idle = false;
 
 	mapped = min_u64(mapped, LONGEST_MAPPING * t->long_ticks);
 	s->gain += gain - (int64_t)mapped;
 	s->window_gain += gain - (int64_t)mapped;
-	s->recent_gain += gain;
-	if (++s->runs >= RUNS_WINDOW) {
-		lost = s->recent_gain < 0;
-		s->runs = 0;
-		s->recent_gain = 0;
-	}
+	s->credit += gain;
+	if (s->credit > (int64_t)t->credit_ticks / CREDIT * MAX_CREDIT)
+		s->credit = (int64_t)t->credit_ticks / CREDIT * MAX_CREDIT;
 	if (now - s->window_start >= t->window_ticks) {
 		s->strikes = s->window_gain < 0 ? s->strikes + 1 : 0;
 		s->backoff -= s->backoff && s->window_gain > 0;
@@ -322,8 +320,8 @@ static void judge(struct vcpu *v, struct t2_space *s, uint64_t begin, uint64_t d
 		s->window_start = now;
 		idle = s->strikes == STRIKES;
 	}
-	if ((lost || idle) && s->on && !stressed(v))
-		demote(v, s, idle ? MAX_BACKOFF : RUNS_BACKOFF);
+	if ((s->credit < 0 || idle) && s->on && !stressed(v))
+		demote(v, s, idle ? MAX_BACKOFF : CREDIT_BACKOFF);
 }
 
 /* ---- registers ---- */

@@ -107,9 +107,8 @@ struct t2_space {
 	uint64_t long_ticks; /* T1 time in long stretches of user code since counting began */
 	uint64_t program;    /* its lowest page, see struct t2_program */
 	int64_t gain;        /* of this process by its stub, in ticks, as far as can be told */
-	int64_t recent_gain; /* the same without mapping, in the last `runs` times */
-	unsigned runs;
-	int64_t window_gain; /* and with it since window_start; strikes: windows without a gain in a row */
+	int64_t credit;      /* what it may still lose, not counting mapping */
+	int64_t window_gain; /* gain since window_start; strikes: windows without one in a row */
 	uint64_t window_start;
 	unsigned strikes;
 	uint16_t pcid;
@@ -152,7 +151,7 @@ struct t2 {
 	unsigned n_maps;
 	uint64_t switch_ticks; /* a stub's stop and its resumption at best */
 	uint64_t long_ticks;   /* the same with what goes with it: stretches from there on count as long */
-	uint64_t promote_ticks, pin_ticks, window_ticks; /* see t2.c */
+	uint64_t promote_ticks, pin_ticks, window_ticks, credit_ticks; /* see t2.c */
 	uint64_t *written; /* bit per RAM page: some map of this vCPU has it writable */
 	uint32_t max_mappings;
 	uint32_t window;            /* pages looked at around a fault: a power of two */
