@@ -667,6 +667,8 @@ static void bt_stats(struct vcpu *v, struct engine_stats *ret)
 	ret->interp_ns = ticks_ns(v, ret->interp_ns);
 	ret->t1_ns = ticks_ns(v, ret->t1_ns);
 	ret->t2_ns = ticks_ns(v, ret->t2_ns);
+	ret->t2_own_ns = ticks_ns(v, ret->t2_own_ns);
+	ret->t2_map_ns = ticks_ns(v, ret->t2_map_ns);
 	ret->translate_ns = ticks_ns(v, ret->translate_ns);
 }
 

@@ -570,8 +570,10 @@ static enum t2_verdict stopped_trap(struct vcpu *v, const struct stub_event *ev)
 	static const uint8_t int3 = 0xcc, int1 = 0xf1, int_3[] = { 0xcd, 0x03 };
 
 	/* Before an instruction that must not run here (t2_map.c). */
-	if (ev->code == TRAP_HWBKPT)
+	if (ev->code == TRAP_HWBKPT) {
+		v->stats.t2_breaks++;
 		return T2_T1;
+	}
 	if (ev->code == TRAP_TRACE || (v->st.rflags & FLAG_TF)) {
 		v->exc = (struct exception){ .vector = EXC_DB, .dr6 = 1u << 14, .present = true };
 		event_exception(v);
@@ -625,12 +627,14 @@ static enum t2_verdict stopped_fault(struct vcpu *v, struct t2_space *s, const s
 		give_up(v, s);
 		return T2_T1;
 	case T2_NOT_HERE:
+		v->stats.t2_unfit++;
 		/* If there are many more, CPUID will be made to fault, and it will have been worth it. */
 		v->t2->excused = v->t2->cpuid_can && !s->map->needs_cpuid;
 		return T2_T1;
 	case T2_GUESTS:
 		break;
 	}
+	v->stats.t2_faults++;
 	s->map->retry_va = ev->addr;
 	return T2_T1;
 }
@@ -706,6 +710,7 @@ static enum t2_verdict run_once(struct vcpu *v, struct t2_space *s, bool *again)
 	t->direct = true;
 	used = used_ticks(v, m, &ev);
 	t->direct_ticks += used;
+	v->stats.t2_own_ns += (int64_t)used;
 	v->stats.t2_ns += spent;
 	v->stats.t2_stops++;
 	if (ev.stop == STUB_REFUSED) {
@@ -723,6 +728,7 @@ static enum t2_verdict run_once(struct vcpu *v, struct t2_space *s, bool *again)
 	case STUB_KICKED:
 		return T2_DONE;
 	case STUB_SYSCALL:
+		v->stats.t2_syscalls++;
 		v->st.gpr[RAX] = regs.orig_rax;
 		if (!step_back(v, syscall_insn, 2))
 			step_back(v, int80, 2);
@@ -737,6 +743,12 @@ static enum t2_verdict run_once(struct vcpu *v, struct t2_space *s, bool *again)
 		break;
 	}
 	return T2_T1;
+}
+
+static void count_mapping(struct vcpu *v, uint64_t spent)
+{
+	v->t2->mapped_ticks += spent;
+	v->stats.t2_map_ns += (int64_t)spent;
 }
 
 static enum t2_verdict stay_in_page(struct vcpu *v)
@@ -784,13 +796,13 @@ static enum t2_verdict run_direct(struct vcpu *v, struct t2_space *s)
 				give_up(v, s);
 				return T2_T1;
 			}
-			t->mapped_ticks += (uint64_t)ticks() - begin;
+			count_mapping(v, (uint64_t)ticks() - begin);
 		}
 		begin = (uint64_t)ticks();
 		direct = t->direct_ticks;
 		r = run_once(v, s, &again);
 		if (again)
-			t->mapped_ticks += (uint64_t)ticks() - begin - (t->direct_ticks - direct);
+			count_mapping(v, (uint64_t)ticks() - begin - (t->direct_ticks - direct));
 	}
 	return r;
 }
