@@ -226,7 +226,7 @@ void event_exception(struct vcpu *v)
 	/* A fault on the way is reported with the state from before the event. */
 	uint64_t ret = s->rip;
 
-	v->t2_cause = T2_CAUSE_FAULT;
+	v->t2_cause = t2_fault_cause(&v->st);
 	s->halted = false;
 	/* Task gates to tasks whose T bit is set can lead in a circle, which nothing interrupts. */
 	for (unsigned round = 0;; round++) {

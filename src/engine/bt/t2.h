@@ -55,7 +55,22 @@
 struct t2_map;
 
 /* What a stretch of user code followed. */
-enum t2_cause { T2_CAUSE_IRQ, T2_CAUSE_FAULT, T2_CAUSE_SYSCALL, T2_CAUSES = T2_CAUSE_SYSCALL + 128 };
+enum t2_cause {
+	T2_CAUSE_IRQ,
+	T2_CAUSE_FAULT,
+	T2_CAUSE_SYSCALL = T2_CAUSE_FAULT + 32,
+	T2_CAUSES = T2_CAUSE_SYSCALL + 128,
+};
+/* A fault, told by the instruction: what a garbage collector touches for the first time it soon leaves for the
+ * next page, which is another matter than a program that comes to use a variable. */
+static inline uint8_t t2_fault_cause(const struct x86_state *s)
+{
+	return T2_CAUSE_FAULT + ((uint32_t)s->rip * 0x9e3779b9u >> 27);
+}
+static inline bool t2_is_fault(uint8_t cause)
+{
+	return cause >= T2_CAUSE_FAULT && cause < T2_CAUSE_SYSCALL;
+}
 /* A system call, told by its number and the thread (FS base) that makes it: a futex that a helper waits at is
  * another matter than that of the thread that it helps. */
 static inline uint8_t t2_syscall_cause(const struct x86_state *s)

@@ -106,7 +106,7 @@ static uint64_t approach(uint64_t average, uint64_t next)
  * more: another is likely. */
 static bool t1_is_cheaper(const struct t2 *t, const struct t2_expect *e)
 {
-	uint64_t ways = e->ways ? e->ways : 2 * t->long_ticks << (t->cause == T2_CAUSE_FAULT);
+	uint64_t ways = e->ways ? e->ways : 2 * t->long_ticks << t2_is_fault(t->cause);
 
 	return in_t1(e) <= e->length + ways;
 }

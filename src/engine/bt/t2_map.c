@@ -599,7 +599,8 @@ static uint64_t combined(const struct vcpu *v, const struct t2_region *r, uint64
 	return nxe ? entry : entry & ~PTE_NX;
 }
 
-static bool map_large(struct vcpu *v, struct t2_map *m, struct t2_region *r)
+/* Maps n pages of a large page's region from `first` on. */
+static bool map_large(struct vcpu *v, struct t2_map *m, struct t2_region *r, unsigned first, unsigned n)
 {
 	uint64_t leaf = r->up[2] ? r->up[2] : r->up[1];
 	uint64_t size = r->up[2] ? 1ull << 21 : 1ull << 30,
@@ -608,9 +609,9 @@ static bool map_large(struct vcpu *v, struct t2_map *m, struct t2_region *r)
 
 	/* The walk before has set its accessed and dirty bits. */
 	leaf = combined(v, r, leaf);
-	for (unsigned i = 0; i < REGION_PAGES; i++) {
+	for (unsigned i = first; i < first + n; i++) {
 		r->entry[i] = base + (uint64_t)i * PAGE_SIZE;
-		if (!map_page(v, m, r, i, base + (uint64_t)i * PAGE_SIZE, leaf, &run))
+		if (!map_page(v, m, r, i, r->entry[i], leaf, &run))
 			return false;
 	}
 	return run_flush(v->t2, m, &run);
@@ -673,14 +674,15 @@ enum t2_fault t2_map_unfit_again(struct vcpu *v, struct t2_space *s, uint64_t ri
 	unsigned i = rip >> 12 & (REGION_PAGES - 1);
 	bool ok;
 
-	if (!r || !r->pt)
+	if (!r)
 		return T2_NOT_HERE;
 	/* What was not all there when the page was mapped, as where a program compiles as it runs, may be now.
 	 * And breakpoints may have become free. */
 	s->map->guard = rip & PAGE_MASK;
 	s->map->take = r->shunned[i] % TAKE_STOPS == 0;
 	page_forget(r, i);
-	ok = map_window(v, s->map, r, i) && !stub_flush(&v->t2->host, &s->map->stub);
+	ok = r->pt ? map_window(v, s->map, r, i) : map_large(v, s->map, r, i, 1);
+	ok = ok && !stub_flush(&v->t2->host, &s->map->stub);
 	s->map->guard = 0;
 	s->map->take = false;
 	if (!ok)
@@ -756,7 +758,7 @@ enum t2_fault t2_map_fault(struct vcpu *v, struct t2_space *s, uint64_t va, uint
 	r = region_get(v, s, va);
 	if (!r)
 		return T2_GUESTS;
-	ok = r->pt ? map_window(v, m, r, i) : map_large(v, m, r);
+	ok = r->pt ? map_window(v, m, r, i) : map_large(v, m, r, 0, REGION_PAGES);
 	if (!ok || stub_flush(&t->host, &m->stub))
 		return T2_BROKEN;
 	/* Still not what was asked for: T1 does the instruction, whatever the reason. */
