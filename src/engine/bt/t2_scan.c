@@ -88,14 +88,17 @@ static bool candidate(const struct vcpu *v, const uint8_t *p, unsigned left, boo
 
 #define NOT_CODE INT_MIN
 
-/* Would a program execute this? Not what is privileged, nor ADD [RAX], AL, of which zeros consist. */
-static bool plausible(const ZydisDecodedInstruction *in, const uint8_t *text)
+/*
+ * Would a program execute this?  Not what is privileged, nor what compilers do not use and tables are full of:
+ * ADD of a byte register to memory, of which zeros consist, and in 64-bit code returns and frames as other systems
+ * and languages had them.
+ */
+static bool plausible(const ZydisDecodedInstruction *in)
 {
 	if (in->opcode_map != ZYDIS_OPCODE_MAP_DEFAULT)
 		return true;
 	switch (in->opcode) {
 	case 0x00:
-		return text[1];
 	case 0x6c ... 0x6f: /* INS, OUTS */
 	case 0xe4 ... 0xe7: /* IN, OUT */
 	case 0xec ... 0xef:
@@ -103,6 +106,13 @@ static bool plausible(const ZydisDecodedInstruction *in, const uint8_t *text)
 	case 0xfa: /* CLI */
 	case 0xfb: /* STI */
 		return false;
+	case 0xc2: /* RET with a count */
+	case 0xc8: /* ENTER */
+	case 0xca: /* far returns */
+	case 0xcb:
+	case 0xcf: /* IRET */
+	case 0xd7: /* XLAT */
+		return in->machine_mode != ZYDIS_MACHINE_MODE_LONG_64;
 	default:
 		return true;
 	}
@@ -145,7 +155,7 @@ static int in_step(const ZydisDecoder *d, const uint8_t *text, unsigned at, unsi
 				end = ARRIVED + here - first;
 				break;
 			}
-			if (!plausible(&in, text + here))
+			if (!plausible(&in))
 				bad = here - first + 1;
 			here += in.length;
 		}
