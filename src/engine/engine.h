@@ -73,8 +73,8 @@ struct engine_stats {
 	uint64_t exits, mmio_exits, pio_exits, halts, kicks, irqs;
 	uint64_t blocks, guest_insns_translated, code_bytes, invalidations, flushes;
 	uint64_t t2_promotions, t2_demotions, t2_stops;
-	/* Stops at system calls, for the guest's faults, to map pages, at code in pages that are unfit for stubs, at
-	 * breakpoints; the rest are kicks and traps. */
+	/* Stops at system calls, for the guest's faults, to map pages, at code in pages that are unfit for
+	 * stubs, at breakpoints; the rest are kicks and traps. */
 	uint64_t t2_syscalls, t2_faults, t2_maps, t2_unfit, t2_breaks;
 	int64_t t2_own_ns, t2_map_ns; /* of t2_ns: the program itself; mapping */
 	uint64_t interp_insns, tlb_fills, lookups, exceptions, lockstep_insns;

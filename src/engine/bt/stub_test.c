@@ -610,6 +610,27 @@ static void test_cpuid_faults_when_asked(void **state)
 	assert_int_equal(r->ev.sig, SIGTRAP);
 }
 
+/* ptrace leaves EFLAGS.ID alone; stub_run does not. */
+static void test_id_flag(void **state)
+{
+	/* pushf; pop rax; int3; the same after xor dword [rsp], 200000h; popf */
+	static const char look[] = "\x9c\x58\xcc";
+	static const char flip[] = "\x9c\x81\x34\x24\x00\x00\x20\x00\x9d\x9c\x58\xcc";
+	const uint64_t id = 1u << 21;
+	struct rig *r = rig(state);
+
+	for (unsigned i = 0; i < 12; i++) {
+		bool set = i % 3 == 1, flips = i % 2;
+
+		load(r, flips ? flip : look, sizeof(flip));
+		r->regs.eflags |= set ? id : 0;
+		run(r);
+		assert_int_equal(r->ev.sig, SIGTRAP);
+		assert_true((r->regs.rax & id) == (set != flips ? id : 0));
+		assert_true((r->regs.eflags & id) == (r->regs.rax & id));
+	}
+}
+
 #define ATTACK(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 
 int main(void)
@@ -636,6 +657,7 @@ int main(void)
 		ATTACK(test_dies_with_its_tracer),
 		ATTACK(test_nothing_is_left),
 		ATTACK(test_cpuid_faults_when_asked),
+		ATTACK(test_id_flag),
 	};
 
 	return cmocka_run_group_tests_name("stub", tests, NULL, NULL);

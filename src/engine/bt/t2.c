@@ -37,11 +37,11 @@
 #define PIN_PERIOD    100000
 #define CREDIT        500  /* that a stub may lose, not counting mapping, ... */
 #define MAX_CREDIT    5000 /* ... beyond what it has gained before, of which so much counts */
-/* Thresholds are doubled so many times at most. A stub that is out of credit has lost less than a millisecond, so
- * that may be tried again soon; windows without a gain cost 200 of them. */
+/* Thresholds are doubled so many times at most. A stub that is out of credit has lost less than a
+ * millisecond, so that may be tried again soon; windows without a gain cost 200 of them. */
 #define MAX_BACKOFF    8
 #define CREDIT_BACKOFF 4
-#define MAX_PATIENCE  4
+#define MAX_PATIENCE   4
 /* More counts for so many long_ticks, since the host had something else to do: the ways to the stub and back;
  * mapping pages. */
 #define LONGEST_WAYS    4

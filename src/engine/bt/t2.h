@@ -61,8 +61,8 @@ enum t2_cause {
 	T2_CAUSE_SYSCALL = T2_CAUSE_FAULT + 32,
 	T2_CAUSES = T2_CAUSE_SYSCALL + 128,
 };
-/* A fault, told by the instruction: what a garbage collector touches for the first time it soon leaves for the
- * next page, which is another matter than a program that comes to use a variable. */
+/* A fault, told by the instruction: what a garbage collector touches for the first time it soon leaves for
+ * the next page, which is another matter than a program that comes to use a variable. */
 static inline uint8_t t2_fault_cause(const struct x86_state *s)
 {
 	return T2_CAUSE_FAULT + ((uint32_t)s->rip * 0x9e3779b9u >> 27);

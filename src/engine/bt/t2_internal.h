@@ -19,14 +19,14 @@ struct t2_map {
 	unsigned n_pending;               /* more than fit: unmap everything */
 	uint64_t retry_va;                /* the last fault passed to the guest; 0: none */
 	struct t2_breaks {
-		uint64_t va[STUB_BREAKPOINTS]; /* instructions that the stub stops at */
-		bool spare[STUB_BREAKPOINTS];  /* others may have the breakpoint */
+		uint64_t va[STUB_BREAKPOINTS];             /* instructions that the stub stops at */
+		bool spare[STUB_BREAKPOINTS];              /* others may have the breakpoint */
 		unsigned given[STUB_BREAKPOINTS], n_given; /* in what order */
 	} breaks;
 	/* The least processor time lately that went into a stop by one, and by CPUID; 0 at first. */
 	uint64_t break_ns, cpuid_ns;
-	uint64_t guard; /* the page that is to become executable with breakpoints */
-	bool take;      /* and may take those of others */
+	uint64_t guard;   /* the page that is to become executable with breakpoints */
+	bool take;        /* and may take those of others */
 	bool needs_cpuid; /* pages are executable that are fit only if CPUID faults (t2_cpuid.c) */
 	unsigned unfit_stops;
 	uint64_t unfit_since;

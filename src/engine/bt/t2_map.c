@@ -466,8 +466,8 @@ static unsigned spare_break(const struct t2_breaks *b)
 }
 
 /*
- * The breakpoint that was given first, outside the window of pages at va, whose mapping may be under way: its page
- * is not executable any more. STUB_BREAKPOINTS: there is none.
+ * The breakpoint that was given first, outside the window of pages at va, whose mapping may be under way: its
+ * page is not executable any more. STUB_BREAKPOINTS: there is none.
  */
 static unsigned take_break(struct t2 *t, struct t2_map *m, struct t2_breaks *b, uint64_t va)
 {
@@ -475,7 +475,8 @@ static unsigned take_break(struct t2 *t, struct t2_map *m, struct t2_breaks *b, 
 	struct t2_region *r;
 
 	for (unsigned i = 0; i < STUB_BREAKPOINTS; i++)
-		if ((b->va[i] ^ va) >= t->window * PAGE_SIZE && (k == STUB_BREAKPOINTS || b->given[i] < b->given[k]))
+		if ((b->va[i] ^ va) >= t->window * PAGE_SIZE &&
+		    (k == STUB_BREAKPOINTS || b->given[i] < b->given[k]))
 			k = i;
 	r = k < STUB_BREAKPOINTS ? region_find(m, b->va[k]) : NULL;
 	if (!r)
@@ -676,8 +677,8 @@ enum t2_fault t2_map_unfit_again(struct vcpu *v, struct t2_space *s, uint64_t ri
 
 	if (!r)
 		return T2_NOT_HERE;
-	/* What was not all there when the page was mapped, as where a program compiles as it runs, may be now.
-	 * And breakpoints may have become free. */
+	/* What was not all there when the page was mapped, as where a program compiles as it runs, may be
+	 * now. And breakpoints may have become free. */
 	s->map->guard = rip & PAGE_MASK;
 	s->map->take = r->shunned[i] % TAKE_STOPS == 0;
 	page_forget(r, i);

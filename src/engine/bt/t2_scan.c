@@ -89,9 +89,9 @@ static bool candidate(const struct vcpu *v, const uint8_t *p, unsigned left, boo
 #define NOT_CODE INT_MIN
 
 /*
- * Would a program execute this?  Not what is privileged, nor what compilers do not use and tables are full of:
- * ADD of a byte register to memory, of which zeros consist, and in 64-bit code returns and frames as other systems
- * and languages had them.
+ * Would a program execute this?  Not what is privileged, nor what compilers do not use and tables are full
+ * of: ADD of a byte register to memory, of which zeros consist, and in 64-bit code returns and frames as
+ * other systems and languages had them.
  */
 static bool plausible(const ZydisDecodedInstruction *in)
 {
@@ -174,6 +174,24 @@ static int in_step(const ZydisDecoder *d, const uint8_t *text, unsigned at, unsi
 	return clean && hits * 2 >= attempts ? begins : NOT_CODE;
 }
 
+/* The same of an opcode near the beginning of a page that programs may begin with, whatever lies before it.
+ */
+static int from_start(const ZydisDecoder *d, const uint8_t *page, unsigned at)
+{
+	ZydisDecodedInstruction in;
+	unsigned here = 0;
+
+	for (; here <= at; here += in.length) {
+		if (ZYAN_FAILED(ZydisDecoderDecodeInstruction(d, NULL, page + here, PAGE_SIZE - here, &in)))
+			return NOT_CODE;
+		if (here + in.raw.prefix_count == at)
+			return (int)here;
+		if (!plausible(&in))
+			return NOT_CODE;
+	}
+	return NOT_CODE;
+}
+
 /* The same in a page, before which another may lie: where it begins may then be negative. */
 static int in_page(const ZydisDecoder *d, const uint8_t *page, unsigned at, const uint8_t *before)
 {
@@ -182,6 +200,9 @@ static int in_page(const ZydisDecoder *d, const uint8_t *page, unsigned at, cons
 
 	if (at >= BACK || !before)
 		return in_step(d, page, at, PAGE_SIZE);
+	begins = from_start(d, page, at);
+	if (begins != NOT_CODE)
+		return begins;
 	memcpy(text, before + PAGE_SIZE - BACK, BACK);
 	memcpy(text + BACK, page, BACK + LONGEST);
 	begins = in_step(d, text, at + BACK, sizeof(text));
