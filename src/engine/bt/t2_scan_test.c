@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Which code must not run in a stub (t2_scan.c): found where it is code, and not where it is data beside
  * code. */
-#include <cmocka.h>
+#include "engine/bt/t2_internal.h"
+
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -9,8 +10,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* It wants the others first. */
+#include <cmocka.h>
+
 #include "base/util.h"
-#include "engine/bt/t2_internal.h"
 
 struct rig {
 	struct vcpu v;
