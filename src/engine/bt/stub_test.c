@@ -622,7 +622,7 @@ static void test_id_flag(void **state)
 	for (unsigned i = 0; i < 12; i++) {
 		bool set = i % 3 == 1, flips = i % 2;
 
-		load(r, flips ? flip : look, sizeof(flip));
+		load(r, flips ? flip : look, flips ? sizeof(flip) : sizeof(look));
 		r->regs.eflags |= set ? id : 0;
 		run(r);
 		assert_int_equal(r->ev.sig, SIGTRAP);

@@ -90,11 +90,13 @@ static bool candidate(const struct vcpu *v, const uint8_t *p, unsigned left, boo
 
 /*
  * Would a program execute this?  Not what is privileged, nor what compilers do not use and tables are full
- * of: ADD of a byte register to memory, of which zeros consist, and in 64-bit code returns and frames as
- * other systems and languages had them.
+ * of: ADD of a byte register to memory, of which zeros consist, SLDT [RAX] (0F 00 00), and in 64-bit code
+ * returns and frames as other systems and languages had them.
  */
-static bool plausible(const ZydisDecodedInstruction *in)
+static bool plausible(const ZydisDecodedInstruction *in, const uint8_t *text)
 {
+	if (in->opcode_map == ZYDIS_OPCODE_MAP_0F && in->opcode == 0x00)
+		return text[in->raw.prefix_count + 2];
 	if (in->opcode_map != ZYDIS_OPCODE_MAP_DEFAULT)
 		return true;
 	switch (in->opcode) {
@@ -155,7 +157,7 @@ static int in_step(const ZydisDecoder *d, const uint8_t *text, unsigned at, unsi
 				end = ARRIVED + here - first;
 				break;
 			}
-			if (!plausible(&in))
+			if (!plausible(&in, text + here))
 				bad = here - first + 1;
 			here += in.length;
 		}
@@ -186,7 +188,7 @@ static int from_start(const ZydisDecoder *d, const uint8_t *page, unsigned at)
 			return NOT_CODE;
 		if (here + in.raw.prefix_count == at)
 			return (int)here;
-		if (!plausible(&in))
+		if (!plausible(&in, page + here))
 			return NOT_CODE;
 	}
 	return NOT_CODE;

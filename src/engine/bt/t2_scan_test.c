@@ -104,7 +104,8 @@ static void test_data_is_not(void **state)
 
 	for (unsigned at = 0; at < 2048; at += 16) {
 		assert_int_equal(look(r, numbers, sizeof(numbers), at).n, 0);
-		assert_int_equal(look(r, offsets, sizeof(offsets), at).n, 0);
+		/* Behind code the first is POP RAX; SLDT [RAX]. */
+		assert_true(look(r, offsets, sizeof(offsets), at).n <= 1);
 		assert_int_equal(look(r, records, sizeof(records), at).n, 0);
 		assert_int_equal(look(r, zeros, sizeof(zeros), at).n, 0);
 	}
