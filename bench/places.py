@@ -23,9 +23,8 @@ def chosen(parser, text):
     return names
 
 
-def native(folder, run, with_sys=False):
+def native(folder, run, with_sys=False, root=OUT / "root"):
     """The command that runs `run` in the system's files, with folder as /mnt, and /sys if wanted."""
-    root = OUT / "root"
     inner = " && ".join([
         f"mount --rbind /dev {root}/dev", f"mount --rbind /proc {root}/proc",
         *([f"mkdir -p {root}/sys", f"mount --rbind /sys {root}/sys"] if with_sys else []),

@@ -9,6 +9,7 @@
 
 #define IF    0x202
 #define ID    0x200000
+#define NT    0x4000
 #define CODE  WINDOW
 #define STACK (WINDOW + 0x1ff0)
 #define DATA  (WINDOW + 0x2000)
@@ -102,13 +103,14 @@ static void traps(void)
 	/* The flags that POPF may change: all but IF and IOPL. */
 	expect("POPF", CODE64("\x68\xd5\x3e\x04\x00\x9d\x9c\x58\xcc"), 3);
 	expect("what it changed", last.rax & 0x43fd5, 0x40ed5);
-	/* ID stays set, and another program has its own. pushf; or dword [rsp], 200000h; popf; pushf; pop rax; int3 */
-	expect("ID", CODE64("\x9c\x81\x0c\x24\x00\x00\x20\x00\x9d\x9c\x58\xcc"), 3);
-	expect("set", last.rax & last.rflags & ID, ID);
+	/* ID and NT stay set, and another program has its own. pushf; or dword [rsp], 204000h; popf; pushf;
+	 * pop rax; int3 */
+	expect("ID and NT", CODE64("\x9c\x81\x0c\x24\x00\x40\x20\x00\x9d\x9c\x58\xcc"), 3);
+	expect("set", last.rax & last.rflags & (ID | NT), ID | NT);
 	expect("without", CODE64("\x9c\x58\xcc"), 3);
-	expect("clear", (last.rax | last.rflags) & ID, 0);
-	expect("with", try_call(user, IF | ID), 3);
-	expect("set again", last.rax & last.rflags & ID, ID);
+	expect("clear", (last.rax | last.rflags) & (ID | NT), 0);
+	expect("with ID", try_call(user, IF | ID), 3);
+	expect("set again", last.rax & last.rflags & (ID | NT), ID);
 }
 
 static void faults(void)

@@ -32,12 +32,15 @@
 #define PTRACE_SYSEMU 31
 #endif
 
-extern const char stub_gate_code[], stub_gate_after[], stub_gate_id[], stub_gate_words[], stub_gate_end[];
+extern const char stub_gate_code[], stub_gate_after[], stub_gate_flags[], stub_gate_words[], stub_gate_end[];
 
 #define CALLS_OFFSET  4096
 #define FILTER_OFFSET (STUB_GATE_SIZE - 4096)
 #define KICK_SIGNAL   SIGURG
-#define FLAG_ID       (1ull << 21)
+/* What ptrace does not change in EFLAGS. */
+#define FLAG_NT    (1ull << 14)
+#define FLAG_ID    (1ull << 21)
+#define KEPT_FLAGS (FLAG_NT | FLAG_ID)
 
 _Static_assert(CALLS_OFFSET + sizeof(struct stub_call) * STUB_MAX_CALLS <= FILTER_OFFSET,
 	       "the calls fit into the gate");
@@ -103,18 +106,19 @@ static int gate_run(pid_t pid, unsigned n, pid_t *forked)
 	return gate_go(pid, &regs, forked) ? -ESRCH : (int)(int64_t)regs.r14;
 }
 
-/* ptrace does not change EFLAGS.ID, which a stub has as its program, or one that ran before, has left it. */
-static int set_id(struct stub *s, bool id)
+/* Makes KEPT_FLAGS, which a stub has as its program, or one that ran before, has left them, these. */
+static int set_flags(struct stub *s, uint64_t flags)
 {
+	unsigned word = (flags & FLAG_NT ? 1 : 0) + (flags & FLAG_ID ? 2 : 0);
 	struct user_regs_struct regs = {
-		.rip = in_gate(stub_gate_id),
-		.rsp = in_gate(stub_gate_words) + id * sizeof(uint64_t),
+		.rip = in_gate(stub_gate_flags),
+		.rsp = in_gate(stub_gate_words) + word * sizeof(uint64_t),
 	};
 
 	if (gate_go(s->pid, &regs, NULL))
 		return -1;
-	s->id = regs.eflags & FLAG_ID;
-	return s->id == id ? 0 : -1;
+	s->flags = regs.eflags & KEPT_FLAGS;
+	return s->flags == flags ? 0 : -1;
 }
 
 static void call_set(struct stub_call *c, uint64_t nr, uint64_t a, uint64_t b, uint64_t d, uint64_t e,
@@ -383,7 +387,7 @@ void stub_run(struct stub *s, struct user_regs_struct *regs, volatile pid_t *kic
 	memset(ev, 0, sizeof(*ev));
 	ev->stop = STUB_REFUSED;
 	regs->orig_rax = ~0ull;
-	if (!!(regs->eflags & FLAG_ID) != s->id && set_id(s, !s->id))
+	if ((regs->eflags & KEPT_FLAGS) != s->flags && set_flags(s, regs->eflags & KEPT_FLAGS))
 		return;
 	if (ptrace(PTRACE_SETREGS, s->pid, NULL, regs))
 		return;
@@ -404,7 +408,7 @@ void stub_run(struct stub *s, struct user_regs_struct *regs, volatile pid_t *kic
 	*kick = 0;
 	if (status < 0 || ptrace(PTRACE_GETREGS, s->pid, NULL, regs))
 		return;
-	s->id = regs->eflags & FLAG_ID;
+	s->flags = regs->eflags & KEPT_FLAGS;
 	ev->sig = WSTOPSIG(status);
 	if (ev->sig == (SIGTRAP | 0x80)) {
 		ev->stop = STUB_SYSCALL;

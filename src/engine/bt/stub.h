@@ -77,7 +77,7 @@ struct stub {
 	int cpu;         /* that it is bound to; -1: none */
 	uint64_t cpu_ns; /* stub_cpu_ns when it last stopped, also for what it did for us */
 	bool cpuid_faults;
-	bool id; /* EFLAGS.ID */
+	uint64_t flags; /* those of EFLAGS that ptrace does not change: ID and NT */
 };
 
 enum stub_stop {

@@ -4,12 +4,12 @@
  * R14 holds 0 if all succeeded, else what the failed one returned.  Copied to
  * STUB_GATE, so position-independent; uses no stack.
  *
- * From stub_gate_id it makes EFLAGS.ID, which ptrace leaves alone, what it is in the word at RSP, of which there
- * are two below.
+ * From stub_gate_flags it makes EFLAGS.ID and NT, which ptrace leaves alone, what they are in the word at RSP, of
+ * which there are four below: NT is bit 0 of their number, ID bit 1.
  */
 	.intel_syntax noprefix
 	.section .rodata
-	.globl stub_gate_code, stub_gate_after, stub_gate_id, stub_gate_words, stub_gate_end
+	.globl stub_gate_code, stub_gate_after, stub_gate_flags, stub_gate_words, stub_gate_end
 	.balign 16
 stub_gate_code:
 	xor r14d, r14d
@@ -32,11 +32,11 @@ stub_gate_after:
 2:	int3
 3:	mov r14, rax
 	int3
-stub_gate_id:
+stub_gate_flags:
 	popfq
 	int3
 	.balign 8
 stub_gate_words:
-	.quad 0x202, 0x200202
+	.quad 0x202, 0x4202, 0x200202, 0x204202
 stub_gate_end:
 	.section .note.GNU-stack, "", @progbits

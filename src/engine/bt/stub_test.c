@@ -610,24 +610,29 @@ static void test_cpuid_faults_when_asked(void **state)
 	assert_int_equal(r->ev.sig, SIGTRAP);
 }
 
-/* ptrace leaves EFLAGS.ID alone; stub_run does not. */
-static void test_id_flag(void **state)
+/* ptrace leaves EFLAGS.ID and NT alone; stub_run does not. */
+static void test_kept_flags(void **state)
 {
-	/* pushf; pop rax; int3; the same after xor dword [rsp], 200000h; popf */
+	/* pushf; pop rax; int3; the same after xor dword [rsp], 200000h or 4000h; popf */
 	static const char look[] = "\x9c\x58\xcc";
-	static const char flip[] = "\x9c\x81\x34\x24\x00\x00\x20\x00\x9d\x9c\x58\xcc";
-	const uint64_t id = 1u << 21;
+	static const char flip_id[] = "\x9c\x81\x34\x24\x00\x00\x20\x00\x9d\x9c\x58\xcc";
+	static const char flip_nt[] = "\x9c\x81\x34\x24\x00\x40\x00\x00\x9d\x9c\x58\xcc";
+	const uint64_t id = 1u << 21, nt = 1u << 14, kept[] = { 0, id, nt, id | nt };
 	struct rig *r = rig(state);
 
-	for (unsigned i = 0; i < 12; i++) {
-		bool set = i % 3 == 1, flips = i % 2;
+	for (unsigned i = 0; i < 48; i++) {
+		uint64_t has = kept[i % 4], flips = kept[i / 4 % 3];
 
-		load(r, flips ? flip : look, flips ? sizeof(flip) : sizeof(look));
-		r->regs.eflags |= set ? id : 0;
+		load(r,
+		     !flips        ? look
+		     : flips == id ? flip_id
+				   : flip_nt,
+		     flips ? sizeof(flip_id) : sizeof(look));
+		r->regs.eflags |= has;
 		run(r);
 		assert_int_equal(r->ev.sig, SIGTRAP);
-		assert_true((r->regs.rax & id) == (set != flips ? id : 0));
-		assert_true((r->regs.eflags & id) == (r->regs.rax & id));
+		assert_true((r->regs.rax & (id | nt)) == (has ^ flips));
+		assert_true((r->regs.eflags & (id | nt)) == (has ^ flips));
 	}
 }
 
@@ -657,7 +662,7 @@ int main(void)
 		ATTACK(test_dies_with_its_tracer),
 		ATTACK(test_nothing_is_left),
 		ATTACK(test_cpuid_faults_when_asked),
-		ATTACK(test_id_flag),
+		ATTACK(test_kept_flags),
 	};
 
 	return cmocka_run_group_tests_name("stub", tests, NULL, NULL);

@@ -382,7 +382,7 @@ static bool extra_ok(struct vcpu *v, const struct x86_seg *s)
 static bool representable(struct vcpu *v)
 {
 	const struct x86_state *s = &v->st;
-	const uint64_t bad = FLAG_TF | FLAG_IOPL | FLAG_NT | FLAG_VM | FLAG_AC | FLAG_RF;
+	const uint64_t bad = FLAG_TF | FLAG_IOPL | FLAG_VM | FLAG_AC | FLAG_RF;
 	const struct x86_seg *cs = &s->seg[SEG_CS];
 
 	if ((s->rflags & bad) || !(s->rflags & FLAG_IF) || s->shadow || v->dr_watch || (s->cr4 & CR4_TSD))

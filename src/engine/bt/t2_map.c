@@ -664,6 +664,8 @@ bool t2_map_unfit_due(struct vcpu *v, struct t2_map *m, uint64_t rip)
 	if (t2_cpuid_helps(v, m)) {
 		/* All pages are to be looked at anew, and breakpoints at CPUIDs not to be kept. */
 		drop_all(m);
+		m->breaks = (struct t2_breaks){ 0 };
+		stub_break(&m->stub, m->breaks.va);
 		return false;
 	}
 	return r && ++r->shunned[rip >> 12 & (REGION_PAGES - 1)] % SHUNNED_STOPS == 0;
