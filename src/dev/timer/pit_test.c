@@ -329,9 +329,10 @@ static void lost_rises_are_owed(void **state)
 	test_run(&t, 1000000000);
 	line_state = IRQ_IDLE;
 	rises = 0;
+	start = t.clock.stopped_ns;
 	test_run(&t, 0);
 	test_run(&t, 6000000);
-	assert_in_range(rises, 0, 1);
+	assert_in_range(rises, 0, 1 + (t.clock.stopped_ns - start) / 10000000);
 }
 
 static void refresh_toggles(void **state)
