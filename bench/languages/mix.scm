@@ -5,4 +5,4 @@
   (if (= i 0)
       table
       (begin (hash-set! table (modulo (* i 7919) 100003) i) (fill (- i 1) table))))
-(display (list (fib 38) (hash-count (const #t) (fill 5000000 (make-hash-table)))))
+(display (list (fib 32) (hash-count (const #t) (fill 1000000 (make-hash-table)))))
