@@ -2,7 +2,9 @@
 """How a program of the benchmarks' system is run natively, under Sill and under QEMU's TCG, for the scripts here."""
 import os
 import pathlib
+import re
 import shutil
+import subprocess
 import sys
 
 TOP = pathlib.Path(__file__).resolve().parent.parent
@@ -49,3 +51,37 @@ def tcg(append, memory, cpus, disks):
             "-smp", str(cpus), "-nodefaults", "-display", "none", "-serial", "stdio", "-no-reboot",
             "-kernel", str(GUEST / "vmlinuz"), "-initrd", str(GUEST / "initrd.img"), "-append", append,
             *(x for d in drives for x in ("-drive", d))]
+
+
+def follow(tool, place, command, names, log, word):
+    """Runs command(names), whose output says `word NAME` before each of them and `word-DONE` at the end, and yields each
+    name with the lines that follow it. One that stops the VM does not keep the others from being run. The output is
+    added to the file log; tool is the name to speak under."""
+    names = list(names)
+    while names:
+        last, lines, done = None, [], False
+        with subprocess.Popen(command(names), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                              stderr=subprocess.STDOUT) as process, open(log, "ab") as copy:
+            for line in process.stdout:
+                copy.write(line)
+                line = line.decode(errors="replace").strip()
+                if m := re.fullmatch(rf"{word} (\S+)", line):
+                    if last:
+                        yield last, lines
+                    last, lines = m[1], []
+                    if sys.stderr.isatty():
+                        print(f"\r\x1b[K{tool}: {place}: {last}", end="", file=sys.stderr, flush=True)
+                elif line == f"{word}-DONE":
+                    done = True
+                else:
+                    lines.append(line)
+        if sys.stderr.isatty():
+            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+        if last:
+            yield last, lines
+        if done:
+            return
+        if last is None:
+            sys.exit(f"{tool}: {place} did not get to the first of them; its output is in {log}")
+        print(f"{tool}: {place}: stopped in {last}; its output is in {log}", file=sys.stderr, flush=True)
+        names = names[names.index(last) + 1:]

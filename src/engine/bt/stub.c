@@ -2,6 +2,7 @@
 #include "engine/bt/stub.h"
 
 #include <asm/prctl.h>
+#include <asm/processor-flags.h>
 #include <elf.h>
 #include <errno.h>
 #include <linux/audit.h>
@@ -38,9 +39,7 @@ extern const char stub_gate_code[], stub_gate_after[], stub_gate_flags[], stub_g
 #define FILTER_OFFSET (STUB_GATE_SIZE - 4096)
 #define KICK_SIGNAL   SIGURG
 /* What ptrace does not change in EFLAGS. */
-#define FLAG_NT    (1ull << 14)
-#define FLAG_ID    (1ull << 21)
-#define KEPT_FLAGS (FLAG_NT | FLAG_ID)
+#define KEPT_FLAGS (X86_EFLAGS_NT | X86_EFLAGS_ID)
 
 _Static_assert(CALLS_OFFSET + sizeof(struct stub_call) * STUB_MAX_CALLS <= FILTER_OFFSET,
 	       "the calls fit into the gate");
@@ -109,7 +108,7 @@ static int gate_run(pid_t pid, unsigned n, pid_t *forked)
 /* Makes KEPT_FLAGS, which a stub has as its program, or one that ran before, has left them, these. */
 static int set_flags(struct stub *s, uint64_t flags)
 {
-	unsigned word = (flags & FLAG_NT ? 1 : 0) + (flags & FLAG_ID ? 2 : 0);
+	unsigned word = (flags & X86_EFLAGS_NT ? 1 : 0) + (flags & X86_EFLAGS_ID ? 2 : 0);
 	struct user_regs_struct regs = {
 		.rip = in_gate(stub_gate_flags),
 		.rsp = in_gate(stub_gate_words) + word * sizeof(uint64_t),

@@ -73,7 +73,8 @@ int t2_init(struct vcpu *v)
 	t->promote_ticks = PROMOTE_AFTER * us;
 	t->switch_ticks = t->long_ticks = SWITCH_GUESS * us;
 	t->window_ticks = TIME_WINDOW * us;
-	t->credit_ticks = CREDIT * us;
+	t->credit_ticks = (int64_t)(CREDIT * us);
+	t->max_credit_ticks = (int64_t)(MAX_CREDIT * us);
 	t->pin_ticks = PIN_PERIOD * us;
 	t->max_mappings = 65530;
 	f = fopen("/proc/sys/vm/max_map_count", "re");
@@ -170,7 +171,7 @@ void t2_idle(struct vcpu *v)
 static void count_afresh(struct t2 *t, struct t2_space *s)
 {
 	s->long_ticks = 0;
-	s->credit = (int64_t)t->credit_ticks;
+	s->credit = t->credit_ticks;
 	s->look = false;
 	/* Of the current stretch nothing is learnt: part of it was ours. */
 	t->since = 0;
@@ -310,9 +311,7 @@ static void judge(struct vcpu *v, struct t2_space *s, uint64_t begin, uint64_t d
 	mapped = min_u64(mapped, LONGEST_MAPPING * t->long_ticks);
 	s->gain += gain - (int64_t)mapped;
 	s->window_gain += gain - (int64_t)mapped;
-	s->credit += gain;
-	if (s->credit > (int64_t)t->credit_ticks / CREDIT * MAX_CREDIT)
-		s->credit = (int64_t)t->credit_ticks / CREDIT * MAX_CREDIT;
+	s->credit = min_i64(s->credit + gain, t->max_credit_ticks);
 	if (now - s->window_start >= t->window_ticks) {
 		s->strikes = s->window_gain < 0 ? s->strikes + 1 : 0;
 		s->backoff -= s->backoff && s->window_gain > 0;

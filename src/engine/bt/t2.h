@@ -166,7 +166,8 @@ struct t2 {
 	unsigned n_maps;
 	uint64_t switch_ticks; /* a stub's stop and its resumption at best */
 	uint64_t long_ticks;   /* the same with what goes with it: stretches from there on count as long */
-	uint64_t promote_ticks, pin_ticks, window_ticks, credit_ticks; /* see t2.c */
+	uint64_t promote_ticks, pin_ticks, window_ticks; /* see t2.c */
+	int64_t credit_ticks, max_credit_ticks;          /* likewise */
 	uint64_t *written; /* bit per RAM page: some map of this vCPU has it writable */
 	uint32_t max_mappings;
 	uint32_t window;            /* pages looked at around a fault: a power of two */
