@@ -7,6 +7,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/resource.h>
 
 #include "base/log.h"
 #include "base/util.h"
@@ -38,6 +39,17 @@ static void catch_signals(void)
 			sigaction(ending[i], &sa, NULL);
 	}
 	signal(SIGPIPE, SIG_IGN);
+}
+
+/* As many descriptors as there may be: each stub has one, and so has each of the guest's connections. */
+static void raise_descriptors(void)
+{
+	struct rlimit r;
+
+	if (getrlimit(RLIMIT_NOFILE, &r) || r.rlim_cur == r.rlim_max)
+		return;
+	r.rlim_cur = r.rlim_max;
+	setrlimit(RLIMIT_NOFILE, &r);
 }
 
 static int report(enum vm_end end, const struct vm_config *c, uint8_t status, const struct error *why)
@@ -82,6 +94,7 @@ static int run_vm(struct options *o)
 		}
 		o->vm.control = control;
 	}
+	raise_descriptors();
 	catch_signals();
 	if (vm_new(&o->vm, &vm, &err) < 0) {
 		log_error("%s", err.message);

@@ -76,6 +76,7 @@ struct engine_stats {
 	/* Stops at system calls, for the guest's faults, to map pages, at code in pages that are unfit for
 	 * stubs, at breakpoints; the rest are kicks and traps. */
 	uint64_t t2_syscalls, t2_faults, t2_maps, t2_unfit, t2_breaks;
+	uint64_t t2_let_in;           /* pages mapped without a way to the gate */
 	int64_t t2_own_ns, t2_map_ns; /* of t2_ns: the program itself; mapping */
 	uint64_t interp_insns, tlb_fills, lookups, exceptions, lockstep_insns;
 	int64_t interp_ns, t1_ns, t2_ns, translate_ns;

@@ -445,21 +445,14 @@ static const struct {
 	const char *name;
 	size_t offset;
 } counters[] = {
-	COUNTER(exits),         COUNTER(mmio_exits),
-	COUNTER(pio_exits),     COUNTER(halts),
-	COUNTER(kicks),         COUNTER(irqs),
-	COUNTER(blocks),        COUNTER(guest_insns_translated),
-	COUNTER(code_bytes),    COUNTER(invalidations),
-	COUNTER(flushes),       COUNTER(interp_insns),
-	COUNTER(tlb_fills),     COUNTER(lookups),
-	COUNTER(exceptions),    COUNTER(interp_ns),
-	COUNTER(t1_ns),         COUNTER(t2_ns),
-	COUNTER(t2_promotions), COUNTER(t2_demotions),
-	COUNTER(t2_stops),      COUNTER(t2_syscalls),
-	COUNTER(t2_faults),     COUNTER(t2_maps),
-	COUNTER(t2_unfit),      COUNTER(t2_breaks),
-	COUNTER(t2_own_ns),     COUNTER(t2_map_ns),
-	COUNTER(translate_ns),  COUNTER(lockstep_insns),
+	COUNTER(exits),      COUNTER(mmio_exits),    COUNTER(pio_exits),      COUNTER(halts),
+	COUNTER(kicks),      COUNTER(irqs),          COUNTER(blocks),         COUNTER(guest_insns_translated),
+	COUNTER(code_bytes), COUNTER(invalidations), COUNTER(flushes),        COUNTER(interp_insns),
+	COUNTER(tlb_fills),  COUNTER(lookups),       COUNTER(exceptions),     COUNTER(interp_ns),
+	COUNTER(t1_ns),      COUNTER(t2_ns),         COUNTER(t2_promotions),  COUNTER(t2_demotions),
+	COUNTER(t2_stops),   COUNTER(t2_syscalls),   COUNTER(t2_faults),      COUNTER(t2_maps),
+	COUNTER(t2_unfit),   COUNTER(t2_breaks),     COUNTER(t2_let_in),      COUNTER(t2_own_ns),
+	COUNTER(t2_map_ns),  COUNTER(translate_ns),  COUNTER(lockstep_insns),
 };
 
 bool vm_stat(struct vm *vm, unsigned cpu, unsigned counter, const char **name, uint64_t *value)

@@ -5,13 +5,16 @@
 #include <asm/processor-flags.h>
 #include <elf.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/audit.h>
 #include <linux/filter.h>
 #include <linux/rseq.h>
 #include <linux/seccomp.h>
+#include <linux/userfaultfd.h>
 #include <signal.h>
 #include <stddef.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
@@ -38,6 +41,7 @@ extern const char stub_gate_code[], stub_gate_after[], stub_gate_flags[], stub_g
 #define CALLS_OFFSET  4096
 #define FILTER_OFFSET (STUB_GATE_SIZE - 4096)
 #define KICK_SIGNAL   SIGURG
+#define HOST_PAGE     4096
 /* What ptrace does not change in EFLAGS. */
 #define KEPT_FLAGS (X86_EFLAGS_NT | X86_EFLAGS_ID)
 
@@ -146,17 +150,73 @@ int stub_unmap(struct stub_host *h, uint64_t va, uint64_t len)
 	return queue(h, SYS_munmap, va, len, 0, 0, 0, 0);
 }
 
+int stub_map_ahead(struct stub_host *h, uint64_t va, uint64_t len, uint64_t first, int prot, uint64_t offset)
+{
+	if (queue(h, SYS_mmap, va, len, (uint64_t)prot, MAP_SHARED | MAP_FIXED, STUB_RAM_FD, offset))
+		return -1;
+	h->ahead = (struct stub_ahead){ va, len, first };
+	return 0;
+}
+
+int stub_let_in(const struct stub *s, uint64_t va, uint64_t len)
+{
+	struct uffdio_continue c = { .range = { va, len } };
+	int pages = 0;
+
+	while (c.range.len) {
+		int64_t done;
+
+		c.mapped = 0;
+		ioctl(s->uffd, UFFDIO_CONTINUE, &c);
+		/* What it has done, perhaps before it failed, or the (negative) errno. */
+		done = c.mapped;
+		if (done > 0)
+			pages += (int)(done / HOST_PAGE);
+		else if (done == -EEXIST)
+			done = HOST_PAGE;
+		else
+			return -1;
+		c.range.start += (uint64_t)done;
+		c.range.len -= (uint64_t)done;
+	}
+	return pages;
+}
+
+/* What has been mapped ahead is for all to use until it is registered. */
+static int register_ahead(struct stub_host *h, const struct stub *s, const struct stub_ahead *a)
+{
+	struct uffdio_register r = {
+		.range = { a->va, a->len },
+		.mode = UFFDIO_REGISTER_MODE_MISSING | UFFDIO_REGISTER_MODE_MINOR,
+	};
+
+	if (ioctl(s->uffd, UFFDIO_REGISTER, &r) || !(r.ioctls & 1ull << _UFFDIO_CONTINUE)) {
+		h->no_ahead = true;
+		return -1;
+	}
+	/* If it cannot be let in it is let in when it is missed, or mapped anew. */
+	stub_let_in(s, a->va, a->first);
+	return 0;
+}
+
 int stub_flush(struct stub_host *h, struct stub *s)
 {
+	struct stub_ahead ahead = h->ahead;
 	unsigned n = h->n_calls;
 
-	h->n_calls = 0;
+	stub_drop_calls(h);
 	if (!n)
 		return 0;
-	if (gate_run(s->pid, n, NULL))
+	if (gate_run(s->pid, n, NULL) || (ahead.len && register_ahead(h, s, &ahead)))
 		return -1;
 	s->cpu_ns = stub_cpu_ns(s);
 	return 0;
+}
+
+void stub_drop_calls(struct stub_host *h)
+{
+	h->n_calls = 0;
+	h->ahead.len = 0;
 }
 
 /* ---- creation ---- */
@@ -343,18 +403,47 @@ static int set_filter(struct stub_host *h, pid_t pid)
 	return err;
 }
 
+/*
+ * Has the new stub make a userfaultfd, which is of its memory, and takes a copy; or -1.  Faults of the
+ * kernel's own are not wanted (UFFD_USER_MODE_ONLY), so that anyone may have it.
+ */
+static int open_uffd(struct stub_host *h, pid_t pid)
+{
+	struct uffdio_api api = {
+		.api = UFFD_API,
+		.features = UFFD_FEATURE_SIGBUS | UFFD_FEATURE_MINOR_SHMEM,
+	};
+	int process, fd;
+
+	call_set(&h->calls[0], SYS_userfaultfd, O_CLOEXEC | UFFD_USER_MODE_ONLY, 0, 0, 0, 0, 0);
+	if (gate_run(pid, 1, NULL))
+		return -1;
+	process = (int)syscall(SYS_pidfd_open, pid, 0);
+	if (process < 0)
+		return -1;
+	fd = (int)syscall(SYS_pidfd_getfd, process, STUB_UFFD, 0);
+	close(process);
+	if (fd >= 0 && ioctl(fd, UFFDIO_API, &api)) {
+		close(fd);
+		fd = -1;
+	}
+	return fd;
+}
+
 int stub_new(struct stub_host *h, struct stub *s)
 {
 	pid_t pid = 0;
 
 	memset(s, 0, sizeof(*s));
-	s->cpu = -1;
+	s->cpu = s->uffd = -1;
 	call_set(&h->calls[0], SYS_clone, SIGCHLD, 0, 0, 0, 0, 0);
 	if (gate_run(h->zygote, 1, &pid) < 0 || pid <= 0)
 		return -1;
 	if (wait_stop(pid) < 0)
 		return -1;
 	s->pid = pid;
+	if (!h->no_ahead)
+		s->uffd = open_uffd(h, pid);
 	if (set_filter(h, pid)) {
 		stub_kill(s);
 		return -1;
@@ -365,9 +454,13 @@ int stub_new(struct stub_host *h, struct stub *s)
 
 void stub_kill(struct stub *s)
 {
-	if (s->pid)
-		end(s->pid);
+	if (!s->pid)
+		return;
+	end(s->pid);
 	s->pid = 0;
+	if (s->uffd >= 0)
+		close(s->uffd);
+	s->uffd = -1;
 }
 
 /* ---- running ---- */
@@ -479,7 +572,7 @@ uint64_t stub_cpu_ns(const struct stub *s)
 
 void stub_round_trip(struct stub_host *h, uint64_t *ticks, uint64_t *call_ns, uint64_t *fault_ns)
 {
-	struct stub s = { .pid = h->zygote, .cpu = -1 };
+	struct stub s = { .pid = h->zygote, .uffd = -1, .cpu = -1 };
 	struct user_regs_struct start;
 	uint32_t no = 0;
 

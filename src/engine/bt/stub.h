@@ -26,6 +26,14 @@
  * a kick is a signal that it has no way to block.  If the tracer dies the kernel
  * kills the stub.
  *
+ * Mappings are made by the gate, a stop and a resumption each.  Where the host has
+ * userfaultfd(2) with minor faults, memory can be mapped ahead: all of a piece is
+ * registered, so that touching it is a fault (SIGBUS) until the tracer lets a page
+ * in, which it does from outside.  The kernel never lets one in by itself: neither
+ * around a fault nor as part of a huge page, and what it takes away (swapping,
+ * collapsing) comes back as a fault.  The registration holds while anybody has the
+ * descriptor, and the stub has it, too, where it can do nothing with it.
+ *
  * Stubs are forked off a zygote, one per vCPU, which is what is left of a fork of
  * the VM's process once everything but the gate is unmapped.
  *
@@ -50,6 +58,7 @@ struct user_regs_struct; /* <sys/user.h> */
 #define STUB_GATE_SIZE 0x10000ull
 #define STUB_VA_END    0x7ffffffff000ull
 #define STUB_RAM_FD    3
+#define STUB_UFFD      0 /* a stub's lowest free descriptor when it is new */
 
 /* One system call for the gate; the layout is known to stub_asm.S. */
 struct stub_call {
@@ -64,9 +73,13 @@ struct stub_host {
 	uint8_t *gate; /* the gate's memory, writable here */
 	struct stub_call *calls;
 	unsigned n_calls; /* queued for the next stub_flush */
-	uint64_t xsize;   /* of an XSAVE image as ptrace takes it */
-	cpu_set_t all;    /* processors that the thread may use */
-	int cpu;          /* that it is bound to; -1: none */
+	struct stub_ahead {
+		uint64_t va, len, first;
+	} ahead;        /* likewise, to be registered; len 0: none */
+	bool no_ahead;  /* the host has refused */
+	uint64_t xsize; /* of an XSAVE image as ptrace takes it */
+	cpu_set_t all;  /* processors that the thread may use */
+	int cpu;        /* that it is bound to; -1: none */
 	int64_t bound_at;
 	_Atomic uint16_t *bound; /* threads of the VM that are bound to each processor (CPU_SETSIZE); NULL:
 				    not counted */
@@ -74,6 +87,7 @@ struct stub_host {
 
 struct stub {
 	pid_t pid;
+	int uffd;        /* -1: nothing can be mapped ahead in it */
 	int cpu;         /* that it is bound to; -1: none */
 	uint64_t cpu_ns; /* stub_cpu_ns when it last stopped, also for what it did for us */
 	bool cpuid_faults;
@@ -110,8 +124,19 @@ void stub_kill(struct stub *s);
 /* Queue calls for the gate; a full queue returns -1 (flush first). Ranges are page aligned. */
 int stub_map(struct stub_host *h, uint64_t va, uint64_t len, int prot, uint64_t offset);
 int stub_unmap(struct stub_host *h, uint64_t va, uint64_t len);
+/*
+ * Likewise, but code in the stub can use only the first `first` bytes of it; the rest stops it with SIGBUS
+ * (BUS_ADRERR) until it is let in, and so may the first if the host took it away.  One between two flushes,
+ * of a stub with a uffd; nothing else is to be queued for its range.
+ */
+int stub_map_ahead(struct stub_host *h, uint64_t va, uint64_t len, uint64_t first, int prot, uint64_t offset);
+/* Lets in what was mapped ahead (and flushed). How many pages were not there; -1: the host refuses, and it
+ * has to be mapped again. */
+int stub_let_in(const struct stub *s, uint64_t va, uint64_t len);
 /* Executes what is queued. 0; -1: one failed (too many mappings, no memory) or the stub is dead. */
 int stub_flush(struct stub_host *h, struct stub *s);
+/* Forgets it instead. */
+void stub_drop_calls(struct stub_host *h);
 
 /*
  * Runs guest code until it stops.  regs is read and written; *kick is the pid

@@ -36,6 +36,10 @@
 #define DATA_VA  0x500000ull
 #define CANARY   0x5117c0de5117c0deull
 
+#ifndef MADV_COLLAPSE
+#define MADV_COLLAPSE 25
+#endif
+
 extern const char stub_gate_code[], stub_gate_after[];
 
 /* A stub with one page of code and one of data; the canary is guest memory that is not mapped in it. */
@@ -174,13 +178,17 @@ static void test_only_ram_is_open(void **state)
 
 		snprintf(path, sizeof(path), "/proc/%d/fd/%d", (int)r->stub.pid, fd);
 		n = readlink(path, target, sizeof(target) - 1);
-		if (fd != STUB_RAM_FD) {
+		if (n > 0)
+			target[n] = 0;
+		if (fd == STUB_RAM_FD) {
+			assert_true(n > 0);
+			assert_non_null(strstr(target, "memfd:ram"));
+		} else if (fd == STUB_UFFD) {
+			/* There even if it cannot be used. */
+			assert_true(n < 0 || strstr(target, "userfaultfd"));
+		} else {
 			assert_int_equal(n, -1);
-			continue;
 		}
-		assert_true(n > 0);
-		target[n] = 0;
-		assert_non_null(strstr(target, "memfd:ram"));
 	}
 }
 
@@ -636,6 +644,136 @@ static void test_kept_flags(void **state)
 	}
 }
 
+/* ---- what is mapped ahead ---- */
+
+#define AHEAD_VA     0x800000ull
+#define AHEAD_PAGES  512u
+#define AHEAD_FIRST  2u
+#define AHEAD_OFFSET MIB(2)
+
+/* 512 pages, the first two let in; each begins with its number. */
+static struct rig *ahead(void **state)
+{
+	struct rig *r = rig(state);
+
+	if (r->stub.uffd < 0) {
+		print_message("this host has no userfaultfd that lets pages in\n");
+		skip();
+	}
+	for (uint64_t i = 0; i < AHEAD_PAGES; i++)
+		*(uint64_t *)(r->ram + AHEAD_OFFSET + i * 4096) = i;
+	assert_int_equal(stub_map_ahead(&r->host, AHEAD_VA, (uint64_t)AHEAD_PAGES * 4096, AHEAD_FIRST * 4096,
+					PROT_READ | PROT_WRITE, AHEAD_OFFSET),
+			 0);
+	assert_int_equal(stub_flush(&r->host, &r->stub), 0);
+	return r;
+}
+
+/* Does code in the stub read the page's number in page i, or is it stopped there? */
+static bool reads(struct rig *r, uint64_t i)
+{
+	load(r, "\x48\x8b\x07\xcc", 4); /* mov rax, [rdi]; int3 */
+	r->regs.rdi = AHEAD_VA + i * 4096;
+	r->regs.rax = CANARY;
+	run(r);
+	assert_int_equal(r->ev.stop, STUB_SIGNAL);
+	if (r->ev.sig == SIGTRAP) {
+		assert_true(r->regs.rax == i);
+		return true;
+	}
+	assert_int_equal(r->ev.sig, SIGBUS);
+	assert_int_equal(r->ev.code, BUS_ADRERR);
+	assert_true(r->ev.addr == AHEAD_VA + i * 4096);
+	assert_true(r->regs.rax == CANARY);
+	return false;
+}
+
+static int let_in(struct rig *r, uint64_t i, uint64_t n)
+{
+	return stub_let_in(&r->stub, AHEAD_VA + i * 4096, n * 4096);
+}
+
+static void test_ahead_gives_nothing(void **state)
+{
+	struct rig *r = ahead(state);
+
+	for (unsigned i = 0; i < AHEAD_PAGES; i++)
+		assert_true(reads(r, i) == (i < AHEAD_FIRST));
+	/* Nor by other accesses: a store, and code. */
+	load(r, "\xc6\x07\x90", 3);
+	r->regs.rdi = AHEAD_VA + 20 * 4096;
+	run(r);
+	assert_int_equal(r->ev.sig, SIGBUS);
+	assert_true(*(uint64_t *)(r->ram + AHEAD_OFFSET + 20 * 4096) == 20);
+	load(r, "", 0);
+	r->regs.rip = AHEAD_VA;
+	run(r);
+	assert_int_equal(r->ev.sig, SIGSEGV);
+}
+
+static void test_ahead_lets_in_one(void **state)
+{
+	struct rig *r = ahead(state);
+
+	assert_int_equal(let_in(r, 7, 1), 1);
+	assert_true(!reads(r, 6) && reads(r, 7) && !reads(r, 8));
+	/* Again, and around what is there. */
+	assert_int_equal(let_in(r, 7, 1), 0);
+	assert_int_equal(let_in(r, 5, 4), 3);
+	assert_true(!reads(r, 4) && reads(r, 5) && reads(r, 8) && !reads(r, 9));
+	/* The stub's stores reach RAM. */
+	load(r, "\x48\xff\x07\xcc", 4); /* inc qword [rdi] */
+	r->regs.rdi = AHEAD_VA + 7 * 4096;
+	run(r);
+	assert_int_equal(r->ev.sig, SIGTRAP);
+	assert_true(*(uint64_t *)(r->ram + AHEAD_OFFSET + 7 * 4096) == 8);
+	/* What was never mapped there cannot be let in, nor once it is unmapped. */
+	assert_int_equal(stub_let_in(&r->stub, AHEAD_VA + AHEAD_PAGES * 4096ull, 4096), -1);
+	stub_unmap(&r->host, AHEAD_VA + 4096, 4096);
+	assert_int_equal(stub_flush(&r->host, &r->stub), 0);
+	assert_int_equal(let_in(r, 1, 1), -1);
+	load(r, "\x8a\x07", 2);
+	r->regs.rdi = AHEAD_VA + 4096;
+	run(r);
+	assert_int_equal(r->ev.sig, SIGSEGV);
+	assert_true(reads(r, 0) && !reads(r, 2));
+}
+
+/* What the host does with the memory behind it may close pages, never open one. */
+static void test_ahead_survives_the_host(void **state)
+{
+	static const int advice[] = { MADV_COLLAPSE, MADV_PAGEOUT, MADV_HUGEPAGE, MADV_COLLAPSE };
+	struct rig *r = ahead(state);
+
+	for (unsigned k = 0; k < ARRAY_SIZE(advice); k++) {
+		if (madvise(r->ram + AHEAD_OFFSET, MIB(2), advice[k]))
+			print_message("advice %d: %s\n", advice[k], strerror(errno));
+		for (unsigned i = AHEAD_FIRST; i < AHEAD_PAGES; i++)
+			assert_false(reads(r, i));
+		assert_true(let_in(r, 0, AHEAD_FIRST) >= 0);
+		assert_true(reads(r, 0) && reads(r, 1) && !reads(r, 2));
+	}
+	/* Memory given back: there is none to let in until somebody has touched it. */
+	assert_int_equal(madvise(r->ram + AHEAD_OFFSET, MIB(2), MADV_REMOVE), 0);
+	for (unsigned i = 0; i < AHEAD_PAGES; i += 17)
+		assert_false(reads(r, i));
+	assert_int_equal(let_in(r, 0, 1), -1);
+	r->ram[AHEAD_OFFSET] = 0;
+	assert_int_equal(let_in(r, 0, 1), 1);
+	assert_true(reads(r, 0) && !reads(r, 1));
+}
+
+/* The registration is the stub's own: it holds if the tracer has lost its descriptor. */
+static void test_ahead_outlives_the_descriptor(void **state)
+{
+	struct rig *r = ahead(state);
+
+	close(r->stub.uffd);
+	r->stub.uffd = -1;
+	for (unsigned i = 0; i < AHEAD_PAGES; i += 7)
+		assert_true(reads(r, i) == (i < AHEAD_FIRST));
+}
+
 #define ATTACK(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 
 int main(void)
@@ -663,6 +801,10 @@ int main(void)
 		ATTACK(test_nothing_is_left),
 		ATTACK(test_cpuid_faults_when_asked),
 		ATTACK(test_kept_flags),
+		ATTACK(test_ahead_gives_nothing),
+		ATTACK(test_ahead_lets_in_one),
+		ATTACK(test_ahead_survives_the_host),
+		ATTACK(test_ahead_outlives_the_descriptor),
 	};
 
 	return cmocka_run_group_tests_name("stub", tests, NULL, NULL);

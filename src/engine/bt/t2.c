@@ -86,9 +86,10 @@ int t2_init(struct vcpu *v)
 	t->max_mappings -= t->max_mappings / 16;
 	if (v->vm->stress.vma_cap)
 		t->max_mappings = v->vm->stress.vma_cap;
-	/* An instruction may need eight pages at once: they must fit, whatever comes with each. */
+	/* An instruction may need eight pages at once, each may split a mapping: they must fit, whatever
+	 * comes with each. */
 	t->window = 32;
-	while (t->window > 1 && t->window * 12 > t->max_mappings)
+	while (t->window > 1 && t->window * 24 > t->max_mappings)
 		t->window /= 2;
 	t->always = v->vm->stress.direct;
 	t->flip = v->vm->stress.tier_flip;
@@ -599,6 +600,8 @@ static enum t2_verdict stopped_vsyscall(struct vcpu *v, const struct stub_event 
 /* Without an address it is no page fault. */
 static bool has_address(const struct stub_event *ev)
 {
+	if (ev->sig == SIGBUS)
+		return ev->code == BUS_ADRERR; /* mapped ahead, and not let in */
 	return ev->code == SEGV_MAPERR || ev->code == SEGV_ACCERR;
 }
 
@@ -733,7 +736,7 @@ static enum t2_verdict run_once(struct vcpu *v, struct t2_space *s, bool *again)
 			step_back(v, int80, 2);
 		break;
 	default:
-		if (ev.sig == SIGSEGV)
+		if (ev.sig == SIGSEGV || (ev.sig == SIGBUS && has_address(&ev)))
 			return stopped_fault(v, s, &ev, again);
 		if (ev.sig == SIGTRAP)
 			return stopped_trap(v, &ev);

@@ -13,6 +13,12 @@
  *    the page (T1's stores to such pages drop that code; a stub's would not);
  *  - executable: NX clear at every level, nothing in it that t2_scan objects to.
  *
+ * Memory that a guest gives its programs for the first time mostly lies in order in
+ * guest-physical memory, too.  So with a writable page all of the region up to the
+ * next page that is mapped is mapped ahead in the same order (stub_map_ahead), which
+ * gives the stub nothing.  If the guest does map the next page there, by the rules
+ * above, it is let in without a way to the gate.
+ *
  * The host limits the number of mappings of a process.  Adjacent pages merge, but
  * guest-physical memory of a guest that has run for a while has no order, so each
  * page is counted as one.  Over the limit everything is unmapped.
@@ -44,6 +50,8 @@ struct t2_region {
 	uint64_t mapped[REGION_PAGES / 64], writable[REGION_PAGES / 64], executable[REGION_PAGES / 64],
 	    unfit[REGION_PAGES / 64];
 	uint64_t entry[REGION_PAGES];
+	uint32_t ahead[REGION_PAGES];  /* the page of RAM, from 1 on, that the stub has writable and mapped
+					  ahead  here, let in or not; 0: none */
 	uint8_t shunned[REGION_PAGES]; /* so often code wanted to run in an unfit page, modulo 256 */
 };
 
@@ -171,11 +179,20 @@ static bool unmap(struct t2 *t, struct t2_map *m, uint64_t va, uint64_t len)
 	return true;
 }
 
+/* Likewise page i of the region. */
+static bool unmap_page(struct t2 *t, struct t2_map *m, struct t2_region *r, unsigned i)
+{
+	r->ahead[i] = 0;
+	/* What lies on both sides may have been one mapping. */
+	m->mappings++;
+	return unmap(t, m, r->va + (uint64_t)i * PAGE_SIZE, PAGE_SIZE);
+}
+
 /* Unmaps everything in the stub. */
 static bool unmap_all(struct t2 *t, struct t2_map *m)
 {
 	forget_all(m);
-	t->host.n_calls = 0;
+	stub_drop_calls(&t->host);
 	return unmap(t, m, 0, STUB_VA_END) && !stub_flush(&t->host, &m->stub);
 }
 
@@ -288,7 +305,7 @@ static bool region_check(struct vcpu *v, struct t2_space *s, struct t2_region *r
 		if (bit_test(r->mapped, i) && !entry_stands(r, i, now)) {
 			page_forget(r, i);
 			s->map->lost++;
-			if (!unmap(t, s->map, r->va + (uint64_t)i * PAGE_SIZE, PAGE_SIZE))
+			if (!unmap_page(t, s->map, r, i))
 				return false;
 		}
 		r->entry[i] = now;
@@ -370,6 +387,7 @@ static void protect_in(struct t2_map *m, uint64_t gpa)
 					if ((r->entry[i] & PA_MASK) != gpa)
 						continue;
 					page_forget(r, i);
+					r->ahead[i] = 0;
 					if (m->n_pending <= T2_MAX_PENDING) {
 						if (m->n_pending < T2_MAX_PENDING)
 							m->pending[m->n_pending] =
@@ -406,6 +424,7 @@ void t2_protect_all(struct vcpu *v)
 struct run {
 	uint64_t va, offset, len;
 	int prot;
+	bool splits; /* lies in what was mapped ahead */
 };
 
 static bool run_flush(struct t2 *t, struct t2_map *m, struct run *run)
@@ -415,7 +434,7 @@ static bool run_flush(struct t2 *t, struct t2_map *m, struct run *run)
 	if (t->host.n_calls == STUB_MAX_CALLS && stub_flush(&t->host, &m->stub))
 		return false;
 	stub_map(&t->host, run->va, run->len, run->prot, run->offset);
-	m->mappings++;
+	m->mappings += run->splits ? 2 : 1;
 	run->len = 0;
 	return true;
 }
@@ -482,7 +501,7 @@ static unsigned take_break(struct t2 *t, struct t2_map *m, struct t2_breaks *b, 
 	if (!r)
 		return k;
 	page = b->va[k] >> 12 & (REGION_PAGES - 1);
-	if (!unmap(t, m, b->va[k] & PAGE_MASK, PAGE_SIZE))
+	if (!unmap_page(t, m, r, page))
 		return STUB_BREAKPOINTS;
 	page_forget(r, page);
 	return k;
@@ -552,6 +571,7 @@ static bool map_page(struct vcpu *v, struct t2_map *m, struct t2_region *r, unsi
 	uint8_t *host = mem_ram_ptr(v->mem, GPA(gpa), PAGE_SIZE);
 	uint64_t va = r->va + (uint64_t)i * PAGE_SIZE, offset;
 	int prot = PROT_READ;
+	bool splits;
 
 	if (!host || va < LOWEST_VA || va >= STUB_VA_END ||
 	    (va >= STUB_GATE && va < STUB_GATE + STUB_GATE_SIZE))
@@ -578,13 +598,20 @@ static bool map_page(struct vcpu *v, struct t2_map *m, struct t2_region *r, unsi
 	bit_set(r->mapped, i);
 	if (prot & PROT_EXEC)
 		bit_set(r->executable, i);
+	if (prot == (PROT_READ | PROT_WRITE) && r->ahead[i] == offset / PAGE_SIZE + 1 &&
+	    stub_let_in(&m->stub, va, PAGE_SIZE) >= 0) {
+		v->stats.t2_let_in++;
+		return true;
+	}
+	splits = r->ahead[i];
+	r->ahead[i] = 0;
 	if (run->len && run->va + run->len == va && run->offset + run->len == offset && run->prot == prot) {
 		run->len += PAGE_SIZE;
 		return true;
 	}
 	if (!run_flush(t, m, run))
 		return false;
-	*run = (struct run){ va, offset, PAGE_SIZE, prot };
+	*run = (struct run){ va, offset, PAGE_SIZE, prot, splits };
 	return true;
 }
 
@@ -618,6 +645,52 @@ static bool map_large(struct vcpu *v, struct t2_map *m, struct t2_region *r, uns
 	return run_flush(v->t2, m, &run);
 }
 
+/* How many pages behind the run to map ahead: 0, or all of the region up to the next page that is mapped. */
+static unsigned pages_ahead(const struct vcpu *v, const struct t2_map *m, const struct t2_region *r,
+			    const struct run *run)
+{
+	uint64_t end = run->va + run->len, most = mem_nr_pages(v->mem) - (run->offset + run->len) / PAGE_SIZE;
+	unsigned i = end >> 12 & (REGION_PAGES - 1), n = 0;
+
+	if (m->stub.uffd < 0 || !run->len || run->prot != (PROT_READ | PROT_WRITE))
+		return 0;
+	/* The regions of the gate, and of the last page of user space, which is nobody's. */
+	if ((r->va ^ STUB_GATE) >> REGION_SHIFT == 0 || (r->va ^ STUB_VA_END) >> REGION_SHIFT == 0)
+		return 0;
+	while (i && i + n < REGION_PAGES && n < most && !bit_test(r->mapped, i + n))
+		n++;
+	return n;
+}
+
+/* As run_flush, of the last run of a window. */
+static bool run_flush_ahead(struct vcpu *v, struct t2_map *m, struct t2_region *r, struct run *run)
+{
+	struct t2 *t = v->t2;
+	unsigned n = pages_ahead(v, m, r, run), first = run->va >> 12 & (REGION_PAGES - 1);
+	uint64_t len = run->len + (uint64_t)n * PAGE_SIZE;
+
+	if (!n)
+		return run_flush(t, m, run);
+	if (t->host.n_calls == STUB_MAX_CALLS && stub_flush(&t->host, &m->stub))
+		return false;
+	stub_map_ahead(&t->host, run->va, len, run->len, run->prot, run->offset);
+	for (unsigned i = 0; i < len / PAGE_SIZE; i++)
+		r->ahead[first + i] = (uint32_t)(run->offset / PAGE_SIZE) + i + 1;
+	m->mappings++;
+	return true;
+}
+
+/* Page i is one that was mapped ahead and let in: has the host taken it away? Then so it has others. */
+static bool let_in_again(struct t2_map *m, const struct t2_region *r, unsigned i)
+{
+	if (!r->ahead[i] || stub_let_in(&m->stub, r->va + (uint64_t)i * PAGE_SIZE, PAGE_SIZE) <= 0)
+		return false;
+	for (i = 0; i < REGION_PAGES; i++)
+		if (bit_test(r->mapped, i) && r->ahead[i])
+			stub_let_in(&m->stub, r->va + (uint64_t)i * PAGE_SIZE, PAGE_SIZE);
+	return true;
+}
+
 static bool map_window(struct vcpu *v, struct t2_map *m, struct t2_region *r, unsigned at)
 {
 	struct run run = { 0 };
@@ -635,9 +708,9 @@ static bool map_window(struct vcpu *v, struct t2_map *m, struct t2_region *r, un
 			return false;
 	}
 	/* The caller has forgotten the page; if it is not there any more, the stub may still have it. */
-	if (!bit_test(r->mapped, at) && !unmap(v->t2, m, r->va + (uint64_t)at * PAGE_SIZE, PAGE_SIZE))
+	if (!bit_test(r->mapped, at) && !unmap_page(v->t2, m, r, at))
 		return false;
-	return run_flush(v->t2, m, &run);
+	return run_flush_ahead(v, m, r, &run);
 }
 
 enum t2_fault t2_map_retry(struct vcpu *v, struct t2_space *s)
@@ -724,7 +797,7 @@ enum t2_fault t2_map_fault(struct vcpu *v, struct t2_space *s, uint64_t va, uint
 				return T2_NOT_HERE;
 			acc |= ACC_X;
 		} else if (bit_test(r->writable, i)) {
-			return T2_GUESTS;
+			return let_in_again(m, r, i) ? T2_MAPPED : T2_GUESTS;
 		} else {
 			acc |= ACC_W;
 		}
@@ -756,7 +829,7 @@ enum t2_fault t2_map_fault(struct vcpu *v, struct t2_space *s, uint64_t va, uint
 			page_forget(r, i);
 		}
 	}
-	if (m->mappings + t->window > t->max_mappings && !unmap_all(t, m))
+	if (m->mappings + 2 * t->window > t->max_mappings && !unmap_all(t, m))
 		return T2_BROKEN;
 	r = region_get(v, s, va);
 	if (!r)
