@@ -36,6 +36,14 @@ def native(folder, run, with_sys=False, root=OUT / "root"):
     return ["unshare", *user, "--mount", "sh", "-c", inner]
 
 
+def guest_append(data, tmp, commands, *parameters):
+    """The guest's command line: its second disk, mounted with these options, on /mnt/mnt, memory of this size on
+    /mnt/tmp, then the commands."""
+    script = "; ".join([f"mount {data} /dev/vdb /mnt/mnt", f"mount -t tmpfs -o size={tmp} tmpfs /mnt/tmp",
+                        "mount --bind /dev /mnt/dev", "mount --bind /proc /mnt/proc", *commands, "poweroff -f"])
+    return " ".join(["console=ttyS0 quiet", *parameters, f'sill.exec="{script}"'])
+
+
 def sill(program, name, append, memory, cpus, disks):
     """disks: as --disk has them."""
     return [program, "run", "--name", name, "--kernel", str(GUEST / "vmlinuz"), "--initrd",

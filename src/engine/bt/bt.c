@@ -457,6 +457,15 @@ void bt_relax(unsigned spin)
 		__builtin_ia32_pause();
 }
 
+/* Of a vCPU that waits for others, who may wait for it to serve what they posted.  Not for it to stand still:
+ * whoever stopped the world may be who waits here. */
+static void await_others(struct vcpu *v, unsigned spin)
+{
+	if (atomic_load_explicit(&v->request, memory_order_relaxed) & BT_REQ_POSTED)
+		serve_posted(v);
+	bt_relax(spin);
+}
+
 /* A safe point while another vCPU has stopped the world. */
 static void stand_still(struct vcpu *v)
 {
@@ -465,11 +474,8 @@ static void stand_still(struct vcpu *v)
 	atomic_fetch_and(&v->request, ~BT_REQ_STOP);
 	do {
 		atomic_store(&v->stopped, 1);
-		for (unsigned spin = 0; atomic_load(stopper); spin++) {
-			if (atomic_load_explicit(&v->request, memory_order_relaxed) & BT_REQ_POSTED)
-				serve_posted(v);
-			bt_relax(spin);
-		}
+		for (unsigned spin = 0; atomic_load(stopper); spin++)
+			await_others(v, spin);
 		atomic_store(&v->stopped, 0);
 		/* The next one may have seen us stand still just before. */
 	} while (atomic_load(stopper));
@@ -538,12 +544,8 @@ void bt_sync(struct vcpu *v, uint32_t mask)
 		if (!(mask >> i & 1) || !o)
 			continue;
 		for (unsigned spin = 0;
-		     atomic_load(&o->running) && (atomic_load(&o->request) & BT_REQ_POSTED); spin++) {
-			/* Not to stand still: whoever stopped the world may be who waits here. */
-			if (atomic_load_explicit(&v->request, memory_order_relaxed) & BT_REQ_POSTED)
-				serve_posted(v);
-			bt_relax(spin);
-		}
+		     atomic_load(&o->running) && (atomic_load(&o->request) & BT_REQ_POSTED); spin++)
+			await_others(v, spin);
 	}
 }
 
@@ -570,11 +572,8 @@ void bt_stop_others(struct vcpu *v)
 		struct vcpu *o = vm->vcpus[i];
 
 		for (unsigned spin = 0; o && o != v && atomic_load(&o->running) && !atomic_load(&o->stopped);
-		     spin++) {
-			if (atomic_load_explicit(&v->request, memory_order_relaxed) & BT_REQ_POSTED)
-				serve_posted(v);
-			bt_relax(spin);
-		}
+		     spin++)
+			await_others(v, spin);
 	}
 }
 

@@ -179,12 +179,19 @@ static bool unmap(struct t2 *t, struct t2_map *m, uint64_t va, uint64_t len)
 	return true;
 }
 
-/* Likewise page i of the region. */
+/* Does the stub have a mapping where page i of the region is? */
+static bool is_used(const struct t2_region *r, unsigned i)
+{
+	return bit_test(r->mapped, i) || r->ahead[i];
+}
+
+/* As unmap, of page i of the region. */
 static bool unmap_page(struct t2 *t, struct t2_map *m, struct t2_region *r, unsigned i)
 {
 	r->ahead[i] = 0;
-	/* What lies on both sides may have been one mapping. */
-	m->mappings++;
+	/* Two remain where there was one. */
+	if (i && i + 1 < REGION_PAGES && is_used(r, i - 1) && is_used(r, i + 1))
+		m->mappings++;
 	return unmap(t, m, r->va + (uint64_t)i * PAGE_SIZE, PAGE_SIZE);
 }
 
@@ -792,12 +799,14 @@ enum t2_fault t2_map_fault(struct vcpu *v, struct t2_space *s, uint64_t va, uint
 	if (va >= STUB_VA_END)
 		return T2_GUESTS;
 	if (r && bit_test(r->mapped, i)) {
+		if (let_in_again(m, r, i))
+			return T2_MAPPED;
 		if (is_fetch(va, rip) && !bit_test(r->executable, i)) {
 			if (bit_test(r->unfit, i))
 				return T2_NOT_HERE;
 			acc |= ACC_X;
 		} else if (bit_test(r->writable, i)) {
-			return let_in_again(m, r, i) ? T2_MAPPED : T2_GUESTS;
+			return T2_GUESTS;
 		} else {
 			acc |= ACC_W;
 		}
