@@ -41,7 +41,6 @@ extern const char stub_gate_code[], stub_gate_after[], stub_gate_flags[], stub_g
 #define CALLS_OFFSET  4096
 #define FILTER_OFFSET (STUB_GATE_SIZE - 4096)
 #define KICK_SIGNAL   SIGURG
-#define HOST_PAGE     4096
 /* What ptrace does not change in EFLAGS. */
 #define KEPT_FLAGS (X86_EFLAGS_NT | X86_EFLAGS_ID)
 
@@ -171,9 +170,9 @@ int stub_let_in(const struct stub *s, uint64_t va, uint64_t len)
 		/* What it has done, perhaps before it failed, or the (negative) errno. */
 		done = c.mapped;
 		if (done > 0)
-			pages += (int)(done / HOST_PAGE);
+			pages += (int)((uint64_t)done / PAGE_SIZE);
 		else if (done == -EEXIST)
-			done = HOST_PAGE;
+			done = PAGE_SIZE;
 		else
 			return -1;
 		c.range.start += (uint64_t)done;

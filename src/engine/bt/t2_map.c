@@ -51,7 +51,7 @@ struct t2_region {
 	    unfit[REGION_PAGES / 64];
 	uint64_t entry[REGION_PAGES];
 	uint32_t ahead[REGION_PAGES];  /* the page of RAM, from 1 on, that the stub has writable and mapped
-					  ahead  here, let in or not; 0: none */
+					  ahead here, let in or not; 0: none */
 	uint8_t shunned[REGION_PAGES]; /* so often code wanted to run in an unfit page, modulo 256 */
 };
 
@@ -179,15 +179,24 @@ static bool unmap(struct t2 *t, struct t2_map *m, uint64_t va, uint64_t len)
 	return true;
 }
 
+static void page_forget(struct t2_region *r, unsigned i)
+{
+	bit_clear(r->mapped, i);
+	bit_clear(r->writable, i);
+	bit_clear(r->executable, i);
+	bit_clear(r->unfit, i);
+}
+
 /* Does the stub have a mapping where page i of the region is? */
 static bool is_used(const struct t2_region *r, unsigned i)
 {
 	return bit_test(r->mapped, i) || r->ahead[i];
 }
 
-/* As unmap, of page i of the region. */
+/* Likewise page i of the region, and forgets it. */
 static bool unmap_page(struct t2 *t, struct t2_map *m, struct t2_region *r, unsigned i)
 {
+	page_forget(r, i);
 	r->ahead[i] = 0;
 	/* Two remain where there was one. */
 	if (i && i + 1 < REGION_PAGES && is_used(r, i - 1) && is_used(r, i + 1))
@@ -263,14 +272,6 @@ static bool entry_stands(const struct t2_region *r, unsigned i, uint64_t now)
 	return !((now ^ r->entry[i]) & PTE_MEANING) && (!bit_test(r->writable, i) || (now & PTE_D));
 }
 
-static void page_forget(struct t2_region *r, unsigned i)
-{
-	bit_clear(r->mapped, i);
-	bit_clear(r->writable, i);
-	bit_clear(r->executable, i);
-	bit_clear(r->unfit, i);
-}
-
 static unsigned population(const uint64_t *map)
 {
 	unsigned n = 0;
@@ -310,7 +311,6 @@ static bool region_check(struct vcpu *v, struct t2_space *s, struct t2_region *r
 		if (now == r->entry[i])
 			continue;
 		if (bit_test(r->mapped, i) && !entry_stands(r, i, now)) {
-			page_forget(r, i);
 			s->map->lost++;
 			if (!unmap_page(t, s->map, r, i))
 				return false;
@@ -434,13 +434,19 @@ struct run {
 	bool splits; /* lies in what was mapped ahead */
 };
 
-static bool run_flush(struct t2 *t, struct t2_map *m, struct run *run)
+/* Queues the run, and maps so many pages behind it ahead. False: the stub is broken. */
+static bool run_flush(struct t2 *t, struct t2_map *m, struct run *run, unsigned ahead)
 {
+	uint64_t len = run->len + (uint64_t)ahead * PAGE_SIZE;
+
 	if (!run->len)
 		return true;
 	if (t->host.n_calls == STUB_MAX_CALLS && stub_flush(&t->host, &m->stub))
 		return false;
-	stub_map(&t->host, run->va, run->len, run->prot, run->offset);
+	if (ahead)
+		stub_map_ahead(&t->host, run->va, len, run->len, run->prot, run->offset);
+	else
+		stub_map(&t->host, run->va, len, run->prot, run->offset);
 	m->mappings += run->splits ? 2 : 1;
 	run->len = 0;
 	return true;
@@ -508,10 +514,7 @@ static unsigned take_break(struct t2 *t, struct t2_map *m, struct t2_breaks *b, 
 	if (!r)
 		return k;
 	page = b->va[k] >> 12 & (REGION_PAGES - 1);
-	if (!unmap_page(t, m, r, page))
-		return STUB_BREAKPOINTS;
-	page_forget(r, page);
-	return k;
+	return unmap_page(t, m, r, page) ? k : STUB_BREAKPOINTS;
 }
 
 /*
@@ -616,7 +619,7 @@ static bool map_page(struct vcpu *v, struct t2_map *m, struct t2_region *r, unsi
 		run->len += PAGE_SIZE;
 		return true;
 	}
-	if (!run_flush(t, m, run))
+	if (!run_flush(t, m, run, 0))
 		return false;
 	*run = (struct run){ va, offset, PAGE_SIZE, prot, splits };
 	return true;
@@ -649,7 +652,7 @@ static bool map_large(struct vcpu *v, struct t2_map *m, struct t2_region *r, uns
 		if (!map_page(v, m, r, i, r->entry[i], leaf, &run))
 			return false;
 	}
-	return run_flush(v->t2, m, &run);
+	return run_flush(v->t2, m, &run, 0);
 }
 
 /* How many pages behind the run to map ahead: 0, or all of the region up to the next page that is mapped. */
@@ -670,21 +673,14 @@ static unsigned pages_ahead(const struct vcpu *v, const struct t2_map *m, const 
 }
 
 /* As run_flush, of the last run of a window. */
-static bool run_flush_ahead(struct vcpu *v, struct t2_map *m, struct t2_region *r, struct run *run)
+static bool run_flush_last(struct vcpu *v, struct t2_map *m, struct t2_region *r, struct run *run)
 {
-	struct t2 *t = v->t2;
-	unsigned n = pages_ahead(v, m, r, run), first = run->va >> 12 & (REGION_PAGES - 1);
-	uint64_t len = run->len + (uint64_t)n * PAGE_SIZE;
+	unsigned ahead = pages_ahead(v, m, r, run), first = run->va >> 12 & (REGION_PAGES - 1);
+	unsigned n = ahead ? (unsigned)(run->len / PAGE_SIZE) + ahead : 0;
 
-	if (!n)
-		return run_flush(t, m, run);
-	if (t->host.n_calls == STUB_MAX_CALLS && stub_flush(&t->host, &m->stub))
-		return false;
-	stub_map_ahead(&t->host, run->va, len, run->len, run->prot, run->offset);
-	for (unsigned i = 0; i < len / PAGE_SIZE; i++)
+	for (unsigned i = 0; i < n; i++)
 		r->ahead[first + i] = (uint32_t)(run->offset / PAGE_SIZE) + i + 1;
-	m->mappings++;
-	return true;
+	return run_flush(v->t2, m, run, ahead);
 }
 
 /* Page i is one that was mapped ahead and let in: has the host taken it away? Then so it has others. */
@@ -717,7 +713,7 @@ static bool map_window(struct vcpu *v, struct t2_map *m, struct t2_region *r, un
 	/* The caller has forgotten the page; if it is not there any more, the stub may still have it. */
 	if (!bit_test(r->mapped, at) && !unmap_page(v->t2, m, r, at))
 		return false;
-	return run_flush_ahead(v, m, r, &run);
+	return run_flush_last(v, m, r, &run);
 }
 
 enum t2_fault t2_map_retry(struct vcpu *v, struct t2_space *s)
