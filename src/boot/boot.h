@@ -44,9 +44,10 @@ struct x86_state;
 #define BOOT_ROM_SIZE  0x10000u
 
 /*
- * Reads and checks a kernel and an initrd (NULL: none).  The image stays in
- * memory, the initrd open, so that the VM can be reset even if the files are
- * replaced meanwhile.  0 or -errno with a sentence that names the file.
+ * Reads and checks a kernel, and opens an initrd (NULL: none).  The files stay
+ * open, so that the VM can be reset even if others take their names meanwhile; the
+ * kernel's content is in memory until the first boot, and then read again for each.
+ * 0 or -errno with a sentence that names the file.
  */
 int boot_image_open(const char *kernel_path, const char *initrd_path, struct boot_image **ret,
 		    struct error *err);
@@ -72,7 +73,7 @@ void boot_firmware_state(struct x86_state *s, unsigned phys_bits);
  * Called again after each reset.  0, or -errno with a sentence: does not fit
  * in the VM's memory, command line too long, ...; the guest must not run then.
  */
-int boot_linux(struct mem *m, const struct boot_image *b, const struct boot_config *c, struct x86_state *s,
+int boot_linux(struct mem *m, struct boot_image *b, const struct boot_config *c, struct x86_state *s,
 	       struct error *err);
 
 #endif

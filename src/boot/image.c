@@ -38,7 +38,7 @@ static int open_file(const char *what, const char *path, uint64_t *ret_size, str
 static int read_all(int fd, uint8_t *p, uint64_t size)
 {
 	for (uint64_t done = 0; done < size;) {
-		ssize_t n = read(fd, p + done, size - done);
+		ssize_t n = pread(fd, p + done, size - done, (off_t)done);
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n <= 0)
@@ -80,6 +80,11 @@ static int parse_bzimage(struct boot_image *b, struct error *err)
 	return 0;
 }
 
+static int no_memory(const char *name, struct error *err)
+{
+	return error_set(err, ENOMEM, "no memory for the kernel %s; free some and try again", name);
+}
+
 /* A kernel packed as a whole, by gzip, as a boot loader unpacks it. */
 static int unpack_file(struct boot_image *b, struct error *err)
 {
@@ -90,8 +95,7 @@ static int unpack_file(struct boot_image *b, struct error *err)
 		return 0;
 	int r = boot_decompress(b->file, b->size, &unpacked, &size);
 	if (r == -ENOMEM)
-		return error_set(err, ENOMEM, "no memory for the kernel %s; free some and try again",
-				 b->name);
+		return no_memory(b->name, err);
 	if (r)
 		return error_set(err, ENOEXEC,
 				 "the kernel %s is compressed by gzip and damaged; copy it again", b->name);
@@ -109,6 +113,7 @@ static int parse_kernel(struct boot_image *b, struct error *err)
 	if (r)
 		return r;
 	b->is_multiboot = multiboot_find(b->file, b->size, &b->multiboot);
+	b->is_elf = b->is_32 = false;
 	if (b->size >= 4 && !memcmp(b->file, ELFMAG, SELFMAG)) {
 		b->is_elf = true;
 		b->cmdline_max = 2047; /* COMMAND_LINE_SIZE of x86 Linux, less its NUL */
@@ -138,16 +143,14 @@ static int parse_kernel(struct boot_image *b, struct error *err)
 			 b->name);
 }
 
-static struct boot_image *image_new(const char *name, size_t size)
+static struct boot_image *image_new(const char *name)
 {
 	struct boot_image *b = calloc(1, sizeof(*b));
 	if (!b)
 		return NULL;
-	b->initrd.fd = -1; /* the modules' fd does not count beyond nr_modules */
+	b->fd = b->initrd.fd = -1; /* the modules' fd does not count beyond nr_modules */
 	b->name = strdup(name);
-	b->file = malloc(size ? size : 1);
-	b->size = size;
-	if (b->name && b->file)
+	if (b->name)
 		return b;
 	boot_image_free(b);
 	return NULL;
@@ -168,19 +171,50 @@ void boot_image_free(struct boot_image *b)
 	file_free(&b->initrd);
 	for (unsigned i = 0; i < b->nr_modules; i++)
 		file_free(&b->modules[i]);
+	if (b->fd >= 0)
+		close(b->fd);
 	free(b->name);
 	free(b->file);
 	free(b);
 }
 
+int boot_image_read(struct boot_image *b, struct error *err)
+{
+	if (b->file)
+		return 0;
+	b->size = b->file_size;
+	b->file = malloc(b->size);
+	if (!b->file)
+		return no_memory(b->name, err);
+	int r = read_all(b->fd, b->file, b->size);
+	if (r)
+		error_set(err, -r, "cannot read the kernel %s: %s; copy it again", b->name, strerror(-r));
+	else
+		r = parse_kernel(b, err);
+	if (r)
+		boot_image_drop(b);
+	return r;
+}
+
+void boot_image_drop(struct boot_image *b)
+{
+	if (b->fd < 0)
+		return;
+	free(b->file);
+	b->file = NULL;
+}
+
 int boot_image_parse(const char *name, const uint8_t *data, size_t size, struct boot_image **ret,
 		     struct error *err)
 {
-	struct boot_image *b = image_new(name, size);
+	struct boot_image *b = image_new(name);
 	if (!b)
-		return error_set(err, ENOMEM, "no memory for the kernel %s; free some and try again", name);
-	memcpy(b->file, data, size);
-	int r = parse_kernel(b, err);
+		return no_memory(name, err);
+	b->size = size;
+	b->file = malloc(size ? size : 1);
+	if (b->file)
+		memcpy(b->file, data, size);
+	int r = b->file ? parse_kernel(b, err) : no_memory(name, err);
 	if (r)
 		boot_image_free(b);
 	else
@@ -229,23 +263,16 @@ int boot_image_add_module(struct boot_image *b, const char *module, struct error
 int boot_image_open(const char *kernel_path, const char *initrd_path, struct boot_image **ret,
 		    struct error *err)
 {
-	uint64_t size;
-	_cleanup_close_ int fd = open_file("kernel", kernel_path, &size, err);
-	if (fd < 0)
-		return fd;
-	if (size > KERNEL_FILE_MAX)
-		return error_set(err, EFBIG,
-				 "the kernel %s has %llu MiB, too much for a kernel; check the path",
-				 kernel_path, (unsigned long long)(size >> 20));
-	struct boot_image *b = image_new(kernel_path, size);
+	struct boot_image *b = image_new(kernel_path);
 	if (!b)
-		return error_set(err, ENOMEM, "no memory for the kernel %s; free some and try again",
-				 kernel_path);
-	int r = read_all(fd, b->file, size);
-	if (r)
-		error_set(err, -r, "cannot read the kernel %s: %s; copy it again", kernel_path, strerror(-r));
-	else
-		r = parse_kernel(b, err);
+		return no_memory(kernel_path, err);
+	b->fd = open_file("kernel", kernel_path, &b->file_size, err);
+	int r = b->fd < 0 ? b->fd : 0;
+	if (!r && b->file_size > KERNEL_FILE_MAX)
+		r = error_set(err, EFBIG, "the kernel %s has %llu MiB, too much for a kernel; check the path",
+			      kernel_path, (unsigned long long)(b->file_size >> 20));
+	if (!r)
+		r = boot_image_read(b, err);
 	if (!r && initrd_path)
 		r = open_beside("initrd", initrd_path, strlen(initrd_path), &b->initrd, err);
 	if (r)

@@ -47,7 +47,9 @@ struct boot_image {
 	struct boot_file modules[BOOT_MAX_MODULES];
 	unsigned nr_modules;
 
-	uint8_t *file;
+	int fd; /* of the kernel file; -1: it came from memory */
+	uint64_t file_size;
+	uint8_t *file; /* what is in it, unpacked; NULL between boots */
 	size_t size;
 
 	bool is_elf, is_multiboot;
@@ -66,6 +68,11 @@ struct boot_image {
 	/* both; ELF: defaults of a 64-bit Linux */
 	uint32_t cmdline_max, initrd_max;
 };
+
+/* Has what is in the file there (if it is not) and checked. 0 or -errno with a sentence. */
+int boot_image_read(struct boot_image *b, struct error *err);
+/* Forgets it, if it can be read again. */
+void boot_image_drop(struct boot_image *b);
 
 /* A program to load, pointing into an ELF file in memory. */
 #define ELF_MAX_SEGMENTS 16

@@ -32,7 +32,6 @@ static int setup(void **state)
 	mutex_init(&f->lock, LOCK_RANK_IO, "io");
 	assert_int_equal(mem_new(MIB(32), &f->lock, &f->m, NULL), 0);
 	f->s = aligned_alloc(64, sizeof(*f->s));
-	memset(f->s, 0, sizeof(*f->s));
 	*state = f;
 	return 0;
 }
@@ -154,7 +153,7 @@ static void expect_64bit(struct fixture *f, uint64_t entry)
 	assert_int_equal(guest_word(f, params + 0x070, 8), 0xe0000);
 }
 
-static int boot(struct fixture *f, const struct boot_image *b, const char *cmdline)
+static int boot(struct fixture *f, struct boot_image *b, const char *cmdline)
 {
 	struct boot_config c = { .cmdline = cmdline, .rsdp = GPA(0xe0000) };
 	return boot_linux(f->m, b, &c, f->s, &f->err);
@@ -337,9 +336,10 @@ static void files_and_initrd(void **state)
 {
 	struct fixture *f = *state;
 	uint8_t elf[1024];
-	char dir[] = "/tmp/sill-test-XXXXXX", kernel[64], initrd[64];
+	char dir[] = "/tmp/sill-test-XXXXXX", kernel[64], older[64], initrd[64];
 	assert_non_null(mkdtemp(dir));
 	snprintf(kernel, sizeof(kernel), "%s/kernel", dir);
+	snprintf(older, sizeof(older), "%s/older", dir);
 	snprintf(initrd, sizeof(initrd), "%s/initrd", dir);
 	struct boot_image *b = NULL;
 
@@ -366,6 +366,22 @@ static void files_and_initrd(void **state)
 	assert_true(boot(f, b, "console") < 0);
 	assert_non_null(strstr(f->err.message, "shorter"));
 	boot_image_free(b);
+
+	/* Reset after another kernel has taken the name, and after this one was damaged. */
+	assert_int_equal(boot_image_open(kernel, NULL, &b, &f->err), 0);
+	assert_int_equal(rename(kernel, older), 0);
+	write_file(kernel, "another", 7);
+	for (int i = 0; i < 2; i++) {
+		x86_state_reset(f->s);
+		assert_int_equal(boot(f, b, "console"), 0);
+		expect_64bit(f, LINK_ADDR + 8);
+	}
+	assert_int_equal(truncate(older, 100), 0);
+	assert_true(boot(f, b, "console") < 0);
+	assert_non_null(strstr(f->err.message, kernel));
+	boot_image_free(b);
+	assert_int_equal(rename(older, kernel), 0);
+	write_file(kernel, elf, make_elf(elf, false));
 
 	assert_int_equal(truncate(initrd, (off_t)MIB(20)), 0);
 	assert_int_equal(boot_image_open(kernel, initrd, &b, &f->err), 0);

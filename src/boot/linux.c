@@ -493,8 +493,8 @@ static int write_bios_data(struct mem *m)
 	return r ? r : mem_write(m, GPA(LOW_RAM_END), &ebda_kib, 1);
 }
 
-int boot_linux(struct mem *m, const struct boot_image *b, const struct boot_config *c, struct x86_state *s,
-	       struct error *err)
+static int load(struct mem *m, const struct boot_image *b, const struct boot_config *c, struct x86_state *s,
+		struct error *err)
 {
 	if (write_bios_stubs(m) < 0 || write_bios_data(m) < 0) /* before the kernel, which may lie there */
 		return no_room(m, b, NULL, HIGH_MEM, err);
@@ -515,4 +515,15 @@ int boot_linux(struct mem *m, const struct boot_image *b, const struct boot_conf
 	if (p.pvh_entry)
 		return boot_pvh(m, b, c, &p, s, err);
 	return boot_64(m, b, c, p.start, p.end, p.entry, true, s, err);
+}
+
+int boot_linux(struct mem *m, struct boot_image *b, const struct boot_config *c, struct x86_state *s,
+	       struct error *err)
+{
+	int r = boot_image_read(b, err);
+
+	if (!r)
+		r = load(m, b, c, s, err);
+	boot_image_drop(b);
+	return r;
 }

@@ -4,6 +4,7 @@
  * error, 2 wrong usage, 3 the guest crashed; each but 0 with one sentence on
  * standard error.
  */
+#include <malloc.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -52,6 +53,13 @@ static void raise_descriptors(void)
 	setrlimit(RLIMIT_NOFILE, &r);
 }
 
+/* Large pieces of memory that are freed (kernels, pictures of screens) go back to the host, those of a later
+ * size too: without this, the allocator keeps what is smaller than the largest that was freed before. */
+static void return_large_memory(void)
+{
+	mallopt(M_MMAP_THRESHOLD, 1 << 20);
+}
+
 static int report(enum vm_end end, const struct vm_config *c, uint8_t status, const struct error *why)
 {
 	switch (end) {
@@ -95,6 +103,7 @@ static int run_vm(struct options *o)
 		o->vm.control = control;
 	}
 	raise_descriptors();
+	return_large_memory();
 	catch_signals();
 	if (vm_new(&o->vm, &vm, &err) < 0) {
 		log_error("%s", err.message);
