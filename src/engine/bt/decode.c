@@ -589,6 +589,17 @@ static void read_operand(struct insn *in, const ZydisDecodedOperand *o)
 	}
 }
 
+void insn_count(struct insn *in)
+{
+	uint64_t count = in->imm_len ? (uint64_t)in->imm[0] & (in->opsize == 8 ? 63 : 31) : 1;
+	bool two = in->map == ZYDIS_OPCODE_MAP_0F; /* SHLD, SHRD */
+	bool by_cl = two ? in->opcode & 1 : (in->opcode & 0xfe) == 0xd2;
+
+	/* Nor is it known what those of two registers do that shift by more than there is. */
+	in->flags_passed =
+	    by_cl || !count || (two && count > 8u * in->opsize) ? in->flags_written | in->flags_undefined : 0;
+}
+
 int insn_decode(const uint8_t *code, size_t n, unsigned mode, bool real, struct insn *in)
 {
 	ZydisDecoder d;
@@ -674,10 +685,8 @@ int insn_decode(const uint8_t *code, size_t n, unsigned mode, bool real, struct 
 		    (z.cpu_flags->modified | z.cpu_flags->set_0 | z.cpu_flags->set_1) & FLAGS_ARITH;
 		in->flags_undefined = z.cpu_flags->undefined & FLAGS_ARITH;
 	}
-	/* A shift by zero leaves the flags alone, so a variable one passes them through. */
-	if ((z.meta.category == ZYDIS_CATEGORY_SHIFT || z.meta.category == ZYDIS_CATEGORY_ROTATE) &&
-	    in->enc == ZYDIS_INSTRUCTION_ENCODING_LEGACY)
-		in->flags_read |= in->flags_written | in->flags_undefined;
+	in->counts = (z.meta.category == ZYDIS_CATEGORY_SHIFT || z.meta.category == ZYDIS_CATEGORY_ROTATE) &&
+		     in->enc == ZYDIS_INSTRUCTION_ENCODING_LEGACY;
 	if (z.raw.vex.offset || z.encoding == ZYDIS_INSTRUCTION_ENCODING_VEX)
 		in->vex_off = z.raw.vex.offset;
 	if (z.encoding == ZYDIS_INSTRUCTION_ENCODING_EVEX)
@@ -704,6 +713,8 @@ int insn_decode(const uint8_t *code, size_t n, unsigned mode, bool real, struct 
 	in->vec_len = (uint8_t)(z.avx.vector_length / 8);
 	for (unsigned i = 0; i < z.operand_count; i++)
 		read_operand(in, &op[i]);
+	if (in->counts)
+		insn_count(in);
 	/* They leave the register alone where the operand is zero. */
 	if (z.mnemonic == ZYDIS_MNEMONIC_BSF || z.mnemonic == ZYDIS_MNEMONIC_BSR)
 		keep_target(in);

@@ -91,7 +91,9 @@ struct insn {
 	uint8_t fields_read, fields_written; /* GPR_IN_*: fields that name a register that is */
 	bool imm_signed;                     /* imm[0] is sign-extended */
 	uint32_t flags_read, flags_written, flags_undefined; /* of FLAGS_ARITH */
-	uint8_t cond;                                        /* for Jcc, SETcc, CMOVcc: the condition code */
+	uint32_t flags_passed; /* of those written and undefined: may stay what they were (insn_count) */
+	bool counts;           /* a shift or rotation of a general register or of memory */
+	uint8_t cond;          /* for Jcc, SETcc, CMOVcc: the condition code */
 
 	/* explicit operands for the special instructions */
 	uint8_t nops;
@@ -113,6 +115,10 @@ enum { DECODE_OK = 0, DECODE_MORE = 1, DECODE_UD = 2, DECODE_TOO_LONG = 3 };
  * past n.
  */
 int insn_decode(const uint8_t *code, size_t n, unsigned mode, bool real, struct insn *ret);
+
+/* By zero they leave the flags alone: fills in flags_passed of an instruction that counts, whose immediate is
+ * known (SDM 2B: SAL/SAR/SHL/SHR, RCL/RCR/ROL/ROR, SHLD, SHRD). */
+void insn_count(struct insn *in);
 
 /*
  * What the CPU model makes of a decoded instruction: extensions that it lacks

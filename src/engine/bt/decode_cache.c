@@ -286,6 +286,8 @@ static bool fill(const struct shape *s, const struct parts *p, const uint8_t *co
 		put_memory(in, p, code);
 	if (in->imm_len)
 		in->imm[0] = number(code + p->imm_off, in->imm_len, in->imm_signed);
+	if (in->counts)
+		insn_count(in);
 	return true;
 }
 

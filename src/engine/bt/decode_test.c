@@ -154,13 +154,45 @@ static void restricted(void **state)
 	decode_cache_free(d);
 }
 
+/* Which flags shifts and rotations may leave as they were. */
+static void shift_counts(void **state)
+{
+	static const struct {
+		uint8_t code[8];
+		bool passes;
+	} tests[] = {
+		{ { 0x48, 0xc1, 0xe0, 3 }, false },       /* shl rax, 3 */
+		{ { 0x48, 0xc1, 0xe0, 0x40 }, true },     /* shl rax, 64 */
+		{ { 0xc1, 0xe0, 0x20 }, true },           /* shl eax, 32 */
+		{ { 0x48, 0xc1, 0xe0, 0x20 }, false },    /* shl rax, 32 */
+		{ { 0xd1, 0xf8 }, false },                /* sar eax, 1 */
+		{ { 0xd3, 0xf8 }, true },                 /* sar eax, cl */
+		{ { 0xc0, 0x00, 8 }, false },             /* rol byte [rax], 8 */
+		{ { 0xd2, 0x10 }, true },                 /* rcl byte [rax], cl */
+		{ { 0x0f, 0xac, 0xd0, 5 }, false },       /* shrd eax, edx, 5 */
+		{ { 0x66, 0x0f, 0xac, 0xd0, 17 }, true }, /* shrd ax, dx, 17 */
+		{ { 0x0f, 0xa5, 0xd0 }, true },           /* shld eax, edx, cl */
+	};
+	struct insn in;
+
+	(void)state;
+	for (unsigned i = 0; i < ARRAY_SIZE(tests); i++) {
+		assert_int_equal(insn_decode(tests[i].code, 8, 8, false, &in), DECODE_OK);
+		assert_true(in.counts);
+		assert_int_equal(in.flags_passed,
+				 tests[i].passes ? in.flags_written | in.flags_undefined : 0);
+		/* Only those that rotate through it read a flag. */
+		assert_int_equal(in.flags_read, (in.modrm >> 3 & 7) == 2 && in.map == 0 ? FLAG_CF : 0);
+	}
+	assert_int_equal(insn_decode((const uint8_t *)"\x01\xc8", 2, 8, false, &in), DECODE_OK);
+	assert_false(in.counts || in.flags_passed);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(all_opcodes),
-		cmocka_unit_test(all_operands),
-		cmocka_unit_test(truncated),
-		cmocka_unit_test(restricted),
+		cmocka_unit_test(all_opcodes), cmocka_unit_test(all_operands), cmocka_unit_test(truncated),
+		cmocka_unit_test(restricted),  cmocka_unit_test(shift_counts),
 	};
 
 	memset(&model, 0xff, sizeof model);

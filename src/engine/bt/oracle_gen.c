@@ -133,18 +133,6 @@ static unsigned put_operand(uint8_t *p, unsigned reg, const struct operand *o, u
 
 /* ---- which instructions may be compared ---- */
 
-static bool is_shift(const struct insn *in)
-{
-	unsigned reg = in->modrm >> 3 & 7;
-
-	if (in->enc != ZYDIS_INSTRUCTION_ENCODING_LEGACY)
-		return false;
-	if (in->map == ZYDIS_OPCODE_MAP_0F)
-		return in->opcode == 0xa4 || in->opcode == 0xa5 || in->opcode == 0xac || in->opcode == 0xad;
-	return in->map == ZYDIS_OPCODE_MAP_DEFAULT && reg != 2 && reg != 3 &&
-	       (in->opcode == 0xc0 || in->opcode == 0xc1 || (in->opcode >= 0xd0 && in->opcode <= 0xd3));
-}
-
 static bool allowed(const struct gen *g, const struct insn *in)
 {
 	if (in->cls == INSN_UD)
@@ -221,8 +209,8 @@ static bool allowed(const struct gen *g, const struct insn *in)
 	default:
 		break;
 	}
-	/* Reading a flag that has no defined value. Shifts only pass them on. */
-	if ((in->flags_read & g->undefined) && !is_shift(in))
+	/* Reading a flag that has no defined value. */
+	if (in->flags_read & g->undefined)
 		return false;
 	if (g->undefined && (in->mnemonic == ZYDIS_MNEMONIC_PUSHF || in->mnemonic == ZYDIS_MNEMONIC_PUSHFD ||
 			     in->mnemonic == ZYDIS_MNEMONIC_PUSHFQ))
@@ -236,12 +224,6 @@ static bool allowed(const struct gen *g, const struct insn *in)
 			     in->mnemonic == ZYDIS_MNEMONIC_AAA || in->mnemonic == ZYDIS_MNEMONIC_AAS))
 		return false;
 	return true;
-}
-
-static uint32_t passes_on(const struct insn *in)
-{
-	/* Written flags that may also stay what they were (shift counts). */
-	return in->flags_read & (in->flags_written | in->flags_undefined);
 }
 
 /* Decodes what stands in it, and if that may be used enters it: true. */
@@ -269,7 +251,7 @@ static bool accept(struct gen *g, struct item *it, const uint8_t *buf, unsigned 
 	if (in.mnemonic == ZYDIS_MNEMONIC_PUSHF || in.mnemonic == ZYDIS_MNEMONIC_PUSHFD ||
 	    in.mnemonic == ZYDIS_MNEMONIC_PUSHFQ)
 		it->reads = FLAGS_ARITH;
-	it->kills = (in.flags_written | in.flags_undefined) & ~in.flags_read;
+	it->kills = (in.flags_written | in.flags_undefined) & ~(in.flags_read | in.flags_passed);
 	it->undefined = in.flags_undefined;
 	it->masked = in.mem_masked;
 	it->maskmov = in.mem_vsib || in.mnemonic == ZYDIS_MNEMONIC_MASKMOVQ ||
@@ -277,7 +259,7 @@ static bool accept(struct gen *g, struct item *it, const uint8_t *buf, unsigned 
 	it->bcd = in.mnemonic == ZYDIS_MNEMONIC_DAA || in.mnemonic == ZYDIS_MNEMONIC_DAS ||
 		  in.mnemonic == ZYDIS_MNEMONIC_AAA || in.mnemonic == ZYDIS_MNEMONIC_AAS ||
 		  in.mnemonic == ZYDIS_MNEMONIC_AAM || in.mnemonic == ZYDIS_MNEMONIC_AAD;
-	it->defines = full = in.flags_written & ~passes_on(&in) & ~in.flags_undefined;
+	it->defines = full = in.flags_written & ~in.flags_passed & ~in.flags_undefined;
 	if (in.cls == INSN_SPECIAL && (in.rep || in.repne)) /* nothing is written when the count is zero */
 		it->defines = it->kills = full = 0;
 	g->undefined = (g->undefined & ~full) | in.flags_undefined;

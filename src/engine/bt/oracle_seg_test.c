@@ -162,16 +162,6 @@ static const uint8_t frequent[] = { 0x06, 0x07, 0x16, 0x17, 0x1e, 0x1f, 0x50, 0x
 				    0xc2, 0xc3, 0xc4, 0xc5, 0xc9, 0xe0, 0xe1, 0xe2, 0xe3, 0xe8,
 				    0xe9, 0xeb, 0xff, 0xff, 0x9c, 0x60, 0x61, 0xc8, 0xd7, 0x8f };
 
-/* Does it look at flags that mean nothing? Shifts, which may leave flags as they were, only pass them on. */
-static bool reads_undefined(const struct test *j, const struct insn *in)
-{
-	bool shift = in->map == ZYDIS_OPCODE_MAP_DEFAULT &&
-		     ((in->opcode & 0xfe) == 0xc0 || (in->opcode & 0xfc) == 0xd0);
-	bool carry = shift && (in->modrm >> 3 & 6) == 2; /* RCL, RCR */
-
-	return in->flags_read & j->undefined & (!shift ? FLAGS_ARITH : carry ? FLAG_CF : 0);
-}
-
 static unsigned instruction(struct gen *g, const struct test *j, uint8_t *p, struct insn *in)
 {
 	static const uint8_t segs[] = { 0x26, 0x2e, 0x36, 0x3e, 0x64, 0x65 };
@@ -203,7 +193,7 @@ static unsigned instruction(struct gen *g, const struct test *j, uint8_t *p, str
 			continue;
 		if (unwanted(in) && !(in->cls == INSN_UD && chance(g, 2)))
 			continue;
-		if (reads_undefined(j, in))
+		if (in->flags_read & j->undefined)
 			continue;
 		/* Forwards, mostly to where something is; there may be instructions that begin elsewhere. */
 		if (in->imm_relative) {

@@ -120,7 +120,8 @@ static uint32_t insn_reads(const struct insn *in)
  */
 uint32_t tr_insn_kills(const struct tr *t, const struct insn *in)
 {
-	return (in->flags_written | (t->v->lockstep ? 0 : in->flags_undefined)) & ~in->flags_read;
+	return (in->flags_written | (t->v->lockstep ? 0 : in->flags_undefined)) &
+	       ~(in->flags_read | in->flags_passed);
 }
 
 /* The instruction at an offset in the block's page. */
