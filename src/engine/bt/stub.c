@@ -412,11 +412,14 @@ static int open_uffd(struct stub_host *h, pid_t pid)
 		.api = UFFD_API,
 		.features = UFFD_FEATURE_SIGBUS | UFFD_FEATURE_MINOR_SHMEM,
 	};
-	int process, fd;
+	int process, fd, err;
 
 	call_set(&h->calls[0], SYS_userfaultfd, O_CLOEXEC | UFFD_USER_MODE_ONLY, 0, 0, 0, 0, 0);
-	if (gate_run(pid, 1, NULL))
+	err = gate_run(pid, 1, NULL);
+	if (err) {
+		h->no_ahead = err == -ENOSYS || err == -EPERM || err == -EINVAL;
 		return -1;
+	}
 	process = (int)syscall(SYS_pidfd_open, pid, 0);
 	if (process < 0)
 		return -1;
