@@ -12,6 +12,7 @@
 
 #include "base/log.h"
 #include "base/util.h"
+#include "boot/image.h"
 
 /* What Debian's packages install in their data folder, in the order of preference. */
 static const struct known {
@@ -50,19 +51,6 @@ static const struct known *find_known(const char *folder, const char *name)
 
 /* ---- reading ---- */
 
-static int read_all(int fd, uint8_t *p, size_t n)
-{
-	for (size_t done = 0; done < n;) {
-		ssize_t r = pread(fd, p + done, n - done, (off_t)done);
-		if (r < 0 && errno == EINTR)
-			continue;
-		if (r <= 0)
-			return r < 0 ? -errno : -EIO;
-		done += (size_t)r;
-	}
-	return 0;
-}
-
 static int read_image(int fd, const char *path, uint8_t **ret, size_t *ret_size, struct error *err)
 {
 	struct stat st;
@@ -80,7 +68,7 @@ static int read_image(int fd, const char *path, uint8_t **ret, size_t *ret_size,
 	if (!p)
 		return error_set(err, ENOMEM, "%s: no memory for the firmware; free some and try again",
 				 path);
-	int r = read_all(fd, p, size);
+	int r = boot_read_all(fd, p, size);
 	if (r) {
 		free(p);
 		return error_set(err, -r, "%s: cannot be read: %s", path, strerror(-r));
@@ -213,7 +201,7 @@ int firmware_read_rom(const char *folder, const char *name, const char *package,
 				 package);
 	size_t size = (size_t)st.st_size;
 	uint8_t *p = malloc(size);
-	int r = p ? read_all(fd, p, size) : -ENOMEM;
+	int r = p ? boot_read_all(fd, p, size) : -ENOMEM;
 	if (r) {
 		free(p);
 		return error_set(err, -r, "%s: cannot be read: %s", path, strerror(-r));

@@ -35,7 +35,7 @@ static int open_file(const char *what, const char *path, uint64_t *ret_size, str
 	return fd;
 }
 
-static int read_all(int fd, uint8_t *p, uint64_t size)
+int boot_read_all(int fd, uint8_t *p, uint64_t size)
 {
 	for (uint64_t done = 0; done < size;) {
 		ssize_t n = pread(fd, p + done, size - done, (off_t)done);
@@ -186,7 +186,7 @@ int boot_image_read(struct boot_image *b, struct error *err)
 	b->file = malloc(b->size);
 	if (!b->file)
 		return no_memory(b->name, err);
-	int r = read_all(b->fd, b->file, b->size);
+	int r = boot_read_all(b->fd, b->file, b->size);
 	if (r)
 		error_set(err, -r, "cannot read the kernel %s: %s; copy it again", b->name, strerror(-r));
 	else

@@ -69,6 +69,9 @@ struct boot_image {
 	uint32_t cmdline_max, initrd_max;
 };
 
+/* Reads the first size bytes of a file. 0, -errno, or -EIO: it is shorter. */
+int boot_read_all(int fd, uint8_t *p, uint64_t size);
+
 /* Has what is in the file there (if it is not) and checked. 0 or -errno with a sentence. */
 int boot_image_read(struct boot_image *b, struct error *err);
 /* Forgets it, if it can be read again. */

@@ -32,6 +32,7 @@ static int setup(void **state)
 	mutex_init(&f->lock, LOCK_RANK_IO, "io");
 	assert_int_equal(mem_new(MIB(32), &f->lock, &f->m, NULL), 0);
 	f->s = aligned_alloc(64, sizeof(*f->s));
+	memset(f->s, 0, sizeof(*f->s));
 	*state = f;
 	return 0;
 }
