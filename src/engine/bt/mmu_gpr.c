@@ -26,6 +26,8 @@
 
 #include "base/util.h"
 
+#define FOLLOWING 7 /* enter_following: pages */
+
 static int page_fault(struct vcpu *v, uint64_t va, unsigned acc, uint32_t bits)
 {
 	uint32_t err = bits;
@@ -485,6 +487,49 @@ static void fill(struct vcpu *v, uint64_t va, unsigned acc, const struct walk *w
 		e->tag_w = no_tag(i);
 }
 
+/* The TLB entry for a page of memory whose translation was just looked up; ret: the page's flags. */
+static uint8_t enter_page(struct vcpu *v, uint64_t va, unsigned acc, const struct walk *w, void *host_page)
+{
+	uint8_t flags;
+
+	if (!(acc & ACC_X) && (w->dirty || (acc & ACC_W)))
+		bt_enter_writer(v, host_page);
+	flags = __atomic_load_n(mem_page_flags(v->mem, host_page), __ATOMIC_SEQ_CST);
+	if (!(acc & ACC_PROBE))
+		fill(v, va, acc, w, host_page, flags);
+	return flags;
+}
+
+/*
+ * Kernels clear and copy page after page of what their allocators give out in order, through a map of all
+ * memory in large pages. So where the second of two neighbours in one large page has just been entered, those
+ * that follow are, too, as far as they are memory that the host has provided.
+ */
+static void enter_following(struct vcpu *v, uint64_t va, unsigned acc, const struct walk *w, uint8_t *host)
+{
+	uint64_t *last = &v->last_large[mode_of(v, acc)], page = va & PAGE_MASK;
+	bool sequel = *last + PAGE_SIZE == page;
+
+	*last = page;
+	if (!sequel || v->vm->stress.tiny_tlb)
+		return;
+	for (unsigned i = 1; i <= FOLLOWING; i++) {
+		uint64_t next = page + i * PAGE_SIZE;
+		bool readonly;
+
+		if (!(next & (w->page_size - 1)))
+			return;
+		host += PAGE_SIZE;
+		if (mem_cpu_ptr(v->mem, GPA((w->pa & PAGE_MASK) + i * PAGE_SIZE), PAGE_SIZE, &readonly) !=
+			host ||
+		    readonly ||
+		    !(__atomic_load_n(mem_page_flags(v->mem, host), __ATOMIC_RELAXED) & MEM_PAGE_READY))
+			return;
+		enter_page(v, next, acc, w, host);
+		*last = next;
+	}
+}
+
 int mmu_host(struct vcpu *v, uint64_t va, unsigned acc, void **ret, uint64_t *pa, bool *code)
 {
 	struct walk w;
@@ -522,11 +567,9 @@ int mmu_host(struct vcpu *v, uint64_t va, unsigned acc, void **ret, uint64_t *pa
 	}
 	w.dirty &= !readonly;
 	mem_provide(v->mem, host, PAGE_SIZE);
-	if (!(acc & ACC_X) && (w.dirty || (acc & ACC_W)))
-		bt_enter_writer(v, host);
-	flags = __atomic_load_n(mem_page_flags(v->mem, host), __ATOMIC_SEQ_CST);
-	if (!(acc & ACC_PROBE))
-		fill(v, va, acc, &w, host, flags);
+	flags = enter_page(v, va, acc, &w, host);
+	if (w.page_size > PAGE_SIZE && !(acc & (ACC_X | ACC_PROBE)))
+		enter_following(v, va, acc, &w, host);
 	*ret = host + (va & 0xfff);
 	*code = (acc & ACC_W) && (flags & MEM_PAGE_CODE);
 	return 0;

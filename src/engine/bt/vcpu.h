@@ -201,6 +201,7 @@ struct vcpu {
 	struct x86_state st;
 
 	/* --- warm --- */
+	uint64_t last_large[TLB_MODES]; /* pages: entered last from a large page's translation (mmu_gpr.c) */
 	uint64_t seg_end[2][SEG_COUNT]; /* [write] of segmented code's operands (translate_seg.c) */
 	struct asid *asid, *asids;      /* current; the array of ASID_SLOTS */
 	uint64_t asid_clock;
