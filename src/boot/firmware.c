@@ -71,7 +71,7 @@ static int read_image(int fd, const char *path, uint8_t **ret, size_t *ret_size,
 	int r = boot_read_all(fd, p, size);
 	if (r) {
 		free(p);
-		return error_set(err, -r, "%s: cannot be read: %s", path, strerror(-r));
+		return error_set(err, -r, "%s: cannot be read: %s", path, boot_read_problem(r));
 	}
 	*ret = p;
 	*ret_size = size;
@@ -204,7 +204,7 @@ int firmware_read_rom(const char *folder, const char *name, const char *package,
 	int r = p ? boot_read_all(fd, p, size) : -ENOMEM;
 	if (r) {
 		free(p);
-		return error_set(err, -r, "%s: cannot be read: %s", path, strerror(-r));
+		return error_set(err, -r, "%s: cannot be read: %s", path, boot_read_problem(r));
 	}
 	*ret = p;
 	*ret_size = size;

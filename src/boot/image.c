@@ -42,10 +42,15 @@ int boot_read_all(int fd, uint8_t *p, uint64_t size)
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n <= 0)
-			return n < 0 ? -errno : -EIO;
+			return n < 0 ? -errno : -ENODATA;
 		done += (uint64_t)n;
 	}
 	return 0;
+}
+
+const char *boot_read_problem(int r)
+{
+	return r == -ENODATA ? "it became shorter" : strerror(-r);
 }
 
 static int parse_bzimage(struct boot_image *b, struct error *err)
@@ -188,7 +193,8 @@ int boot_image_read(struct boot_image *b, struct error *err)
 		return no_memory(b->name, err);
 	int r = boot_read_all(b->fd, b->file, b->size);
 	if (r)
-		error_set(err, -r, "cannot read the kernel %s: %s; copy it again", b->name, strerror(-r));
+		error_set(err, -r, "cannot read the kernel %s: %s; copy it again", b->name,
+			  boot_read_problem(r));
 	else
 		r = parse_kernel(b, err);
 	if (r)

@@ -69,8 +69,10 @@ struct boot_image {
 	uint32_t cmdline_max, initrd_max;
 };
 
-/* Reads the first size bytes of a file. 0, -errno, or -EIO: it is shorter. */
+/* Reads the first size bytes of a file. 0, -errno, or -ENODATA: it is shorter. */
 int boot_read_all(int fd, uint8_t *p, uint64_t size);
+/* In words, what it returned instead of 0. */
+const char *boot_read_problem(int r);
 
 /* Has what is in the file there (if it is not) and checked. 0 or -errno with a sentence. */
 int boot_image_read(struct boot_image *b, struct error *err);

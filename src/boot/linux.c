@@ -101,15 +101,9 @@ int boot_load_file(struct mem *m, const struct boot_image *b, const struct boot_
 	uint8_t *p = mem_ram_ptr(m, GPA(addr), f->size);
 	if (!p)
 		return no_room(m, b, f, addr + f->size, err);
-	for (uint64_t done = 0; done < f->size;) {
-		ssize_t n = pread(f->fd, p + done, f->size - done, (off_t)done);
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n <= 0)
-			return error_set(err, n < 0 ? errno : EIO, "cannot read %s (%s); copy it again",
-					 f->name, n < 0 ? strerror(errno) : "it became shorter");
-		done += (uint64_t)n;
-	}
+	int r = boot_read_all(f->fd, p, f->size);
+	if (r)
+		return error_set(err, -r, "cannot read %s: %s; copy it again", f->name, boot_read_problem(r));
 	mem_written(m, GPA(addr), f->size);
 	*limit = addr;
 	return 0;

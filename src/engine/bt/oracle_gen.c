@@ -215,11 +215,6 @@ static bool allowed(const struct gen *g, const struct insn *in)
 	if (g->undefined && (in->mnemonic == ZYDIS_MNEMONIC_PUSHF || in->mnemonic == ZYDIS_MNEMONIC_PUSHFD ||
 			     in->mnemonic == ZYDIS_MNEMONIC_PUSHFQ))
 		return false;
-	if ((in->mnemonic == ZYDIS_MNEMONIC_RCL || in->mnemonic == ZYDIS_MNEMONIC_RCR ||
-	     in->mnemonic == ZYDIS_MNEMONIC_ADC || in->mnemonic == ZYDIS_MNEMONIC_SBB ||
-	     in->mnemonic == ZYDIS_MNEMONIC_CMC) &&
-	    (g->undefined & FLAG_CF))
-		return false;
 	if (g->undefined && (in->mnemonic == ZYDIS_MNEMONIC_DAA || in->mnemonic == ZYDIS_MNEMONIC_DAS ||
 			     in->mnemonic == ZYDIS_MNEMONIC_AAA || in->mnemonic == ZYDIS_MNEMONIC_AAS))
 		return false;
