@@ -163,6 +163,8 @@ gpa_t mem_ptr_to_gpa(struct mem *m, const void *p);
  * is a pointer from mem_ram_ptr or mem_cpu_ptr, len > 0. Any thread; general-regs-only.
  */
 void mem_provide(struct mem *m, const void *p, uint64_t len);
+/* Was the host asked to provide the page of that number (mem_page_number)? Any thread; general-regs-only. */
+bool mem_ready(const struct mem *m, uint64_t page);
 /* Starts a thread that does so ahead of a guest that fills memory. Before the vCPUs run; mem_free ends it. */
 void mem_ahead_start(struct mem *m);
 /* From now on, memory that has been provided is put into huge pages where the host lets us; until mem_free.

@@ -90,11 +90,6 @@ void mem_huge_stop(struct mem *m);
 void mem_ahead_stop(struct mem *m);
 /* Has the host provide the piece that begins with page `first`. General-regs-only. */
 void mem_provide_piece(struct mem *m, uint64_t first);
-/* Was the host asked to provide the page? */
-static inline bool mem_ready(const struct mem *m, uint64_t page)
-{
-	return __atomic_load_n(&m->flags[page], __ATOMIC_RELAXED) & MEM_PAGE_READY;
-}
 /* Futexes of this folder's threads: waits until the word is not `seen` any more, or for so long (0: for
  * ever). */
 void mem_wait_on(_Atomic uint32_t *word, uint32_t seen, int64_t ns);

@@ -157,6 +157,11 @@ gpa_t mem_ptr_to_gpa(struct mem *m, const void *p)
 	return GPA(off < m->low_size ? off : off - m->low_size + HIGH_BASE);
 }
 
+bool mem_ready(const struct mem *m, uint64_t page)
+{
+	return __atomic_load_n(&m->flags[page], __ATOMIC_RELAXED) & MEM_PAGE_READY;
+}
+
 /* One more piece of the chunk of 2 MiB is there: the thread that makes huge pages may want to know. */
 static void count_piece(struct mem_huge *h, uint64_t page)
 {

@@ -507,7 +507,7 @@ static uint8_t enter_page(struct vcpu *v, uint64_t va, unsigned acc, const struc
  */
 static void enter_following(struct vcpu *v, uint64_t va, unsigned acc, const struct walk *w, uint8_t *host)
 {
-	uint64_t *last = &v->last_large[mode_of(v, acc)], page = va & PAGE_MASK;
+	uint64_t *last = &v->last_large[mode_of(v, acc)], page = va & PAGE_MASK, pa = w->pa & PAGE_MASK;
 	bool sequel = *last + PAGE_SIZE == page;
 
 	*last = page;
@@ -520,10 +520,9 @@ static void enter_following(struct vcpu *v, uint64_t va, unsigned acc, const str
 		if (!(next & (w->page_size - 1)))
 			return;
 		host += PAGE_SIZE;
-		if (mem_cpu_ptr(v->mem, GPA((w->pa & PAGE_MASK) + i * PAGE_SIZE), PAGE_SIZE, &readonly) !=
-			host ||
-		    readonly ||
-		    !(__atomic_load_n(mem_page_flags(v->mem, host), __ATOMIC_RELAXED) & MEM_PAGE_READY))
+		pa += PAGE_SIZE;
+		if (mem_cpu_ptr(v->mem, GPA(pa), PAGE_SIZE, &readonly) != host || readonly ||
+		    !mem_ready(v->mem, mem_page_number(v->mem, host)))
 			return;
 		enter_page(v, next, acc, w, host);
 		*last = next;
